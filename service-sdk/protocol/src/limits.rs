@@ -1,0 +1,43 @@
+//! Every bound in one place, with its reason. Lengths are bytes.
+
+/// Characters of a service name: a name is part of file and cgroup names, and of `sun_path`.
+pub const MAX_NAME: usize = 63;
+
+/// One packet of a session or lane. Above it a payload goes as a sealed memfd beside its header.
+///
+/// The kernel copies a packet into one buffer; 64 KiB is what it allocates without trouble and still holds a
+/// thousand small messages.
+pub const MAX_PACKET: usize = 64 * 1024;
+
+/// A payload longer than this goes as a memfd: header and envelope must fit in the packet too.
+pub const MAX_INLINE: usize = 60 * 1024;
+
+/// The largest message, state or reply unless `max_message` says otherwise.
+pub const DEFAULT_MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// What one lane holds, as the kernel charges it, unless configured.
+pub const DEFAULT_LANE_BYTES: usize = 1024 * 1024;
+
+/// What the kernel charges for a packet beside its payload.
+pub const PACKET_OVERHEAD: usize = 768;
+
+/// Unanswered asks of one lane: each holds a waiter on both sides.
+pub const MAX_OPEN_ASKS: usize = 1024;
+
+/// Messages in one packet: the header counts them in 16 bits, and a turn of the receiver stays short.
+pub const MAX_BATCH: usize = 4096;
+
+/// One frame of the control socket: a status of 2,000 services with room to spare, and a state export.
+pub const MAX_FRAME: usize = 64 * 1024 * 1024;
+
+/// A line of text a service sends to be shown: a reason, a progress text. Longer ones are cut.
+pub const MAX_TEXT: usize = 1024;
+
+/// Settings as JSON text.
+pub const MAX_SETTINGS: usize = 1024 * 1024;
+
+/// A manifest as JSON text: a schema of hundreds of fields is some 100 KiB.
+pub const MAX_MANIFEST: usize = 1024 * 1024;
+
+/// Variants of one contract.
+pub const MAX_CONTRACT: usize = 1024;
