@@ -2,9 +2,15 @@
 //!
 //! No tokio, no nix, no files, no clock: the manifest of this crate has none of them to import.
 
+pub mod control;
 mod generation;
+pub mod lane;
 pub mod limits;
+pub mod manifest;
 mod name;
+pub mod session;
+pub mod status;
 
 pub use generation::{Incarnation, LaneEpoch, MessageId, MessageNumber, RequestId, Revision, Sequence};
+pub use manifest::{Contract, Manifest, MessageShape, Mismatch, StateManifest};
 pub use name::{NameError, ServiceName};

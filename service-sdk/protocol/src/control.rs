@@ -1,0 +1,297 @@
+//! WatchdogQuery on the wire. Over the control socket every message is a frame: its length as four bytes,
+//! little-endian, then that many bytes of postcard. Over a session, a [`Call`] and its [`Reply`]s ride in
+//! `Control` and `Answer`. Enums grow at their end only.
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::{EventRecord, InboxStatus, Status, VerdictStatus};
+use crate::{RequestId, Revision, Sequence, ServiceName};
+
+/// The version both sides of the control socket say first.
+pub const CONTROL_VERSION: u16 = 1;
+
+/// The first frame of either side: says what it speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// `WDOG`, so that a peer of another kind is told apart at once.
+    pub magic: [u8; 4],
+    /// [`CONTROL_VERSION`].
+    pub version: u16,
+    /// Empty, or why the watchdog closes the connection.
+    pub refused: Option<Failure>,
+}
+
+impl Greeting {
+    /// What this crate says.
+    pub fn ours() -> Self {
+        Self { magic: *b"WDOG", version: CONTROL_VERSION, refused: None }
+    }
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// A repeated id of a changing request gets the stored outcome.
+    pub id: RequestId,
+    /// How long to wait for the effect; `None`: answer when the request is accepted.
+    pub wait_ms: Option<u64>,
+    /// What is asked for.
+    pub request: Request,
+}
+
+/// What is asked for. The services named in a request are all done or, when one is unknown, none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Of these services, or of all when none is named. Answered by [`Outcome::Status`].
+    Status {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// Wants them up; clears a failure.
+    Start {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// Wants them down, with time to save.
+    Stop {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// Wants them down, at once; or only sends a signal.
+    Kill {
+        /// Names.
+        services: Vec<ServiceName>,
+        /// Sent to the service's process, changing nothing of what is wanted.
+        signal: Option<i32>,
+    },
+    /// Stops and starts them.
+    Restart {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// Clears a failure and starts again what is wanted up.
+    Reset {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// Changes settings, all or none. Answered by [`Outcome::Set`].
+    Set {
+        /// Whose.
+        service: ServiceName,
+        /// What.
+        changes: Vec<Change>,
+    },
+    /// Answered by [`Outcome::Settings`].
+    Get {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Answered by [`Outcome::State`].
+    StateShow {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Answered by [`Outcome::Snapshot`].
+    StateExport {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Puts a snapshot in place; only while the service is stopped.
+    StateImport {
+        /// Whose.
+        service: ServiceName,
+        /// The bytes of an export.
+        #[serde(with = "serde_bytes")]
+        snapshot: Vec<u8>,
+    },
+    /// Back to the initial value; only while the service is stopped. The old files are set aside.
+    StateReset {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// The inboxes of these services, or of all. Answered by [`Outcome::Intercoms`].
+    Intercoms {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// The event log. Answered by [`Reply::Event`]s.
+    Events {
+        /// Entries with a larger number only.
+        after: u64,
+        /// At most so many of the newest.
+        last: u64,
+        /// Goes on as they happen.
+        follow: bool,
+    },
+    /// Adds one service or program.
+    Register {
+        /// Where the text was read, for errors.
+        file: String,
+        /// One `[service.NAME]` or `[program.NAME]` table.
+        text: String,
+    },
+    /// Takes a stopped service out, with its lanes.
+    Unregister {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Stops everything, then the watchdog.
+    Shutdown,
+}
+
+/// One key of a settings change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Names joined by dots: `filter.level`.
+    pub path: String,
+    /// The new value as typed: JSON, or text where the schema wants text; `None`: back to the file.
+    pub value: Option<String>,
+}
+
+/// What comes back: any number of the first two, then one end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// What the request waits for now, in words.
+    Progress(String),
+    /// One entry of the event log.
+    Event(EventRecord),
+    /// The last reply.
+    End(Result<Outcome, Failure>),
+}
+
+/// What a request led to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done, or accepted when there was no wait; in words for a person.
+    Done(String),
+    /// Of [`Request::Status`], and of every verb that changes a phase: the services it named.
+    Status(Box<Status>),
+    /// Of [`Request::Set`].
+    Set(SetOutcome),
+    /// Of [`Request::Get`].
+    Settings(SettingsView),
+    /// Of [`Request::StateShow`].
+    State(StateView),
+    /// Of [`Request::StateExport`].
+    Snapshot(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Of [`Request::Intercoms`].
+    Intercoms(Vec<InboxStatus>),
+}
+
+/// What became of a settings change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetOutcome {
+    /// The revision it made.
+    pub revision: Revision,
+    /// `Pending` when the service is down, silent, or nobody waited.
+    pub verdict: VerdictStatus,
+    /// The service's reason, and the revision with the old values.
+    pub refused: Option<(String, Revision)>,
+}
+
+/// A service's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsView {
+    /// The newest revision.
+    pub revision: Revision,
+    /// What became of it.
+    pub verdict: VerdictStatus,
+    /// All values of it, as JSON text.
+    pub json: String,
+    /// The paths that were set over the file.
+    pub overrides: Vec<String>,
+}
+
+/// A state file's header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateView {
+    /// Where it lies.
+    pub file: String,
+    /// The state's own version.
+    pub version: u32,
+    /// Which process wrote it.
+    pub incarnation: u64,
+    /// Its number.
+    pub sequence: Sequence,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// Since it was written, in milliseconds.
+    pub age_ms: u64,
+    /// The newest sequence the watchdog knows, which may not be on disk yet.
+    pub newest: Sequence,
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Decides the exit code.
+    pub kind: FailureKind,
+    /// What, where, what was expected, what still holds.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// It was tried and did not work.
+    Failed,
+    /// The request itself is wrong: an unknown name, a value out of range.
+    Usage,
+    /// The service is not running, and must be.
+    NotRunning,
+    /// The effect did not come within the wait; it may still come.
+    TryAgain,
+    /// The caller may not.
+    NotPermitted,
+    /// A configuration or settings error.
+    Configuration,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The bytes of one frame, its length first.
+pub fn frame<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    bytes = postcard::to_extend(message, bytes).expect("control messages hold nothing postcard can't write");
+    let length = u32::try_from(bytes.len() - 4).expect("a frame is far below 4 GiB");
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes
+}
+
+/// Reads the body of a frame.
+///
+/// # Errors
+/// When it is not exactly one message of this protocol.
+pub fn decode<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
+    let (message, rest) = postcard::take_from_bytes(body).map_err(FrameError::Postcard)?;
+    if rest.is_empty() { Ok(message) } else { Err(FrameError::Trailing { extra: rest.len() }) }
+}
+
+/// What is wrong with a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Not of this protocol.
+    #[error("not a message of the control protocol")]
+    Postcard(#[source] postcard::Error),
+    /// A message with something behind it.
+    #[error("{extra} bytes behind the message")]
+    Trailing {
+        /// How many.
+        extra: usize,
+    },
+}

@@ -1,0 +1,296 @@
+//! What an operator is shown: computed when asked for, never stored twice. The same types are the `--json`
+//! output; ages and spans are milliseconds, sizes bytes, propagation nanoseconds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::{Health, Progress};
+use crate::{Incarnation, LaneEpoch, Revision, Sequence, ServiceName};
+
+/// The version of the `--json` outputs. Fields are added under the same number; one that changes its meaning
+/// or goes away takes the next.
+pub const STATUS_VERSION: u32 = 1;
+
+/// Everything `watchdog status` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`STATUS_VERSION`].
+    pub version: u32,
+    /// The watchdog itself.
+    pub watchdog: WatchdogStatus,
+    /// Services and programs, by name.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The watchdog itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WatchdogStatus {
+    /// The keeper's process.
+    pub keeper_pid: u32,
+    /// The core's process.
+    pub core_pid: u32,
+    /// How many cores there have been since the keeper started, this one included.
+    pub cores: u64,
+    /// Since the keeper started.
+    pub up_ms: u64,
+    /// The configuration in force.
+    pub config: String,
+    /// Folder of settings and states.
+    pub state: String,
+    /// Folder of the control socket.
+    pub runtime: String,
+    /// Folder of the log files.
+    pub logs: String,
+    /// It was asked to shut down.
+    pub stopping: bool,
+    /// What is worse than it should be, in words; empty when all is well.
+    pub notes: Vec<String>,
+}
+
+/// SDK service or plain program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceKind {
+    /// Built on the SDK.
+    Service,
+    /// Anything else.
+    Program,
+}
+
+/// What the operator wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WantedStatus {
+    /// Running.
+    Up,
+    /// Not running, whoever else may need it.
+    Down,
+}
+
+/// Where a service is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PhaseStatus {
+    /// No process, none planned.
+    Stopped,
+    /// A process that is not ready yet.
+    Starting,
+    /// At work.
+    Ready,
+    /// Asked to end.
+    Stopping,
+    /// Waiting for the next try.
+    Backoff,
+    /// Given up until `reset` or `start`.
+    Failed,
+    /// Ended in good order and done.
+    Completed,
+}
+
+impl PhaseStatus {
+    /// As shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// One service or program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: ServiceName,
+    /// What it is.
+    pub kind: ServiceKind,
+    /// What the operator wants.
+    pub wanted: WantedStatus,
+    /// Who wanted it down, and why; `None` when it is wanted up.
+    pub wanted_by: Option<String>,
+    /// Where it is.
+    pub phase: PhaseStatus,
+    /// In this phase for so long.
+    pub phase_ms: u64,
+    /// The services it waits for.
+    pub blocked_by: Vec<ServiceName>,
+    /// Of a start or stop under way.
+    pub progress: Option<Progress>,
+    /// The level it raised.
+    pub health: Health,
+    /// The current or last process, [`Incarnation::NONE`] when there was none.
+    pub incarnation: Incarnation,
+    /// The process.
+    pub pid: Option<u32>,
+    /// How long the process has been up.
+    pub uptime_ms: Option<u64>,
+    /// Processes started since the keeper started.
+    pub starts: u64,
+    /// The last end.
+    pub last_end: Option<EndStatus>,
+    /// Until the next try, in backoff.
+    pub next_try_ms: Option<u64>,
+    /// Resident memory of all its processes.
+    pub memory: Option<u64>,
+    /// Processor time of all its processes.
+    pub cpu_ms: Option<u64>,
+    /// `None` when it has none.
+    pub settings: Option<SettingsStatus>,
+    /// `None` when it has none.
+    pub state: Option<StateStatus>,
+    /// Services that hold an intercom handle to it.
+    pub handles: u64,
+    /// Messages handed to it, over all lanes and incarnations.
+    pub messages_in: u64,
+    /// Messages it sent, over all lanes and incarnations.
+    pub messages_out: u64,
+    /// Messages that wait for it.
+    pub queued: u64,
+    /// Processes of an ended incarnation that could not be killed.
+    pub survivors: Vec<u32>,
+}
+
+/// Why and when a process ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndStatus {
+    /// Which process.
+    pub incarnation: Incarnation,
+    /// The cause's name: `exit`, `signal`, `operator`, …
+    pub cause: String,
+    /// The cause in words.
+    pub why: String,
+    /// How long ago.
+    pub ago_ms: u64,
+    /// The last lines of its standard error.
+    pub last_lines: Vec<String>,
+}
+
+/// Settings at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingsStatus {
+    /// The newest revision.
+    pub revision: Revision,
+    /// What became of it.
+    pub verdict: VerdictStatus,
+    /// The service's reason for the last refusal, if the newest revision came of one.
+    pub refused: Option<String>,
+    /// Changes that wait for the verdict.
+    pub waiting: u64,
+}
+
+/// What became of a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictStatus {
+    /// Not yet taken: the service is down or has not answered.
+    Pending,
+    /// In force.
+    Accepted,
+    /// Not taken.
+    Refused,
+}
+
+/// State at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StateStatus {
+    /// The newest known.
+    pub sequence: Sequence,
+    /// The newest on disk.
+    pub synced: Sequence,
+    /// Its version.
+    pub version: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// Since it was written to disk; `None` when it never was.
+    pub age_ms: Option<u64>,
+    /// Why the last write failed, until one succeeds.
+    pub failed: Option<String>,
+}
+
+/// The lanes of one inbox: what `watchdog intercoms` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InboxStatus {
+    /// Whose inbox.
+    pub service: ServiceName,
+    /// Services that hold a handle to it.
+    pub handles: u64,
+    /// One a sender.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// One lane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Names the lane's life.
+    pub lane: LaneEpoch,
+    /// Who sends.
+    pub sender: ServiceName,
+    /// Who receives.
+    pub receiver: ServiceName,
+    /// Messages that wait.
+    pub queued: u64,
+    /// The receiver is down and the watchdog holds the lane, for so long.
+    pub held_ms: Option<u64>,
+    /// How often it was handed to a process of the receiver.
+    pub handed_over: u64,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages handed to the handler for the first time.
+    pub handled: u64,
+    /// Messages handed over again after a death.
+    pub redelivered: u64,
+    /// Times the lane was full for a sender.
+    pub full: u64,
+    /// Messages handled a second, since the lane was made.
+    pub rate: f64,
+    /// From accepted to handed to the handler.
+    pub propagation: PropagationStatus,
+    /// Where the two contracts part.
+    pub mismatch: Option<String>,
+}
+
+/// The propagation time of a lane: accepted by `tell` or `ask` until handed to the handler, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct PropagationStatus {
+    /// Messages measured.
+    pub count: u64,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Sample variance (n − 1), in square nanoseconds.
+    pub variance: f64,
+    /// Its square root.
+    pub deviation: f64,
+    /// Half are faster.
+    pub p50: u64,
+    /// 99 of 100 are faster.
+    pub p99: u64,
+    /// The slowest.
+    pub max: u64,
+}
+
+/// One entry of the event log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Its place in the log; grows by one.
+    pub number: u64,
+    /// Wall clock, microseconds since 1970, UTC.
+    pub at_us: u64,
+    /// Whom it is about; `None`: the watchdog itself.
+    pub service: Option<ServiceName>,
+    /// The process it is about.
+    pub incarnation: Option<Incarnation>,
+    /// What happened, a short fixed word: `started`, `ready`, `ended`, `settings`, …
+    pub what: String,
+    /// The cause's name, where there is one.
+    pub cause: Option<String>,
+    /// The whole of it in words.
+    pub text: String,
+    /// Settings revision, where it is about one.
+    pub revision: Option<Revision>,
+    /// State sequence, where it is about one.
+    pub sequence: Option<Sequence>,
+}
