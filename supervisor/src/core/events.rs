@@ -1,0 +1,194 @@
+//! The one ordered event log: a JSON line each, numbered without a gap, in `events.jsonl` beside the log files.
+//!
+//! Written before the exit report it tells of is acknowledged, so a new core either finds the entry or gets the
+//! report again. Two files at most: at its limit the log becomes `events.jsonl.1` and begins anew, its numbers
+//! going on.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use watchdog_protocol::control::Reply;
+use watchdog_protocol::status::EventRecord;
+use watchdog_protocol::{Incarnation, Revision, Sequence, ServiceName};
+
+/// Entries kept in memory for `watchdog events`; older ones are in the files.
+const KEPT: usize = 10_000;
+
+/// Bytes of one file.
+const LIMIT: u64 = 10 * 1024 * 1024;
+
+/// What an entry is about; its number and time are the log's to give.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Entry {
+    pub(crate) service: Option<ServiceName>,
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) what: &'static str,
+    pub(crate) cause: Option<String>,
+    pub(crate) text: String,
+    pub(crate) revision: Option<Revision>,
+    pub(crate) sequence: Option<Sequence>,
+}
+
+impl Entry {
+    /// About the watchdog itself.
+    pub(crate) fn new(what: &'static str, text: impl Into<String>) -> Self {
+        Self { what, text: text.into(), ..Self::default() }
+    }
+
+    /// About a service.
+    pub(crate) fn of(service: &ServiceName, what: &'static str, text: impl Into<String>) -> Self {
+        Self { service: Some(service.clone()), ..Self::new(what, text) }
+    }
+
+    /// About one process of it.
+    #[must_use]
+    pub(crate) fn at(mut self, incarnation: Incarnation) -> Self {
+        self.incarnation = Some(incarnation);
+        self
+    }
+
+    /// For this reason.
+    #[must_use]
+    pub(crate) fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// About this settings revision.
+    #[must_use]
+    pub(crate) fn revision(mut self, revision: Revision) -> Self {
+        self.revision = Some(revision);
+        self
+    }
+}
+
+/// The log.
+#[derive(Debug)]
+pub(crate) struct EventLog {
+    path: PathBuf,
+    file: Option<File>,
+    size: u64,
+    next: u64,
+    kept: VecDeque<EventRecord>,
+    followers: Vec<mpsc::Sender<Reply>>,
+}
+
+impl EventLog {
+    /// Opens the log and goes on where it ended. A last line that was cut short is closed and left.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        let path = folder.join("events.jsonl");
+        let mut kept = VecDeque::new();
+        for file in [path.with_extension("jsonl.1"), path.clone()] {
+            match std::fs::read(&file) {
+                Ok(bytes) => kept.extend(
+                    bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<EventRecord>(l).ok()),
+                ),
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                Err(err) => return Err(err),
+            }
+        }
+        while kept.len() > KEPT {
+            kept.pop_front();
+        }
+        let next = kept.back().map_or(1, |last: &EventRecord| last.number + 1);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+        let size = file.seek(SeekFrom::End(0))?;
+        if size > 0 {
+            let mut last = [0];
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+        }
+        Ok(Self { path, file: Some(file), size, next, kept, followers: Vec::new() })
+    }
+
+    /// Adds an entry, writes it, and tells who follows. A file that can't be written costs the entry its place
+    /// on disk, not in memory, and is tried anew with the next entry.
+    pub(crate) fn add(&mut self, entry: Entry) {
+        let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros());
+        let record = EventRecord {
+            number: self.next,
+            at_us: u64::try_from(at_us).unwrap_or(u64::MAX),
+            service: entry.service,
+            incarnation: entry.incarnation,
+            what: entry.what.to_owned(),
+            cause: entry.cause,
+            text: entry.text,
+            revision: entry.revision,
+            sequence: entry.sequence,
+        };
+        self.next += 1;
+        let service = record.service.as_ref().map_or("watchdog", ServiceName::as_str);
+        tracing::info!(target: "watchdog", "{service}: {}", record.text);
+        if let Err(err) = self.write(&record) {
+            tracing::warn!(target: "watchdog", "cannot write the event log {:?}: {err}", self.path);
+            self.file = None;
+        }
+        // A follower that does not keep up is let go: it asks again from the last number it saw.
+        self.followers.retain(|follower| follower.try_send(Reply::Event(record.clone())).is_ok());
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(record);
+    }
+
+    /// The newest `last` entries after number `after`, in order.
+    pub(crate) fn after(&self, after: u64, last: usize) -> impl Iterator<Item = &EventRecord> {
+        let found = self.kept.iter().filter(|record| record.number > after).count();
+        self.kept.iter().filter(move |record| record.number > after).skip(found.saturating_sub(last))
+    }
+
+    /// Tells this one of every entry from now on.
+    pub(crate) fn follow(&mut self, follower: mpsc::Sender<Reply>) {
+        self.followers.push(follower);
+    }
+
+    fn write(&mut self, record: &EventRecord) -> io::Result<()> {
+        if self.size > LIMIT {
+            std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
+            self.file = None;
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+                self.size = file.metadata()?.len();
+                none.insert(file)
+            }
+        };
+        let mut line = serde_json::to_vec(record).map_err(io::Error::other)?;
+        line.push(b'\n');
+        file.write_all(&line)?;
+        self.size += line.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_on_after_a_restart_and_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = EventLog::open(folder.path()).unwrap();
+        log.add(Entry::new("started", "one"));
+        log.add(Entry::new("started", "two"));
+        drop(log);
+        let path = folder.path().join("events.jsonl");
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"number\":3,").unwrap();
+        let mut log = EventLog::open(folder.path()).unwrap();
+        log.add(Entry::new("started", "three"));
+        let log = EventLog::open(folder.path()).unwrap();
+        let seen: Vec<_> = log.after(0, 100).map(|r| (r.number, r.text.as_str())).collect();
+        assert_eq!(seen, [(1, "one"), (2, "two"), (3, "three")]);
+        assert_eq!(log.after(0, 1).map(|r| r.number).collect::<Vec<_>>(), [3]);
+        assert_eq!(log.after(2, 9).map(|r| r.number).collect::<Vec<_>>(), [3]);
+    }
+}

@@ -1,0 +1,255 @@
+//! One session: one incarnation's socket, the task that reads it, and the packets that wait to be sent.
+//!
+//! The event loop sends without waiting: what the service does not read at once is kept in the outbox, and the
+//! session's task sends it when there is room. A service that lets the outbox grow past its bound breaks the
+//! protocol.
+//!
+//! At an exit the event loop calls [`Session::drain`]: the task reads what is queued, to the last packet, and
+//! ends with [`SessionEvent::Ended`]. Only then is the exit handled, so the last word of an incarnation is
+//! applied before the next one is spawned.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use watchdog_protocol::limits::{MAX_INLINE, MAX_PACKET};
+use watchdog_protocol::session::{Content, FromService, ToService, decode, encode};
+use watchdog_protocol::{Incarnation, ServiceName};
+use watchdog_seqpacket::{AsyncSeqpacket, Received, Seqpacket, payload};
+
+/// Packets one service may leave unread: a death of each of its peers, many times over. Beyond it the service
+/// does not read its session at all.
+const OUTBOX: usize = 4096;
+
+/// Descriptors a service may send beside one packet: the content of a state.
+const FROM_SERVICE_FDS: usize = 1;
+
+/// What a session tells the event loop.
+#[derive(Debug)]
+pub(crate) struct FromSession {
+    pub(crate) service: ServiceName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) event: SessionEvent,
+}
+
+#[derive(Debug)]
+pub(crate) enum SessionEvent {
+    /// A message, the bytes that lay beside it already read.
+    Message(Box<FromService>),
+    /// The service broke the protocol: the session is of no more use.
+    Broken(String),
+    /// Nothing more will come: end of file, or drained after an exit.
+    Ended,
+}
+
+/// The event loop's side of a session. Dropping it ends the task and closes the core's descriptor.
+#[derive(Debug)]
+pub(crate) struct Session {
+    incarnation: Incarnation,
+    shared: Arc<Shared>,
+    _stop: mpsc::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: AsyncSeqpacket,
+    outbox: Mutex<VecDeque<Outgoing>>,
+    room_wanted: Notify,
+    drain: Notify,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    beside: Vec<OwnedFd>,
+}
+
+/// The service does not read its session.
+#[derive(Debug, thiserror::Error)]
+#[error("it left {OUTBOX} packets of its session unread")]
+pub(crate) struct Unread;
+
+impl Session {
+    /// Takes over the core's end and starts its task.
+    pub(crate) fn open(
+        service: ServiceName,
+        incarnation: Incarnation,
+        socket: Seqpacket,
+        tasks: &mut JoinSet<()>,
+        events: mpsc::Sender<FromSession>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            socket: AsyncSeqpacket::new(socket)?,
+            outbox: Mutex::default(),
+            room_wanted: Notify::new(),
+            drain: Notify::new(),
+        });
+        let (stop, stopped) = mpsc::channel(1);
+        let task = Task { service, incarnation, shared: Arc::clone(&shared), events };
+        tasks.spawn(task.run(stopped));
+        Ok(Self { incarnation, shared, _stop: stop })
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Sends now or as soon as the service reads. Order is kept.
+    pub(crate) fn send(&self, message: &ToService, beside: Vec<OwnedFd>) -> Result<(), Unread> {
+        let bytes = encode(message);
+        let mut outbox = self.shared.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if outbox.is_empty() {
+            match self.shared.try_send(&bytes, &beside) {
+                Ok(()) => return Ok(()),
+                Err(err) if full(&err) => {}
+                // Gone: what it would have been told no longer matters to it.
+                Err(_) => return Ok(()),
+            }
+        }
+        if outbox.len() >= OUTBOX {
+            return Err(Unread);
+        }
+        outbox.push_back(Outgoing { bytes, beside });
+        self.shared.room_wanted.notify_one();
+        Ok(())
+    }
+
+    /// The process is gone: read what it left, then end.
+    pub(crate) fn drain(&self) {
+        self.shared.drain.notify_one();
+    }
+}
+
+/// No room now; later there may be.
+fn full(err: &io::Error) -> bool {
+    err.kind() == io::ErrorKind::WouldBlock || err.raw_os_error() == Some(nix::libc::ETOOMANYREFS)
+}
+
+impl Shared {
+    fn try_send(&self, bytes: &[u8], beside: &[OwnedFd]) -> io::Result<()> {
+        let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
+        self.socket.try_send(&[IoSlice::new(bytes)], &beside)
+    }
+
+    /// Sends what waits until the outbox is empty. Cancel safe: a packet leaves the outbox once it was sent.
+    async fn flush(&self) {
+        loop {
+            let next = self.outbox.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(next) = next else { return self.room_wanted.notified().await };
+            match self.try_send(&next.bytes, &next.beside) {
+                Ok(()) => {}
+                Err(err) if full(&err) => {
+                    self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push_front(next);
+                    if self.socket.writable().await.is_err() {
+                        return self.room_wanted.notified().await;
+                    }
+                }
+                Err(_) => self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clear(),
+            }
+        }
+    }
+}
+
+struct Task {
+    service: ServiceName,
+    incarnation: Incarnation,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<FromSession>,
+}
+
+impl Task {
+    async fn run(self, mut stopped: mpsc::Receiver<()>) {
+        let mut buffer = vec![0; MAX_PACKET];
+        loop {
+            tokio::select! {
+                _ = stopped.recv() => return,
+                () = self.shared.flush() => {}
+                () = self.shared.drain.notified() => return self.read_rest(&mut buffer).await,
+                received = self.shared.socket.recv(&mut buffer, FROM_SERVICE_FDS) => {
+                    if !self.pass_on(received, &buffer).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// All that is queued, then the end: nobody writes any more.
+    async fn read_rest(&self, buffer: &mut [u8]) {
+        loop {
+            match self.shared.socket.get_ref().recv(buffer, FROM_SERVICE_FDS) {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    self.tell(SessionEvent::Ended).await;
+                    return;
+                }
+                received => {
+                    if !self.pass_on(received, buffer).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the event loop what was received; `false`: that was the last.
+    async fn pass_on(&self, received: io::Result<Received>, buffer: &[u8]) -> bool {
+        let event = match received {
+            Ok(Received::Packet(packet)) => match message(&buffer[..packet.length], packet.descriptors) {
+                Ok(message) => SessionEvent::Message(Box::new(message)),
+                Err(reason) => SessionEvent::Broken(reason),
+            },
+            Ok(Received::End) => SessionEvent::Ended,
+            Ok(Received::Empty) => SessionEvent::Broken("it sent an empty packet".into()),
+            Ok(Received::Oversize { length }) => {
+                SessionEvent::Broken(format!("it sent a packet of {length} bytes, at most {MAX_PACKET} are read"))
+            }
+            Ok(Received::TooManyDescriptors) => {
+                SessionEvent::Broken("it sent more descriptors than a message has".into())
+            }
+            // What was queued before the peer went is still there.
+            Err(err) if err.kind() == io::ErrorKind::ConnectionReset => return true,
+            Err(err) => SessionEvent::Broken(format!("its session can't be read: {err}")),
+        };
+        let ended = matches!(event, SessionEvent::Ended);
+        self.tell(event).await;
+        !ended
+    }
+
+    async fn tell(&self, event: SessionEvent) {
+        let told = FromSession { service: self.service.clone(), incarnation: self.incarnation, event };
+        // The event loop is gone only when the core ends.
+        let _ = self.events.send(told).await;
+    }
+}
+
+/// One message, what lay beside it put inside.
+fn message(bytes: &[u8], beside: Vec<OwnedFd>) -> Result<FromService, String> {
+    let mut message: FromService = decode(bytes).map_err(|err| format!("it sent {err}"))?;
+    let content = match &mut message {
+        FromService::State { content, .. } => Some(content),
+        FromService::Control { call, .. } => Some(call),
+        _ => None,
+    };
+    if let Some(content) = content {
+        if let Content::Beside { length } = content {
+            let fd = beside.first().ok_or("it sent a message whose content is missing")?;
+            let limit = watchdog_protocol::limits::MAX_FRAME;
+            let bytes = payload::read(fd.as_fd(), *length, limit).map_err(|err| format!("it sent {err}"))?;
+            *content = Content::Inline(bytes);
+        }
+    }
+    Ok(message)
+}
+
+/// Puts content into the packet, or into a sealed memfd beside it.
+pub(crate) fn content(bytes: Vec<u8>, beside: &mut Vec<OwnedFd>) -> io::Result<Content> {
+    // Half a packet: a welcome may carry two contents, and some words beside them.
+    if bytes.len() <= MAX_INLINE / 2 {
+        return Ok(Content::Inline(bytes));
+    }
+    beside.push(payload::seal(&bytes)?);
+    Ok(Content::Beside { length: bytes.len() as u64 })
+}
