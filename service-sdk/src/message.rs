@@ -1,0 +1,225 @@
+//! [`Message`]: what an inbox takes.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use watchdog_protocol::manifest::{Contract, MessageShape, fnv1a};
+
+use crate::layout;
+use crate::reply::ReplyPort;
+
+/// What a service's inbox takes: an enum with one variant a message, by `#[derive(Message)]`.
+///
+/// ```
+/// use watchdog_service::{Message, Reply};
+///
+/// /// What other services may say to a counter.
+/// #[derive(Message)]
+/// pub enum CounterMsg {
+///     /// Adds `n`.
+///     Add { n: u32 },
+///     /// What all of them come to.
+///     Total { reply: Reply<u64> },
+/// }
+/// ```
+/// - A variant with a field of type [`Reply`](crate::Reply) is asked and answered, any other is told.
+/// - The order of variants is the contract: it grows at its end, and nothing of it changes. A sender may talk
+///   when its list is a prefix of the receiver's, fields and replies included. Doc comments are free.
+/// - Fields and replies are of types with serde and a postcard schema: numbers, strings, options, tuples,
+///   lists, maps, and one's own by `#[derive(Payload)]`. No type may contain itself.
+/// - `#[message(idempotent)]` on the enum says that handling an ask twice does no harm: an ask whose receiver
+///   dies is then delivered again, where it would else fail.
+///
+/// `()` is the inbox that takes nothing.
+pub trait Message: Sized + Send + 'static {
+    /// What becomes of an ask that was taken when its receiver dies.
+    #[doc(hidden)]
+    const ASKS: Asks = Asks::Once;
+
+    /// The ordered messages.
+    #[doc(hidden)]
+    fn contract() -> Contract;
+
+    /// Appends the message in postcard, without its reply.
+    #[doc(hidden)]
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
+
+    /// Whether this variant has a reply.
+    #[doc(hidden)]
+    fn expects_reply(&self) -> bool;
+
+    /// The message of exactly these bytes. A `reply` that is not used says that it was dropped.
+    #[doc(hidden)]
+    fn decode(payload: &[u8], reply: Option<ReplyPort>) -> Result<Self, DecodeError>;
+}
+
+/// How often an ask may be handed to a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Asks {
+    /// At most once: taken when handed over.
+    Once,
+    /// Until one incarnation has answered.
+    UntilAnswered,
+}
+
+/// A message that can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// A field's own serde code refuses, or writes what postcard has no form for.
+    #[error("the message can't be written")]
+    Postcard(#[source] postcard::Error),
+}
+
+/// Bytes that are not the message they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// They end in the middle, or hold what a field can't.
+    #[error("the bytes are no message of this contract")]
+    Postcard(#[source] postcard::Error),
+    /// A message beyond the contract's end.
+    #[error("message {found} of a contract of {known}")]
+    Variant {
+        /// The number found, from 0.
+        found: u32,
+        /// How many there are.
+        known: u32,
+    },
+    /// Bytes behind the message.
+    #[error("{extra} bytes behind the message")]
+    Trailing {
+        /// How many.
+        extra: usize,
+    },
+    /// Asked where it is told, or told where it is asked.
+    #[error("message {found} came {}", if *.asked { "with a reply it does not take" } else { "without the reply it takes" })]
+    Reply {
+        /// Its number, from 0.
+        found: u32,
+        /// It came as an ask.
+        asked: bool,
+    },
+}
+
+impl Message for () {
+    fn contract() -> Contract {
+        Contract::default()
+    }
+
+    /// Nobody gets a `()` across: its contract has no message, and what is told to it is no `()`.
+    fn encode(&self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
+        Err(EncodeError::Postcard(postcard::Error::WontImplement))
+    }
+
+    fn expects_reply(&self) -> bool {
+        false
+    }
+
+    fn decode(payload: &[u8], _: Option<ReplyPort>) -> Result<Self, DecodeError> {
+        Err(Reader::new(payload)?.unknown(0))
+    }
+}
+
+/// Writes one message: what the derive calls.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Writer<'a>(&'a mut Vec<u8>);
+
+impl<'a> Writer<'a> {
+    /// Starts with the variant's number.
+    pub fn new(out: &'a mut Vec<u8>, variant: u32) -> Result<Self, EncodeError> {
+        let mut writer = Self(out);
+        writer.field(&variant)?;
+        Ok(writer)
+    }
+
+    /// Appends a field.
+    pub fn field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        postcard::to_io(value, &mut *self.0).map(drop).map_err(EncodeError::Postcard)
+    }
+
+    /// Appends bytes in one go; the same bytes [`field`](Self::field) writes one by one.
+    pub fn bytes(&mut self, value: &[u8]) -> Result<(), EncodeError> {
+        self.field(serde_bytes::Bytes::new(value))
+    }
+}
+
+/// Reads one message: what the derive calls.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+    variant: u32,
+}
+
+impl<'a> Reader<'a> {
+    /// Starts with the variant's number.
+    pub fn new(payload: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Self { rest: payload, variant: 0 };
+        reader.variant = reader.field()?;
+        Ok(reader)
+    }
+
+    /// The variant's number.
+    pub fn variant(&self) -> u32 {
+        self.variant
+    }
+
+    /// Takes a field.
+    pub fn field<T: DeserializeOwned>(&mut self) -> Result<T, DecodeError> {
+        let (value, rest) = postcard::take_from_bytes(self.rest).map_err(DecodeError::Postcard)?;
+        self.rest = rest;
+        Ok(value)
+    }
+
+    /// Takes bytes in one go.
+    pub fn bytes(&mut self) -> Result<Vec<u8>, DecodeError> {
+        self.field().map(serde_bytes::ByteBuf::into_vec)
+    }
+
+    /// For a variant beyond the last of `known`.
+    pub fn unknown(&self, known: u32) -> DecodeError {
+        DecodeError::Variant { found: self.variant, known }
+    }
+
+    /// After the last field of a variant that is told.
+    pub fn told(self, reply: Option<&ReplyPort>) -> Result<(), DecodeError> {
+        self.end()?;
+        if reply.is_some() { Err(DecodeError::Reply { found: self.variant, asked: true }) } else { Ok(()) }
+    }
+
+    /// After the last field of a variant that is asked.
+    pub fn asked(self, reply: Option<ReplyPort>) -> Result<ReplyPort, DecodeError> {
+        self.end()?;
+        reply.ok_or(DecodeError::Reply { found: self.variant, asked: false })
+    }
+
+    fn end(&self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing { extra: self.rest.len() }) }
+    }
+}
+
+/// One variant's entry of the contract: what the derive calls.
+#[doc(hidden)]
+pub fn shape(
+    name: &str,
+    asks: Asks,
+    fields: &[(&str, &'static postcard_schema::schema::NamedType)],
+    reply: Option<&'static postcard_schema::schema::NamedType>,
+) -> MessageShape {
+    let mut text = String::new();
+    for (field, ty) in fields {
+        text.push_str(field);
+        text.push(':');
+        layout::describe(ty, &mut text);
+        text.push(',');
+    }
+    if let Some(ty) = reply {
+        // Both sides must agree whether an ask outlives its receiver.
+        text.push_str(match asks {
+            Asks::Once => "->",
+            Asks::UntilAnswered => "=>",
+        });
+        layout::describe(ty, &mut text);
+    }
+    MessageShape { name: name.to_owned(), hash: fnv1a(text.as_bytes()) }
+}
