@@ -1,0 +1,91 @@
+//! A socket that was inherited under a number told by the environment.
+#![expect(unsafe_code, reason = "removing the variable, and taking over a number")]
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::socket::{AdoptError, Seqpacket, check};
+
+/// Why there is no inherited socket.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritedError {
+    /// Nobody told a number: this process was not started by the watchdog, or it was taken before.
+    #[error("{variable} is not set")]
+    NotSet {
+        /// The variable asked for.
+        variable: String,
+    },
+    /// What is told is no number of a descriptor.
+    #[error("{variable} is {value:?}, not the number of a descriptor above 2")]
+    NoNumber {
+        /// The variable asked for.
+        variable: String,
+        /// What it holds.
+        value: String,
+    },
+    /// Other threads run, and might read the environment while it is changed.
+    #[error("{variable} must be taken before the first thread is started, {threads} run")]
+    Threads {
+        /// The variable asked for.
+        variable: String,
+        /// How many there are.
+        threads: usize,
+    },
+    /// How many threads run can't be told.
+    #[error("cannot count the threads of this process in /proc/self/task")]
+    Count(#[source] io::Error),
+    /// The number does not name a seqpacket socket.
+    #[error("{variable} names no socket to speak through")]
+    Socket {
+        /// The variable asked for.
+        variable: String,
+        /// What it is instead; `EBADF` when it is not open.
+        source: AdoptError,
+    },
+    /// It could not be kept from programs this process starts.
+    #[error("cannot set close-on-exec on descriptor {descriptor}")]
+    CloseOnExec {
+        /// Its number.
+        descriptor: RawFd,
+        /// Of `fcntl`.
+        source: io::Error,
+    },
+}
+
+/// Takes the seqpacket socket whose number `variable` holds: sets close-on-exec, so that no program started
+/// from here inherits it, and removes the variable, so that it is taken once.
+///
+/// To be called before the process starts its first thread and opens its first file; threads are counted,
+/// because the environment may not be changed beside them.
+///
+/// # Errors
+/// [`InheritedError`]; the variable stays as it is.
+pub fn inherited(variable: &str) -> Result<Seqpacket, InheritedError> {
+    let Some(value) = std::env::var_os(variable) else {
+        return Err(InheritedError::NotSet { variable: variable.to_owned() });
+    };
+    let threads = std::fs::read_dir("/proc/self/task").map_err(InheritedError::Count)?.count();
+    if threads != 1 {
+        return Err(InheritedError::Threads { variable: variable.to_owned(), threads });
+    }
+    let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 2);
+    let Some(number) = number else {
+        let value = value.to_string_lossy().into_owned();
+        return Err(InheritedError::NoNumber { variable: variable.to_owned(), value });
+    };
+    // SAFETY: not -1. Whether it is open is what is asked through it; nobody can close it in between, for this
+    // is the only thread.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    check(descriptor).map_err(|source| InheritedError::Socket { variable: variable.to_owned(), source })?;
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        .map_err(|errno| InheritedError::CloseOnExec { descriptor: number, source: errno.into() })?;
+    // SAFETY: this is the only thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(variable) };
+    // SAFETY: open, as was just asked, and handed to this process for whoever reads the variable, which is gone
+    // now: nobody else takes it over.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    Seqpacket::from_fd(descriptor)
+        .map_err(|source| InheritedError::Socket { variable: variable.to_owned(), source })
+}
