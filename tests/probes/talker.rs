@@ -1,0 +1,50 @@
+//! Writes. `lines N`: N numbered lines on standard output, then `done` on standard error, then waits.
+//! `long N`: one line of N bytes. `raw`: bytes that are neither text nor harmless to a terminal. `half`: a line
+//! without its end, then it ends. `numbers FILE`: numbered lines for ever, each noted in FILE after it is out.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::thread;
+
+fn main() -> io::Result<()> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut out = io::stdout().lock();
+    match words[..] {
+        ["lines", count] => {
+            for n in 1..=count.parse::<u64>().expect("how many") {
+                writeln!(out, "line {n}")?;
+            }
+        }
+        ["long", length] => {
+            let length = length.parse().expect("how many bytes");
+            out.write_all(&vec![b'x'; length])?;
+            out.write_all(b"\n")?;
+        }
+        ["raw"] => out.write_all(b"bytes \x1b[2J\x00\xff\xfe end\n")?,
+        ["half"] => {
+            out.write_all(b"a line without its end")?;
+            return out.flush();
+        }
+        ["numbers", file] => {
+            let noted =
+                OpenOptions::new().create(true).append(false).write(true).truncate(false).open(file)?;
+            let mut before = [0; 8];
+            let known = noted.read_at(&mut before, 0)? == 8;
+            let first = if known { u64::from_le_bytes(before) + 1 } else { 1 };
+            for n in first.. {
+                writeln!(out, "line {n}")?;
+                out.flush()?;
+                noted.write_all_at(&u64::to_le_bytes(n), 0)?;
+            }
+        }
+        _ => panic!("usage: talker lines N | long N | raw | half | numbers FILE"),
+    }
+    out.flush()?;
+    eprintln!("done");
+    loop {
+        thread::park();
+    }
+}

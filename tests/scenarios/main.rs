@@ -1,0 +1,3 @@
+//! What the watchdog promises, each promise tried on real processes from outside.
+
+mod layout;
