@@ -1,1 +1,431 @@
-//! In the making.
+//! WatchdogQuery: the typed client of the watchdog's commands, for the command line, tests, tools and services
+//! that hold a grant.
+//!
+//! ```text
+//! WatchdogQuery ── one async method a verb
+//!      │ Answers: one call, its id, repeated while a core is being replaced
+//!      ▼
+//!  Transport ─┬─ ControlSocket    operators: one connection a call
+//!             └─ a session        services: implemented by the SDK
+//! ```
+//! Invariants:
+//! - A [`WatchdogQuery`] can't be cloned: it is privilege, and whoever has it was given it.
+//! - A call has one id for life. It is repeated only under that id, which the watchdog answers with the stored
+//!   outcome: nothing is done twice because a connection broke.
+//! - No length is believed: memory is taken as bytes arrive, up to `MAX_FRAME`.
+//! - There is no task in here, and no thread: dropping a future ends all it did.
+
+mod answers;
+pub mod frames;
+mod short_path;
+mod socket;
+mod transport;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use watchdog_protocol::control::{
+    Call, Change, Failure, FrameError, Outcome, Reply, Request, SetOutcome, SettingsView, StateView,
+};
+use watchdog_protocol::limits::MAX_FRAME;
+use watchdog_protocol::status::{InboxStatus, Status};
+use watchdog_protocol::{RequestId, ServiceName};
+
+use crate::answers::Answers;
+pub use crate::answers::Events;
+pub use crate::short_path::ShortPath;
+pub use crate::socket::ControlSocket;
+pub use crate::transport::{BoxFuture, Replies, Transport};
+
+/// The right to command a watchdog.
+///
+/// Every method is one call. With a `wait` it comes back when the effect is there, or fails with
+/// `TryAgain` after that time, in which case the effect may still come; without, as soon as the request is
+/// accepted. Methods take `&self` and may run side by side. All are cancel safe in this sense: dropping the
+/// future gives up waiting, not the request.
+///
+/// A call whose connection breaks is repeated under the same id until the watchdog is back, for at most 5 s.
+///
+/// ```compile_fail
+/// fn lend(query: &watchdog_query::WatchdogQuery) -> watchdog_query::WatchdogQuery {
+///     query.clone() // it is not Clone; and a reference can't be cloned into a value
+/// }
+/// ```
+pub struct WatchdogQuery {
+    transport: Box<dyn Transport>,
+    progress: Option<Box<Progress>>,
+}
+
+/// Shows one line.
+type Progress = dyn Fn(&str) + Send + Sync;
+
+/// Why a call did not lead to what was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// Nobody listens at the control socket.
+    #[error("no watchdog answers at {}", path.display())]
+    NotReachable {
+        /// The socket.
+        path: PathBuf,
+        /// Of connecting to it.
+        source: io::Error,
+    },
+    /// The watchdog said no, and why.
+    #[error(transparent)]
+    Refused(Failure),
+    /// The watchdog speaks another version of the protocol.
+    #[error("the watchdog speaks version {theirs} of the control protocol, this program version {ours}")]
+    Version {
+        /// Of this program.
+        ours: u16,
+        /// Of the watchdog.
+        theirs: u16,
+    },
+    /// Something listens at the control socket, and it is no watchdog.
+    #[error("what listens at {} is no watchdog", path.display())]
+    Stranger {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection ended before the call did, and did not come back. Whether the request was done is not
+    /// known.
+    #[error("the watchdog closed the connection before it answered")]
+    Closed {
+        /// Of the connection; `None` at a plain end.
+        source: Option<io::Error>,
+    },
+    /// The watchdog is there and says nothing. The request may still be done.
+    #[error("the watchdog has not answered for {} s", waited.as_secs())]
+    Silent {
+        /// For how long.
+        waited: Duration,
+    },
+    /// A reply of more bytes than any has.
+    #[error("the watchdog announced a reply of {length} bytes, at most {MAX_FRAME} are read")]
+    Long {
+        /// As announced.
+        length: usize,
+    },
+    /// A reply that is none.
+    #[error("the watchdog's reply can't be read")]
+    Garbled(#[source] FrameError),
+    /// A reply to another question.
+    #[error("the watchdog answered something else than {expected}")]
+    Unexpected {
+        /// What the call asks for.
+        expected: &'static str,
+    },
+}
+
+impl QueryError {
+    /// Whether a watchdog whose core is being replaced looks like this.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Closed { .. } => true,
+            // A socket file without a listener is what a killed core leaves; the new one replaces it in one
+            // step, so that a missing file means a missing watchdog.
+            Self::NotReachable { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::WouldBlock
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// What a verb that changes phases led to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Changed {
+    /// Accepted, in words.
+    Accepted(String),
+    /// How the services are that were named.
+    Status(Box<Status>),
+}
+
+impl fmt::Debug for WatchdogQuery {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("WatchdogQuery").field("transport", &self.transport).finish_non_exhaustive()
+    }
+}
+
+impl WatchdogQuery {
+    /// Over the control socket. Connects with the first call, and anew with each.
+    pub fn at(socket: &Path) -> Self {
+        Self::over(ControlSocket::at(socket))
+    }
+
+    /// Over another transport.
+    pub fn over(transport: impl Transport) -> Self {
+        Self { transport: Box::new(transport), progress: None }
+    }
+
+    /// Calls `show` with each line that says what a call waits for.
+    #[must_use]
+    pub fn on_progress(mut self, show: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Box::new(show));
+        self
+    }
+
+    /// These services, or all when none is named.
+    ///
+    /// # Errors
+    /// [`QueryError`], as of every method here.
+    pub async fn status(&self, services: &[ServiceName]) -> Result<Status, QueryError> {
+        match self.call(Request::Status { services: services.to_vec() }, None).await? {
+            Outcome::Status(status) => Ok(*status),
+            _ => Err(QueryError::Unexpected { expected: "a status" }),
+        }
+    }
+
+    /// Wants them up; clears a failure. Waits for ready.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn start(
+        &self,
+        services: &[ServiceName],
+        wait: Option<Duration>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Start { services: services.to_vec() }, wait).await
+    }
+
+    /// Wants them down, with time to save. Waits until nothing of them is left.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn stop(
+        &self,
+        services: &[ServiceName],
+        wait: Option<Duration>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Stop { services: services.to_vec() }, wait).await
+    }
+
+    /// Wants them down, at once. Waits until nothing of them is left.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn kill(
+        &self,
+        services: &[ServiceName],
+        wait: Option<Duration>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Kill { services: services.to_vec(), signal: None }, wait).await
+    }
+
+    /// Only sends a signal to their processes; what is wanted stays as it is.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn signal(&self, services: &[ServiceName], signal: i32) -> Result<Changed, QueryError> {
+        self.change(Request::Kill { services: services.to_vec(), signal: Some(signal) }, None).await
+    }
+
+    /// Stops and starts them. Waits for ready.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn restart(
+        &self,
+        services: &[ServiceName],
+        wait: Option<Duration>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Restart { services: services.to_vec() }, wait).await
+    }
+
+    /// Clears a failure and starts again what is wanted up; the state is kept. Waits for ready.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn reset(
+        &self,
+        services: &[ServiceName],
+        wait: Option<Duration>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Reset { services: services.to_vec() }, wait).await
+    }
+
+    /// Changes settings, all or none. Waits for the service's verdict; what does not come is *pending*, not an
+    /// error.
+    ///
+    /// # Errors
+    /// [`QueryError`]; a value against the schema is refused and changes nothing.
+    pub async fn set(
+        &self,
+        service: &ServiceName,
+        changes: Vec<Change>,
+        wait: Option<Duration>,
+    ) -> Result<SetOutcome, QueryError> {
+        match self.call(Request::Set { service: service.clone(), changes }, wait).await? {
+            Outcome::Set(outcome) => Ok(outcome),
+            _ => Err(QueryError::Unexpected { expected: "the outcome of a settings change" }),
+        }
+    }
+
+    /// Takes the values at these paths back to the file's, all or none. Waits as [`set`](Self::set) does.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn unset(
+        &self,
+        service: &ServiceName,
+        paths: Vec<String>,
+        wait: Option<Duration>,
+    ) -> Result<SetOutcome, QueryError> {
+        let changes = paths.into_iter().map(|path| Change { path, value: None }).collect();
+        self.set(service, changes, wait).await
+    }
+
+    /// The newest settings.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn get(&self, service: &ServiceName) -> Result<SettingsView, QueryError> {
+        match self.call(Request::Get { service: service.clone() }, None).await? {
+            Outcome::Settings(view) => Ok(view),
+            _ => Err(QueryError::Unexpected { expected: "settings" }),
+        }
+    }
+
+    /// What is known of the state on disk.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn state_show(&self, service: &ServiceName) -> Result<StateView, QueryError> {
+        match self.call(Request::StateShow { service: service.clone() }, None).await? {
+            Outcome::State(view) => Ok(view),
+            _ => Err(QueryError::Unexpected { expected: "a state" }),
+        }
+    }
+
+    /// The state as the bytes of a snapshot file.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn state_export(&self, service: &ServiceName) -> Result<Vec<u8>, QueryError> {
+        match self.call(Request::StateExport { service: service.clone() }, None).await? {
+            Outcome::Snapshot(bytes) => Ok(bytes),
+            _ => Err(QueryError::Unexpected { expected: "a snapshot" }),
+        }
+    }
+
+    /// Puts the bytes of an export in place of the state; only while the service is stopped.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn state_import(&self, service: &ServiceName, snapshot: Vec<u8>) -> Result<String, QueryError> {
+        self.words(Request::StateImport { service: service.clone(), snapshot }, None).await
+    }
+
+    /// Back to the initial state; only while the service is stopped. The old files are set aside.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn state_reset(&self, service: &ServiceName) -> Result<String, QueryError> {
+        self.words(Request::StateReset { service: service.clone() }, None).await
+    }
+
+    /// The inboxes of these services, or of all when none is named.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn intercoms(&self, services: &[ServiceName]) -> Result<Vec<InboxStatus>, QueryError> {
+        match self.call(Request::Intercoms { services: services.to_vec() }, None).await? {
+            Outcome::Intercoms(inboxes) => Ok(inboxes),
+            _ => Err(QueryError::Unexpected { expected: "inboxes" }),
+        }
+    }
+
+    /// The event log: the `last` newest entries with a number above `after`, oldest first, then with `follow`
+    /// those that come. Asked for with the first [`Events::next`].
+    pub fn events(&self, after: u64, last: u64, follow: bool) -> Events<'_> {
+        Events::of(self.begin(Request::Events { after, last, follow }, None))
+    }
+
+    /// Adds one service or program: a text of one `[service.NAME]` or `[program.NAME]` table, and the file it
+    /// was read from, for errors. Waits for ready.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn register(
+        &self,
+        file: String,
+        text: String,
+        wait: Option<Duration>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Register { file, text }, wait).await
+    }
+
+    /// Takes a stopped service out, with its lanes.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn unregister(&self, service: &ServiceName) -> Result<String, QueryError> {
+        self.words(Request::Unregister { service: service.clone() }, None).await
+    }
+
+    /// Stops everything, then the watchdog. With a `wait`, comes back when every service has ended; the
+    /// watchdog's own processes end after it.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn shutdown(&self, wait: Option<Duration>) -> Result<String, QueryError> {
+        let mut answers = self.begin(Request::Shutdown, wait);
+        match self.end(&mut answers).await {
+            Ok(Outcome::Done(words)) => Ok(words),
+            Ok(_) => Err(QueryError::Unexpected { expected: "words" }),
+            // It took the request, and its socket is gone: it ended before its answer was read.
+            Err(QueryError::NotReachable { .. }) if answers.delivered() => {
+                Ok("the watchdog has ended".into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn change(&self, request: Request, wait: Option<Duration>) -> Result<Changed, QueryError> {
+        match self.call(request, wait).await? {
+            Outcome::Done(words) => Ok(Changed::Accepted(words)),
+            Outcome::Status(status) => Ok(Changed::Status(status)),
+            _ => Err(QueryError::Unexpected { expected: "words or a status" }),
+        }
+    }
+
+    async fn words(&self, request: Request, wait: Option<Duration>) -> Result<String, QueryError> {
+        match self.call(request, wait).await? {
+            Outcome::Done(words) => Ok(words),
+            _ => Err(QueryError::Unexpected { expected: "words" }),
+        }
+    }
+
+    async fn call(&self, request: Request, wait: Option<Duration>) -> Result<Outcome, QueryError> {
+        self.end(&mut self.begin(request, wait)).await
+    }
+
+    fn begin(&self, request: Request, wait: Option<Duration>) -> Answers<'_> {
+        let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        Answers::to(&*self.transport, Call { id: fresh_id(), wait_ms, request })
+    }
+
+    async fn end(&self, answers: &mut Answers<'_>) -> Result<Outcome, QueryError> {
+        loop {
+            match answers.next().await? {
+                Reply::Progress(line) => {
+                    if let Some(show) = &self.progress {
+                        show(&line);
+                    }
+                }
+                Reply::Event(_) => {}
+                Reply::End(outcome) => return outcome.map_err(QueryError::Refused),
+            }
+        }
+    }
+}
+
+fn fresh_id() -> RequestId {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("the kernel has random bits once it runs programs");
+    RequestId::from_bits(u128::from_le_bytes(bits))
+}

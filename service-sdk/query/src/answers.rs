@@ -1,0 +1,115 @@
+//! One call under way: asked, and asked again when the watchdog's core is replaced meanwhile.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use watchdog_protocol::control::{Call, Reply, Request, decode};
+use watchdog_protocol::session::encode;
+use watchdog_protocol::status::EventRecord;
+
+use crate::QueryError;
+use crate::transport::{Replies, Transport};
+
+/// From one try to reach the watchdog to the next.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Above the wait that was asked for, how long the watchdog may say nothing: more than the slowest disk.
+const SILENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(crate) struct Answers<'q> {
+    transport: &'q dyn Transport,
+    call: Call,
+    replies: Option<Box<dyn Replies>>,
+    broken: Option<Instant>,
+    /// The watchdog has had the call at least once.
+    delivered: bool,
+}
+
+impl<'q> Answers<'q> {
+    pub(crate) fn to(transport: &'q dyn Transport, call: Call) -> Self {
+        Self { transport, call, replies: None, broken: None, delivered: false }
+    }
+
+    /// Cancel safe: what was begun is gone on with, or begun again under the same id.
+    pub(crate) async fn next(&mut self) -> Result<Reply, QueryError> {
+        loop {
+            match self.attempt().await {
+                Ok(reply) => {
+                    self.broken = None;
+                    if let (Request::Events { after, last, .. }, Reply::Event(event)) =
+                        (&mut self.call.request, &reply)
+                    {
+                        // What a repeated call asks for: all that came since.
+                        (*after, *last) = (event.number, u64::MAX);
+                    }
+                    return Ok(reply);
+                }
+                Err(error) => {
+                    self.replies = None;
+                    let since = *self.broken.get_or_insert_with(Instant::now);
+                    if !error.may_pass() || since.elapsed() >= self.transport.patience() {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn delivered(&self) -> bool {
+        self.delivered
+    }
+
+    async fn attempt(&mut self) -> Result<Reply, QueryError> {
+        let Some(wait) = self.longest() else { return self.reply().await };
+        tokio::time::timeout(wait, self.reply()).await.unwrap_or(Err(QueryError::Silent { waited: wait }))
+    }
+
+    async fn reply(&mut self) -> Result<Reply, QueryError> {
+        let replies = match &mut self.replies {
+            Some(replies) => replies,
+            none => {
+                let replies = self.transport.call(encode(&self.call)).await?;
+                self.delivered = true;
+                none.insert(replies)
+            }
+        };
+        decode(&replies.next().await?).map_err(QueryError::Garbled)
+    }
+
+    fn longest(&self) -> Option<Duration> {
+        match self.call.request {
+            Request::Events { follow: true, .. } => None,
+            _ => Some(Duration::from_millis(self.call.wait_ms.unwrap_or(0)) + SILENCE),
+        }
+    }
+}
+
+/// Entries of the event log, as they come.
+#[derive(Debug)]
+pub struct Events<'q> {
+    answers: Answers<'q>,
+}
+
+impl<'q> Events<'q> {
+    pub(crate) fn of(answers: Answers<'q>) -> Self {
+        Self { answers }
+    }
+
+    /// The next entry; `None` after the last, which never comes when following. Each entry comes once and none
+    /// is left out, also when the watchdog's core is replaced meanwhile. Cancel safe.
+    ///
+    /// # Errors
+    /// [`QueryError`]; the stream is at its end then.
+    pub async fn next(&mut self) -> Result<Option<EventRecord>, QueryError> {
+        loop {
+            match self.answers.next().await? {
+                Reply::Event(event) => return Ok(Some(event)),
+                Reply::Progress(_) => {}
+                Reply::End(Ok(_)) => return Ok(None),
+                Reply::End(Err(failure)) => return Err(QueryError::Refused(failure)),
+            }
+        }
+    }
+}
