@@ -1,11 +1,13 @@
 //! Writes. `lines N`: N numbered lines on standard output, then `done` on standard error, then waits.
 //! `long N`: one line of N bytes. `raw`: bytes that are neither text nor harmless to a terminal. `half`: a line
-//! without its end, then it ends. `numbers FILE`: numbered lines for ever, each noted in FILE after it is out.
+//! without its end, then it ends. `numbers FOLDER N`: N lines `PID n`, the last one that is out
+//! noted in FOLDER/PID.
 
 use std::env;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::thread;
 
 fn main() -> io::Result<()> {
@@ -28,19 +30,16 @@ fn main() -> io::Result<()> {
             out.write_all(b"a line without its end")?;
             return out.flush();
         }
-        ["numbers", file] => {
-            let noted =
-                OpenOptions::new().create(true).append(false).write(true).truncate(false).open(file)?;
-            let mut before = [0; 8];
-            let known = noted.read_at(&mut before, 0)? == 8;
-            let first = if known { u64::from_le_bytes(before) + 1 } else { 1 };
-            for n in first.. {
-                writeln!(out, "line {n}")?;
+        ["numbers", folder, count] => {
+            let this = std::process::id();
+            let noted = File::create(Path::new(folder).join(this.to_string()))?;
+            for n in 1..=count.parse::<u64>().expect("how many") {
+                writeln!(out, "{this} {n}")?;
                 out.flush()?;
-                noted.write_all_at(&u64::to_le_bytes(n), 0)?;
+                noted.write_all_at(&n.to_le_bytes(), 0)?;
             }
         }
-        _ => panic!("usage: talker lines N | long N | raw | half | numbers FILE"),
+        _ => panic!("usage: talker lines N | long N | raw | half | numbers FOLDER N"),
     }
     out.flush()?;
     eprintln!("done");

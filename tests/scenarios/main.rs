@@ -1,3 +1,10 @@
-//! What the watchdog promises, each promise tried on real processes from outside.
+//! What the watchdog promises, each promise tried on real processes from outside. A name that starts with
+//! `cfg_`, `ss_`, `ic_`, `hc_` or `ctl_` and a number carries the requirement it tries.
 
+mod control;
+mod faults;
 mod layout;
+mod logs;
+mod restart;
+mod shutdown;
+mod spawn;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde::de::DeserializeOwned;
-use watchdog_protocol::status::{EventRecord, Status};
+use watchdog_protocol::status::Status;
 
 use crate::until::until;
 use crate::{Seen, binary};
@@ -78,12 +78,6 @@ impl Operator {
     pub fn try_status(&self) -> Result<Seen, Said> {
         let said = self.run(&["status", "--json"]);
         if said.code == 0 { Ok(Seen(said.json::<Status>())) } else { Err(said) }
-    }
-
-    /// The event log, oldest first.
-    pub fn events(&self) -> Vec<EventRecord> {
-        let said = self.run(&["events", "--json", "-n", "100000"]).ok();
-        said.stdout.lines().map(|line| serde_json::from_str(line).expect("a line is an event")).collect()
     }
 }
 

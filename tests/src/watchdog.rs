@@ -149,7 +149,24 @@ impl TestWatchdog {
     /// # Panics
     /// After the harness's deadline, with status, events and logs.
     pub fn until_event(&self, what: &str, like: impl Fn(&EventRecord) -> bool) -> EventRecord {
-        self.until_some(what, || self.operator.events().into_iter().find(|event| like(event)))
+        self.until_some(what, || self.events().into_iter().find(|event| like(event)))
+    }
+
+    /// The event log as its file holds it, oldest first; there also when the watchdog is not.
+    pub fn events(&self) -> Vec<EventRecord> {
+        let text = fs::read_to_string(self.path(".watchdog/logs/events.jsonl")).unwrap_or_default();
+        // The last line may be in the making.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The number of the last event of this kind about this service.
+    #[track_caller]
+    pub fn last_event(&self, what: &str, service: &str) -> u64 {
+        let about = |event: &&EventRecord| {
+            event.what == what && event.service.as_ref().is_some_and(|name| name.as_str() == service)
+        };
+        let number = self.events().iter().filter(about).map(|event| event.number).max();
+        number.unwrap_or_else(|| panic!("nothing tells that `{service}` {what}\n{}", self.explain()))
     }
 
     /// Waits until `look` sees something, anything.
@@ -246,7 +263,7 @@ impl TestWatchdog {
             match ended {
                 None => left.push("`watchdog run` itself, asked by SIGTERM to end".to_owned()),
                 Some(status) if status.signal().is_some() => {
-                    left.push(format!("a keeper that ended by {status}"))
+                    left.push(format!("a keeper that ended by {status}"));
                 }
                 Some(_) => {}
             }

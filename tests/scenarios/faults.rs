@@ -1,0 +1,114 @@
+//! The core or the keeper dies.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::Signal;
+use watchdog_protocol::Incarnation;
+use watchdog_protocol::status::PhaseStatus;
+use watchdog_tests::proc::Process;
+use watchdog_tests::{Seen, TestWatchdog, probe};
+
+#[test]
+fn no_service_restarts_because_a_core_died() {
+    let wd =
+        TestWatchdog::run(&[probe("a", "mirror", &[]), probe("b", "mirror", &[]).key("requires = [\"a\"]")]);
+    let seen = wd.until("both are ready", Seen::all_ready);
+    let before = processes(&seen);
+    for core in 2..=6 {
+        let old = wd.kill_core();
+        let seen = wd.until("both are ready to the new core", Seen::all_ready);
+        assert!(!old.exists());
+        assert_eq!(seen.watchdog.cores, core);
+        assert_eq!(processes(&seen), before);
+    }
+}
+
+#[test]
+fn an_end_without_a_core_is_seen_by_the_next_one() {
+    let wd = TestWatchdog::run(&[probe("a", "mirror", &[])]);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let (process, incarnation) = (seen.of("a").process(), seen.of("a").incarnation);
+    // Halted, it can't see the end; killed, it never will.
+    let core = wd.core();
+    core.signal(Signal::SIGSTOP);
+    wd.until_some("the core is halted", || core.is_stopped().then_some(()));
+    process.signal(Signal::SIGABRT);
+    core.signal(Signal::SIGKILL);
+    let seen = wd.until("the next one is ready", |seen| seen.of("a").is_ready_after(incarnation));
+    assert_eq!(seen.of("a").incarnation, incarnation.next());
+    assert!(seen.of("a").why().contains("SIGABRT"), "{}", seen.of("a").why());
+    assert!(!process.exists());
+}
+
+#[test]
+fn a_stop_under_way_is_finished_by_the_next_core() {
+    let wd = TestWatchdog::run(&[probe("deaf", "deaf", &[]).key("stop_timeout = \"1s\"")]);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let process = seen.of("deaf").process();
+    wd.cli(&["stop", "deaf", "--no-wait"]).ok();
+    wd.until("it is stopping", |seen| seen.of("deaf").is(PhaseStatus::Stopping));
+    wd.kill_core();
+    let seen = wd.until("it is stopped", |seen| seen.of("deaf").is(PhaseStatus::Stopped));
+    assert!(!process.exists());
+    assert_eq!(seen.of("deaf").starts, 1);
+}
+
+#[test]
+fn when_the_keeper_dies_everything_ends_and_the_next_run_starts_afresh() {
+    let mut wd = TestWatchdog::run(&[
+        probe("a", "mirror", &[]),
+        probe("deaf", "deaf", &[]).key("stop_timeout = \"200ms\""),
+        probe("parent", "orphaner", &[]),
+    ]);
+    let seen = wd.until("all are ready", Seen::all_ready);
+    let old: Vec<Process> = seen.services.iter().filter_map(|service| Process::of(service.pid?)).collect();
+    let incarnation = seen.of("a").incarnation;
+    wd.kill_keeper();
+    assert!(old.iter().all(|process| !process.exists()));
+    wd.run_again();
+    let seen = wd.until("all are ready again", Seen::all_ready);
+    // An incarnation's number is never used twice.
+    assert!(seen.of("a").incarnation > incarnation);
+}
+
+#[test]
+fn what_outlived_keeper_and_core_is_ended_before_anything_starts() {
+    let mut wd = TestWatchdog::run(&[probe("a", "mirror", &[]), probe("parent", "orphaner", &[])]);
+    let seen = wd.until("all are ready", Seen::all_ready);
+    let core = wd.core();
+    core.signal(Signal::SIGSTOP);
+    wd.until_some("the core is halted", || core.is_stopped().then_some(()));
+    let keeper = Process::of(seen.watchdog.keeper_pid).expect("the keeper runs");
+    keeper.signal(Signal::SIGKILL);
+    core.signal(Signal::SIGKILL);
+    wd.ended();
+    let old: Vec<Process> = wd.processes();
+    assert!(old.contains(&seen_process(&seen, "a")), "nobody is left to end a plain program");
+    wd.run_again();
+    wd.until("all are ready again", Seen::all_ready);
+    assert!(old.iter().all(|process| !process.exists()), "leftovers live on");
+}
+
+#[test]
+fn a_second_core_is_started_only_when_the_first_is_gone() {
+    let wd = TestWatchdog::run(&[probe("a", "mirror", &[])]);
+    wd.until("it is ready", Seen::all_ready);
+    wd.kill_core();
+    let keeper = wd.keeper();
+    let cores: Vec<Process> = watchdog_tests::proc::children(keeper.pid)
+        .into_iter()
+        .filter(|child| !watchdog_tests::proc::environment(child.pid).contains_key("WATCHDOG_SERVICE"))
+        .collect();
+    assert_eq!(cores, [wd.core()]);
+}
+
+fn processes(seen: &Seen) -> BTreeMap<String, (Option<u32>, Incarnation, u64)> {
+    let of = |service: &watchdog_protocol::status::ServiceStatus| {
+        (service.name.to_string(), (service.pid, service.incarnation, service.starts))
+    };
+    seen.services.iter().map(of).collect()
+}
+
+fn seen_process(seen: &Seen, name: &str) -> Process {
+    seen.of(name).process()
+}

@@ -1,0 +1,88 @@
+//! Ends: of a service with all that it started, and of the whole.
+
+use nix::sys::signal::Signal;
+use watchdog_protocol::status::PhaseStatus;
+use watchdog_tests::proc::Process;
+use watchdog_tests::{Seen, TestWatchdog, probe};
+
+#[test]
+fn what_ignores_the_request_to_end_is_killed_after_its_time() {
+    let wd = TestWatchdog::run(&[probe("deaf", "deaf", &[]).key("stop_timeout = \"100ms\"")]);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let process = seen.of("deaf").process();
+    wd.cli(&["stop", "deaf"]).ok();
+    assert!(!process.exists());
+    let seen = wd.status();
+    assert!(seen.of("deaf").is(PhaseStatus::Stopped));
+    assert_eq!(seen.of("deaf").cause(), "operator");
+    // It had to be killed, and that is told.
+    let told = wd.until_event("the kill is told", |event| event.text.contains("SIGKILL"));
+    assert_eq!(told.service.as_ref().map(|name| name.as_str()), Some("deaf"));
+}
+
+#[test]
+fn a_grandchild_that_hides_is_ended_with_its_service() {
+    let wd = TestWatchdog::run(&[probe("parent", "orphaner", &[])]);
+    wd.until("it is ready", Seen::all_ready);
+    let orphan = orphan(&wd);
+    // Adopted by the keeper, in a session of its own.
+    wd.until_some("it is adopted", || (orphan.parent() == Some(wd.keeper().pid)).then_some(()));
+    wd.cli(&["stop", "parent"]).ok();
+    assert!(!orphan.exists());
+    assert_eq!(wd.status().of("parent").survivors, Vec::<u32>::new());
+}
+
+#[test]
+fn the_next_incarnation_starts_only_when_nothing_of_the_old_one_is_left() {
+    let wd = TestWatchdog::run(&[probe("parent", "orphaner", &[])]);
+    wd.until("it is ready", Seen::all_ready);
+    let orphan = orphan(&wd);
+    let killed = wd.kill("parent", Signal::SIGKILL);
+    wd.until("the next one is ready", |seen| seen.of("parent").is_ready_after(killed));
+    assert!(!orphan.exists());
+}
+
+#[test]
+fn a_parent_that_ends_well_takes_its_grandchildren_along() {
+    let wd = TestWatchdog::run(&[probe("parent", "orphaner", &["end"])]);
+    let orphan = orphan(&wd);
+    wd.until("it is completed", |seen| seen.of("parent").is(PhaseStatus::Completed));
+    assert!(!orphan.exists());
+}
+
+#[test]
+fn a_shutdown_ends_everything_in_reverse_order() {
+    let mut wd = TestWatchdog::run(&[
+        probe("a", "mirror", &[]),
+        probe("b", "mirror", &[]).key("requires = [\"a\"]"),
+        probe("c", "orphaner", &[]).key("after = [\"b\"]"),
+        probe("d", "deaf", &[]).key("stop_timeout = \"100ms\""),
+    ]);
+    wd.until("all are ready", Seen::all_ready);
+    orphan(&wd);
+    wd.cli(&["shutdown"]).ok();
+    assert!(wd.ended().success(), "{}", wd.output());
+    assert_eq!(wd.processes(), []);
+    let ended = ["c", "b", "a"].map(|name| wd.last_event("ended", name));
+    assert!(ended.is_sorted(), "{ended:?}");
+}
+
+#[test]
+fn a_watchdog_that_is_asked_to_end_by_a_signal_ends_in_good_order() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut wd = TestWatchdog::run(&[probe("a", "mirror", &[])]);
+        wd.until("it is ready", Seen::all_ready);
+        wd.keeper().signal(signal);
+        assert!(wd.ended().success(), "{signal}: {}", wd.output());
+        assert_eq!(wd.processes(), []);
+    }
+}
+
+/// The process that `probe-orphaner` says it left behind.
+fn orphan(wd: &TestWatchdog) -> Process {
+    wd.until_some("the orphan says its number", || {
+        let said = wd.cli(&["logs", "-n", "20"]);
+        let line = said.stdout.lines().find(|line| line.contains("orphan "))?.to_owned();
+        Process::of(line.rsplit(' ').next()?.parse().ok()?)
+    })
+}
