@@ -1,0 +1,728 @@
+//! One service's state machine.
+//!
+//! ```text
+//!               gate open                 ready                asked, hung, failing, blocked
+//!    Stopped ───────────────► Starting ──────────► Ready ─────────────────────────┐
+//!      ▲  ▲                    │  │  │               │ dead                       │
+//!      │  │   refused, failed  │  │  └───────────────┴──────────────┐             │
+//!      │  │   spawn            │  │ asked, too late, blocked        ▼             ▼
+//!      │  │                    │  └─────────────────────────────► Stopping ◄──────┘
+//!      │  │                    │                                     │ nothing left
+//!      │  │                    └─────────────────┬───────────────────┘
+//!      │  │                                      ▼
+//!      │  │  wait is over                 what the policy says
+//!      │  └────────────── Backoff ◄──────────────┤
+//!      │ start, reset                            │
+//!      ├───────────────── Failed ◄───────────────┤
+//!      │ start                                   │
+//!      ├───────────────── Completed ◄────────────┤
+//!      │                                         │
+//!      └─────────────────────────────────────────┘
+//! ```
+//!
+//! - **gate open**: the roster says that the others allow it, and the operator wants it up. The only arrow that
+//!   spawns, and it leaves from `Stopped` alone, which has no process: so there are never two.
+//! - **ready**: the session says so, a probe answers, or the exec was seen, as the policy has it.
+//! - **refused, failed spawn**: there never was a process, and nothing of it is left.
+//! - **dead**: the leader ended by itself. What it left behind is killed before anything else.
+//! - **asked, …**: the stop event or signal, then the stop timeout, then the kill. Hung and not ready in time are
+//!   killed without being asked.
+//! - **nothing left**: the only way out of `Stopping`. Processes that can't be killed keep it there, by name.
+//! - **what the policy says**: `Stopped` when the end was asked for or the service is not wanted, or when it
+//!   starts again without a wait; else `Backoff`, `Failed`, `Completed`.
+//! - A `stop` takes `Backoff`, `Failed` and `Completed` to `Stopped`, where it stays.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use watchdog_protocol::Incarnation;
+use watchdog_protocol::session::Health;
+
+use crate::cause::{Actor, Cause, End, Exit, ExitReport, Manner, WatchdogReason};
+use crate::event::{Command, Event, Fact, Fallback, Gate, Haste, Occurrence, Purpose, Refusal, Verb};
+use crate::moment::{Chance, Moment};
+use crate::phase::{Deadline, Next, Phase, Pulse, Ready, Spawn, Starting, Stopping, Wanted};
+use crate::policy::{Kind, Liveness, MISSES, Policy, Readiness};
+use crate::restart::{Decision, History};
+
+/// The exit code of an SDK service that can't work with its settings (`EX_CONFIG`).
+const EXIT_CONFIG: i32 = 78;
+
+/// What is remembered of one service. A core writes it down after each step that returned a command and before
+/// it performs them; a new core goes on from there with [`Event::TookOver`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    wanted: Wanted,
+    phase: Phase,
+    /// The newest there was, in any life of the watchdog.
+    incarnation: Incarnation,
+    /// Spawns since this record was made.
+    starts: u64,
+    history: History,
+    last_end: Option<End>,
+}
+
+/// One step under way.
+pub(crate) struct Turn<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: Moment,
+    chance: Chance,
+    pub(crate) commands: Vec<Command>,
+}
+
+impl Turn<'_> {
+    fn log(&mut self, what: Occurrence) {
+        self.commands.push(Command::Log(what));
+    }
+}
+
+impl Service {
+    /// A service without a process. `wanted` and `last`, its last incarnation, come from an earlier life of the
+    /// watchdog if there was one: an operator's stop is sticky, and numbers only grow.
+    pub fn new(wanted: Wanted, last: Incarnation, now: Moment) -> Self {
+        Self {
+            wanted,
+            phase: Phase::Stopped { since: now },
+            incarnation: last,
+            starts: 0,
+            history: History::default(),
+            last_end: None,
+        }
+    }
+
+    /// What the operator wants.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Where it is.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// The newest incarnation there was.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Spawns since this record was made.
+    pub fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// Failures in a row.
+    pub fn streak(&self) -> u32 {
+        self.history.streak()
+    }
+
+    /// How the last incarnation ended.
+    pub fn last_end(&self) -> Option<&End> {
+        self.last_end.as_ref()
+    }
+
+    /// Something of it lives, or may.
+    pub fn is_live(&self) -> bool {
+        self.phase.incarnation().is_some()
+    }
+
+    /// When to send [`Event::Tick`], if nothing else happens before.
+    pub fn deadline(&self, policy: &Policy) -> Option<Moment> {
+        match &self.phase {
+            Phase::Starting(starting) => Some(starting.deadline.at()),
+            Phase::Ready(ready) => {
+                let beat = match ready.pulse {
+                    Pulse::Beating { due, .. } => Some(due),
+                    Pulse::Unwatched | Pulse::Probed { .. } => None,
+                };
+                [beat, ready.failing_until(policy)].into_iter().flatten().min()
+            }
+            Phase::Stopping(stopping) => Some(stopping.deadline()),
+            Phase::Backoff { until, .. } => Some(*until),
+            Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. } => None,
+        }
+    }
+
+    /// One event; what is to be done about it.
+    pub fn step(&mut self, policy: &Policy, event: Event, now: Moment, chance: Chance) -> Vec<Command> {
+        let mut turn = Turn { policy, now, chance, commands: Vec::new() };
+        match event {
+            Event::Asked { verb, by } => self.asked(verb, by, &mut turn),
+            Event::Fact { incarnation, fact } => self.fact(incarnation, fact, &mut turn),
+            Event::Gate(gate) => self.gate(gate, &mut turn),
+            Event::Tick => self.tick(&mut turn),
+            Event::TookOver => self.took_over(&mut turn),
+        }
+        turn.commands
+    }
+
+    fn asked(&mut self, verb: Verb, by: Actor, turn: &mut Turn<'_>) {
+        turn.log(Occurrence::Asked { verb, by: by.clone() });
+        match verb {
+            Verb::Start => {
+                self.wanted = Wanted::Up;
+                self.forgive(turn);
+                match &mut self.phase {
+                    Phase::Stopping(stopping) => stopping.next = Next::Again,
+                    Phase::Completed { .. } => self.phase = Phase::Stopped { since: turn.now },
+                    Phase::Stopped { .. }
+                    | Phase::Starting(_)
+                    | Phase::Ready(_)
+                    | Phase::Backoff { .. }
+                    | Phase::Failed { .. } => {}
+                }
+            }
+            Verb::Restart => {
+                self.wanted = Wanted::Up;
+                self.forgive(turn);
+                match &mut self.phase {
+                    Phase::Stopping(stopping) => stopping.next = Next::Again,
+                    Phase::Starting(_) | Phase::Ready(_) => {
+                        self.stop(Cause::Operator { by, verb }, Haste::Orderly, Next::Again, turn);
+                    }
+                    Phase::Completed { .. } => self.phase = Phase::Stopped { since: turn.now },
+                    Phase::Stopped { .. } | Phase::Backoff { .. } | Phase::Failed { .. } => {}
+                }
+            }
+            Verb::Stop => {
+                self.wanted = Wanted::Down { by, verb };
+                match &self.phase {
+                    // The roster shuts the gate when all that depends on it is down.
+                    Phase::Stopped { .. } | Phase::Starting(_) | Phase::Ready(_) | Phase::Stopping(_) => {}
+                    Phase::Backoff { .. } | Phase::Failed { .. } | Phase::Completed { .. } => self.rest(turn),
+                }
+            }
+            Verb::Kill => {
+                self.wanted = Wanted::Down { by: by.clone(), verb };
+                match &self.phase {
+                    Phase::Stopped { .. } => {}
+                    Phase::Starting(_) | Phase::Ready(_) => {
+                        self.stop(Cause::Operator { by, verb }, Haste::AtOnce, Next::AsPolicySays, turn);
+                    }
+                    Phase::Stopping(_) => self.hasten(turn),
+                    Phase::Backoff { .. } | Phase::Failed { .. } | Phase::Completed { .. } => self.rest(turn),
+                }
+            }
+            Verb::Reset => self.forgive(turn),
+        }
+    }
+
+    /// Forgets failures: what failed or waits may start again.
+    fn forgive(&mut self, turn: &mut Turn<'_>) {
+        self.history = History::default();
+        match &self.phase {
+            Phase::Backoff { .. } | Phase::Failed { .. } => self.rest(turn),
+            Phase::Stopped { .. }
+            | Phase::Starting(_)
+            | Phase::Ready(_)
+            | Phase::Stopping(_)
+            | Phase::Completed { .. } => {}
+        }
+    }
+
+    fn rest(&mut self, turn: &mut Turn<'_>) {
+        self.phase = Phase::Stopped { since: turn.now };
+        turn.log(Occurrence::Stopped);
+    }
+
+    fn gate(&mut self, gate: Gate, turn: &mut Turn<'_>) {
+        match (gate, &self.phase) {
+            (Gate::Open, Phase::Stopped { .. }) => match self.wanted {
+                Wanted::Up => self.start(turn),
+                Wanted::Down { .. } => {}
+            },
+            (
+                Gate::Open,
+                Phase::Starting(_)
+                | Phase::Ready(_)
+                | Phase::Stopping(_)
+                | Phase::Backoff { .. }
+                | Phase::Failed { .. }
+                | Phase::Completed { .. },
+            )
+            | (Gate::Waiting, _) => {}
+            (Gate::Shut { cause, haste }, Phase::Starting(_) | Phase::Ready(_)) => {
+                self.stop(cause, haste, Next::AsPolicySays, turn);
+            }
+            (Gate::Shut { haste: Haste::AtOnce, .. }, Phase::Stopping(_)) => self.hasten(turn),
+            // It starts when the gate opens again; the streak is kept.
+            (Gate::Shut { .. }, Phase::Backoff { .. }) => self.rest(turn),
+            (Gate::Shut { haste: Haste::Orderly, .. }, Phase::Stopping(_))
+            | (Gate::Shut { .. }, Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. }) => {
+            }
+        }
+    }
+
+    /// The only place that spawns. Called in `Stopped` only: nothing of an older incarnation is left.
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        let incarnation = self.incarnation.next();
+        self.incarnation = incarnation;
+        self.starts += 1;
+        self.phase = Phase::Starting(Starting {
+            incarnation,
+            since: turn.now,
+            deadline: Deadline::new(turn.now, turn.policy.start_timeout),
+            spawn: Spawn::Commanded,
+            progress: None,
+            health: Health::Ok,
+        });
+        turn.log(Occurrence::Starting { incarnation });
+        turn.commands.push(Command::Spawn { incarnation });
+    }
+
+    fn fact(&mut self, incarnation: Incarnation, fact: Fact, turn: &mut Turn<'_>) {
+        if self.phase.incarnation() != Some(incarnation) {
+            match fact {
+                Fact::Spawned => self.unrecorded(incarnation, turn),
+                Fact::SpawnFailed { .. }
+                | Fact::Refused(_)
+                | Fact::Ready
+                | Fact::Exited(_)
+                | Fact::Gone
+                | Fact::Survivors { .. }
+                | Fact::Health(_)
+                | Fact::Progress(_)
+                | Fact::Heartbeat
+                | Fact::ProbeMissed
+                | Fact::SettingsRefused { .. }
+                | Fact::ProtocolBroken { .. } => {}
+            }
+            return;
+        }
+        match fact {
+            Fact::Spawned => self.spawned(turn),
+            Fact::SpawnFailed { step, reason } => self.never_was(Cause::Spawn { step, reason }, turn),
+            Fact::Refused(Refusal::Settings { revision, reason }) => {
+                self.never_was(Cause::Settings { revision: Some(revision), reason }, turn);
+            }
+            Fact::Refused(Refusal::State { reason }) => self.never_was(Cause::State { reason }, turn),
+            Fact::Ready => self.ready(turn),
+            Fact::Exited(report) => self.exited(report, turn),
+            Fact::Gone => self.gone(turn),
+            Fact::Survivors { pids } => self.survivors(pids, turn),
+            Fact::Health(health) => self.health(health, turn),
+            Fact::Progress(progress) => self.progress(progress, turn),
+            Fact::Heartbeat => self.heartbeat(turn),
+            Fact::ProbeMissed => self.missed(turn),
+            Fact::SettingsRefused { revision, reason, fallback } => {
+                let next = match fallback {
+                    Fallback::Revision(_) => Next::FallBack,
+                    Fallback::None => Next::AsPolicySays,
+                };
+                self.broken(Cause::Settings { revision: Some(revision), reason }, Haste::Orderly, next, turn);
+            }
+            Fact::ProtocolBroken { reason } => {
+                self.broken(Cause::Protocol { reason }, Haste::AtOnce, Next::AsPolicySays, turn);
+            }
+        }
+    }
+
+    /// A process that no record knows: the record is older than it. It must go before anything else comes.
+    fn unrecorded(&mut self, incarnation: Incarnation, turn: &mut Turn<'_>) {
+        self.incarnation = self.incarnation.max(incarnation);
+        if self.is_live() {
+            // Of two, the recorded one stays.
+            turn.commands.push(Command::KillAll { incarnation });
+            return;
+        }
+        let cause = Cause::Watchdog { reason: WatchdogReason::Unrecorded };
+        self.phase = Phase::Stopping(Stopping::killing(incarnation, None, cause, Manner::Killed, turn));
+    }
+
+    fn spawned(&mut self, turn: &mut Turn<'_>) {
+        match &mut self.phase {
+            Phase::Starting(starting) => {
+                starting.spawn = Spawn::Done;
+                match turn.policy.ready {
+                    Readiness::Told => {}
+                    Readiness::Exec => self.ready(turn),
+                    Readiness::Probe => {
+                        let (incarnation, purpose) = (starting.incarnation, Purpose::Ready);
+                        turn.commands.push(Command::StartProbe { incarnation, purpose });
+                    }
+                }
+            }
+            Phase::Stopped { .. }
+            | Phase::Ready(_)
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => {}
+        }
+    }
+
+    fn ready(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Starting(starting) = &self.phase else { return };
+        let incarnation = starting.incarnation;
+        let (started, took) = (starting.since, turn.now.since(starting.since));
+        if starting.is_probed(turn.policy) {
+            turn.commands.push(Command::StopProbe { incarnation });
+        }
+        let pulse = match turn.policy.liveness {
+            Liveness::Unwatched => Pulse::Unwatched,
+            Liveness::Heartbeat { interval } => Pulse::Beating { due: turn.now.after(interval), missed: 0 },
+            Liveness::Probe { .. } => {
+                turn.commands.push(Command::StartProbe { incarnation, purpose: Purpose::Alive });
+                Pulse::Probed { missed: 0 }
+            }
+        };
+        let (health, now) = (starting.health.clone(), turn.now);
+        self.phase =
+            Phase::Ready(Ready { incarnation, started, since: now, health, health_since: now, pulse });
+        turn.log(Occurrence::Ready { incarnation, took });
+    }
+
+    /// A start that came to no process.
+    fn never_was(&mut self, cause: Cause, turn: &mut Turn<'_>) {
+        match &self.phase {
+            Phase::Starting(starting) => {
+                let end = End {
+                    incarnation: starting.incarnation,
+                    at: turn.now,
+                    cause,
+                    manner: Manner::ByItself,
+                    ready_for: None,
+                    report: None,
+                };
+                self.ended(end, Next::AsPolicySays, turn);
+            }
+            Phase::Ready(_) | Phase::Stopping(_) => self.gone(turn),
+            Phase::Stopped { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => {}
+        }
+    }
+
+    fn exited(&mut self, report: ExitReport, turn: &mut Turn<'_>) {
+        let (incarnation, ready_for) = match &mut self.phase {
+            Phase::Starting(starting) => (starting.incarnation, None),
+            Phase::Ready(ready) => (ready.incarnation, Some(turn.now.since(ready.since))),
+            Phase::Stopping(stopping) => return stopping.exited(report, turn),
+            Phase::Stopped { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => return,
+        };
+        let cause = self.cause_of(&report, turn.policy);
+        self.stop_probe(turn);
+        let mut stopping = Stopping::killing(incarnation, ready_for, cause, Manner::ByItself, turn);
+        stopping.report = Some(report);
+        self.phase = Phase::Stopping(stopping);
+    }
+
+    /// What an end that nobody asked for means.
+    fn cause_of(&self, report: &ExitReport, policy: &Policy) -> Cause {
+        let early = match &self.phase {
+            // Something was awaited of it and never came: exit code 0 does not mean that its work is done.
+            Phase::Starting(_) => policy.ready != Readiness::Exec,
+            Phase::Stopped { .. }
+            | Phase::Ready(_)
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => false,
+        };
+        match &report.exit {
+            Exit::Code(0) if early => Cause::EndedEarly,
+            Exit::Code(EXIT_CONFIG) if policy.kind == Kind::Service => {
+                let reason = report.last_word.clone().unwrap_or_else(|| format!("exit code {EXIT_CONFIG}"));
+                Cause::Settings { revision: None, reason }
+            }
+            Exit::Code(code) => Cause::ExitCode { code: *code },
+            Exit::Signal { signal, dumped } => Cause::Signal { signal: *signal, dumped: *dumped },
+            Exit::Oom { evidence } => Cause::Oom { evidence: evidence.clone() },
+            Exit::Unknown => Cause::Unseen,
+        }
+    }
+
+    fn gone(&mut self, turn: &mut Turn<'_>) {
+        match &self.phase {
+            Phase::Starting(_) | Phase::Ready(_) => {
+                // Its exit was never told; what counts is that nothing is left.
+                self.exited(Exit::Unknown.into(), turn);
+                self.gone(turn);
+            }
+            Phase::Stopping(stopping) => {
+                let (end, next) = (stopping.end(turn.now), stopping.next);
+                self.ended(end, next, turn);
+            }
+            Phase::Stopped { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => {}
+        }
+    }
+
+    /// Nothing of the incarnation is left.
+    fn ended(&mut self, end: End, next: Next, turn: &mut Turn<'_>) {
+        turn.log(Occurrence::Ended(Box::new(end.clone())));
+        let decision = self.follow(&end, next, turn);
+        self.last_end = Some(end);
+        self.phase = match decision {
+            Decision::Restart { wait: Duration::ZERO } => Phase::Stopped { since: turn.now },
+            Decision::Restart { wait } => {
+                turn.log(Occurrence::Backoff { wait, streak: self.history.streak() });
+                Phase::Backoff { since: turn.now, until: turn.now.after(wait) }
+            }
+            Decision::Fail(cause) => {
+                turn.log(Occurrence::Failed { cause: cause.clone() });
+                Phase::Failed { since: turn.now, cause }
+            }
+            Decision::Complete => {
+                turn.log(Occurrence::Completed);
+                Phase::Completed { since: turn.now }
+            }
+        };
+    }
+
+    /// What follows an end. A restart without a wait is `Stopped`: so is a service that is to stay down.
+    fn follow(&mut self, end: &End, next: Next, turn: &mut Turn<'_>) -> Decision {
+        const AT_ONCE: Decision = Decision::Restart { wait: Duration::ZERO };
+        match self.wanted {
+            Wanted::Up => {}
+            Wanted::Down { .. } => {
+                turn.log(Occurrence::Stopped);
+                return AT_ONCE;
+            }
+        }
+        let restart = &turn.policy.restart;
+        match next {
+            Next::Again => AT_ONCE,
+            Next::FallBack => {
+                match restart.failed(&mut self.history, &end.cause, end.ready_for, turn.now, turn.chance) {
+                    Decision::Fail(cause) => Decision::Fail(cause),
+                    Decision::Restart { .. } | Decision::Complete => AT_ONCE,
+                }
+            }
+            Next::AsPolicySays if end.cause.was_asked_for() => {
+                turn.log(Occurrence::Stopped);
+                AT_ONCE
+            }
+            Next::AsPolicySays => match &end.cause {
+                // Another try would end the same way.
+                Cause::Settings { .. } | Cause::State { .. } => Decision::Fail(end.cause.clone()),
+                cause => restart.decide(&mut self.history, cause, end.ready_for, turn.now, turn.chance),
+            },
+        }
+    }
+
+    fn health(&mut self, health: Health, turn: &mut Turn<'_>) {
+        let incarnation = match &mut self.phase {
+            Phase::Starting(starting) => {
+                starting.health = health.clone();
+                starting.incarnation
+            }
+            Phase::Ready(ready) => {
+                // Another reason is the same level: its time goes on.
+                if std::mem::discriminant(&ready.health) != std::mem::discriminant(&health) {
+                    ready.health_since = turn.now;
+                }
+                ready.health = health.clone();
+                ready.incarnation
+            }
+            Phase::Stopped { .. }
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => return,
+        };
+        turn.log(Occurrence::Health { incarnation, health });
+    }
+
+    fn progress(&mut self, progress: watchdog_protocol::session::Progress, turn: &mut Turn<'_>) {
+        let incarnation = match &mut self.phase {
+            Phase::Starting(starting) => {
+                starting.deadline.extend(turn.now);
+                starting.progress = Some(progress.clone());
+                starting.incarnation
+            }
+            Phase::Stopping(stopping) => {
+                stopping.extend(turn.now);
+                stopping.progress = Some(progress.clone());
+                stopping.incarnation
+            }
+            // At work there is no deadline to extend.
+            Phase::Ready(_)
+            | Phase::Stopped { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => return,
+        };
+        turn.log(Occurrence::Progress { incarnation, progress });
+    }
+
+    fn heartbeat(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        ready.pulse = match (ready.pulse, turn.policy.liveness) {
+            (Pulse::Beating { .. }, Liveness::Heartbeat { interval }) => {
+                Pulse::Beating { due: turn.now.after(interval), missed: 0 }
+            }
+            (Pulse::Probed { .. }, _) => Pulse::Probed { missed: 0 },
+            (pulse @ (Pulse::Unwatched | Pulse::Beating { .. }), _) => pulse,
+        };
+    }
+
+    /// One sign of life did not come.
+    fn missed(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        let (missed, interval) = match (&mut ready.pulse, turn.policy.liveness) {
+            (Pulse::Beating { due, missed }, Liveness::Heartbeat { interval }) => {
+                // From now, not from when it was due: after a pause of the whole host or of the core one miss is
+                // counted, not a hundred.
+                *due = turn.now.after(interval);
+                (missed, interval)
+            }
+            (Pulse::Probed { missed }, Liveness::Probe { interval }) => (missed, interval),
+            (Pulse::Unwatched | Pulse::Beating { .. } | Pulse::Probed { .. }, _) => {
+                ready.pulse = Pulse::Unwatched;
+                return;
+            }
+        };
+        *missed += 1;
+        if *missed >= MISSES {
+            let cause = Cause::Hung { missed: *missed, interval };
+            self.stop(cause, Haste::AtOnce, Next::AsPolicySays, turn);
+        }
+    }
+
+    fn broken(&mut self, cause: Cause, haste: Haste, next: Next, turn: &mut Turn<'_>) {
+        match &self.phase {
+            Phase::Starting(_) | Phase::Ready(_) => self.stop(cause, haste, next, turn),
+            Phase::Stopped { .. }
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => {}
+        }
+    }
+
+    fn survivors(&mut self, pids: Vec<u32>, turn: &mut Turn<'_>) {
+        let Phase::Stopping(stopping) = &mut self.phase else { return };
+        stopping.survivors(pids, turn);
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        match &mut self.phase {
+            Phase::Starting(starting) => {
+                if turn.now < starting.deadline.at() {
+                    return;
+                }
+                let progress = starting.progress.as_ref().map(|progress| progress.text.clone());
+                let cause = Cause::NotReady { waited: starting.deadline.waited(turn.now), progress };
+                self.stop(cause, Haste::AtOnce, Next::AsPolicySays, turn);
+            }
+            Phase::Ready(ready) => {
+                if ready.failing_until(turn.policy).is_some_and(|until| until <= turn.now) {
+                    let reason = match &ready.health {
+                        Health::Failing { reason } | Health::Degraded { reason } => reason.clone(),
+                        Health::Ok => String::new(),
+                    };
+                    let cause = Cause::Failing { reason, lasted: turn.now.since(ready.health_since) };
+                    return self.stop(cause, Haste::Orderly, Next::AsPolicySays, turn);
+                }
+                match ready.pulse {
+                    Pulse::Beating { due, .. } if due <= turn.now => self.missed(turn),
+                    Pulse::Beating { .. } | Pulse::Unwatched | Pulse::Probed { .. } => {}
+                }
+            }
+            Phase::Stopping(stopping) => stopping.tick(turn),
+            Phase::Backoff { until, .. } => {
+                if *until <= turn.now {
+                    self.phase = Phase::Stopped { since: turn.now };
+                }
+            }
+            Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. } => {}
+        }
+    }
+
+    /// The core before may have died between a decision and its deed.
+    fn took_over(&mut self, turn: &mut Turn<'_>) {
+        match &mut self.phase {
+            Phase::Starting(starting) => {
+                let incarnation = starting.incarnation;
+                match starting.spawn {
+                    Spawn::Commanded => turn.commands.push(Command::Spawn { incarnation }),
+                    Spawn::Done if starting.is_probed(turn.policy) => {
+                        turn.commands.push(Command::StartProbe { incarnation, purpose: Purpose::Ready });
+                    }
+                    Spawn::Done => {}
+                }
+            }
+            Phase::Ready(ready) => match (ready.pulse, turn.policy.liveness) {
+                (Pulse::Probed { .. }, _) => turn
+                    .commands
+                    .push(Command::StartProbe { incarnation: ready.incarnation, purpose: Purpose::Alive }),
+                // Nobody listened for a while.
+                (Pulse::Beating { missed, .. }, Liveness::Heartbeat { interval }) => {
+                    ready.pulse = Pulse::Beating { due: turn.now.after(interval), missed };
+                }
+                (Pulse::Unwatched | Pulse::Beating { .. }, _) => {}
+            },
+            Phase::Stopping(stopping) => stopping.command(turn),
+            Phase::Stopped { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => {}
+        }
+    }
+
+    /// Begins the end of a starting or ready incarnation.
+    fn stop(&mut self, cause: Cause, haste: Haste, next: Next, turn: &mut Turn<'_>) {
+        let (incarnation, ready_for, progress) = match &mut self.phase {
+            Phase::Starting(starting) => (starting.incarnation, None, starting.progress.take()),
+            Phase::Ready(ready) => (ready.incarnation, Some(turn.now.since(ready.since)), None),
+            Phase::Stopped { .. }
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => return,
+        };
+        self.stop_probe(turn);
+        let mut stopping = match haste {
+            Haste::Orderly if turn.policy.stop_timeout > Duration::ZERO => {
+                Stopping::asking(incarnation, ready_for, cause, turn)
+            }
+            Haste::Orderly | Haste::AtOnce => {
+                Stopping::killing(incarnation, ready_for, cause, Manner::Killed, turn)
+            }
+        };
+        stopping.next = next;
+        stopping.progress = progress;
+        self.phase = Phase::Stopping(stopping);
+    }
+
+    fn hasten(&mut self, turn: &mut Turn<'_>) {
+        if let Phase::Stopping(stopping) = &mut self.phase {
+            stopping.hasten(turn);
+        }
+    }
+
+    fn stop_probe(&self, turn: &mut Turn<'_>) {
+        let probed = match &self.phase {
+            Phase::Starting(starting) => starting.is_probed(turn.policy).then_some(starting.incarnation),
+            Phase::Ready(ready) => matches!(ready.pulse, Pulse::Probed { .. }).then_some(ready.incarnation),
+            Phase::Stopped { .. }
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => None,
+        };
+        turn.commands.extend(probed.map(|incarnation| Command::StopProbe { incarnation }));
+    }
+}
+
+impl Starting {
+    fn is_probed(&self, policy: &Policy) -> bool {
+        self.spawn == Spawn::Done && policy.ready == Readiness::Probe
+    }
+}
+
+impl Ready {
+    /// When its failing has lasted long enough for a restart.
+    fn failing_until(&self, policy: &Policy) -> Option<Moment> {
+        match &self.health {
+            Health::Failing { .. } => policy.failing_timeout.map(|timeout| self.health_since.after(timeout)),
+            Health::Ok | Health::Degraded { .. } => None,
+        }
+    }
+}
