@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::message::Received;
 use crate::socket::{RETRY, Seqpacket};
@@ -70,7 +70,7 @@ impl AsyncSeqpacket {
         descriptors: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> io::Result<()> {
-        match tokio::time::timeout_at(deadline, self.send(parts, descriptors)).await {
+        match timeout_at(deadline, self.send(parts, descriptors)).await {
             Ok(result) => result,
             Err(_) => match self.try_send(parts, descriptors) {
                 Err(full) if full.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
@@ -90,14 +90,10 @@ impl AsyncSeqpacket {
     /// Waits until another try to send may pass: at an event, or after a few milliseconds, because the event
     /// comes only when three quarters of the buffer are free.
     async fn room(&self) -> io::Result<()> {
-        tokio::select! {
-            ready = self.0.writable() => {
-                // Most often an event from before the send that found no room. That one is forgotten here; if
-                // room came just now, the retry below sends.
-                let mut ready = ready?;
-                ready.clear_ready();
-            }
-            () = sleep(RETRY) => {}
+        if let Ok(ready) = timeout(RETRY, self.0.writable()).await {
+            // Most often an event from before the send that found no room. It is forgotten here, so that the next
+            // wait is for a new one; if room came meanwhile, the try that follows finds it.
+            ready?.clear_ready();
         }
         Ok(())
     }

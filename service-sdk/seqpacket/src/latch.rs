@@ -35,22 +35,16 @@ impl<const N: usize> Latch<N> {
 
     /// The words of one write.
     pub(crate) fn read(&self) -> [u64; N] {
-        self.read_beside(|| ()).0
-    }
-
-    /// The words of one write, and what `beside` reads while they are valid. It may be called several times.
-    pub(crate) fn read_beside<T>(&self, mut beside: impl FnMut() -> T) -> ([u64; N], T) {
         let mut tries = 0;
         loop {
             let turn = self.turn.load(Ordering::Relaxed);
             // In the place of an acquire load, which is not promised to work on read-only memory.
             fence(Ordering::Acquire);
             let words = std::array::from_fn(|word| self.copies[index(turn)][word].load(Ordering::Relaxed));
-            let other = beside();
             fence(Ordering::Acquire);
             tries += 1;
             if self.turn.load(Ordering::Relaxed) == turn || tries == TRIES {
-                return (words, other);
+                return words;
             }
         }
     }

@@ -161,7 +161,6 @@ pub(crate) fn receive(
         let control_cut = message.msg_flags & libc::MSG_CTRUNC != 0;
         return Ok(Raw { length, descriptors: Vec::new(), control_cut });
     }
-    let wanted = wanted.min(MAX_DESCRIPTORS);
     let mut control = Control::empty();
     let mut message = header();
     message.msg_control = (&raw mut control).cast();

@@ -102,18 +102,23 @@ impl Propagation {
         (self.moments.count > 0).then_some(self.moments.largest)
     }
 
+    /// Messages in the histogram.
+    pub(crate) fn counted(&self) -> u64 {
+        self.buckets.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
     /// The time that `share` (0 to 1) of the messages took at most, by nearest rank, in nanoseconds. Within 6 % of
     /// the exact one, below 64 ns within 4 ns, and never above the longest. `None` before the first message.
     pub fn percentile_ns(&self, share: f64) -> Option<u64> {
-        // Of the buckets and not the count: a page that lies gives a wrong number, not a search without an end.
-        let counted = self.buckets.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        // Not of the count: a page that lies gives a wrong number, not a search that finds nothing.
+        let counted = self.counted();
         let rank = ((share * counted as f64).ceil() as u64).clamp(1, counted.max(1));
         let mut passed = 0_u64;
         let index = self.buckets.iter().position(|count| {
             passed = passed.saturating_add(*count);
             passed >= rank
         })?;
-        Some((middle(index).round() as u64).min(self.moments.largest))
+        Some((middle(index) as u64).min(self.moments.largest))
     }
 }
 
@@ -193,7 +198,7 @@ mod tests {
                 let rank = ((share * times.len() as f64).ceil() as usize).clamp(1, times.len());
                 let exact = times[rank - 1] as f64;
                 let found = histogram.percentile_ns(share).unwrap();
-                prop_assert!((found as f64 - exact).abs() <= (exact * 0.06).max(4.5), "{found} for {exact}");
+                prop_assert!((found as f64 - exact).abs() <= (exact * 0.06).max(4.0), "{found} for {exact}");
                 prop_assert!(found <= *times.last().unwrap());
             }
         }

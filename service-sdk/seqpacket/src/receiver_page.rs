@@ -146,7 +146,8 @@ impl ReceiverPageReader {
         self.0.stats()
     }
 
-    /// How long messages were under way. Whole also while the receiver writes, and when it was killed writing.
+    /// How long messages were under way: count, mean and spread of one moment, also while the receiver writes and
+    /// when it was killed writing. The percentiles of a busy lane may know of a few messages more.
     pub fn propagation(&self) -> Propagation {
         self.0.propagation()
     }
@@ -181,7 +182,7 @@ impl Cells {
         self.measured.write([count, mean.to_bits(), m2.to_bits(), largest, bucket as u64]);
     }
 
-    /// The other half. Its store is after the announcement's: who sees it sees both.
+    /// The other half.
     fn count_in(&self, bucket: usize) {
         add(&self.buckets[bucket], 1);
     }
@@ -196,14 +197,13 @@ impl Cells {
     }
 
     fn propagation(&self) -> Propagation {
-        let (words, mut buckets) = self.measured.read_beside(|| {
-            let mut buckets = Box::new([0; BUCKETS]);
-            for (copy, bucket) in buckets.iter_mut().zip(&self.buckets) {
-                *copy = load(bucket);
-            }
-            buckets
-        });
-        let (moments, last) = decode(words);
+        let (moments, last) = decode(self.measured.read());
+        // Read after the moments, so that all they tell of is in, but the last one perhaps; of a busy lane there
+        // may be a few more already.
+        let mut buckets = Box::new([0; BUCKETS]);
+        for (copy, bucket) in buckets.iter_mut().zip(&self.buckets) {
+            *copy = load(bucket);
+        }
         let counted = buckets.iter().fold(0_u64, |sum, bucket| sum.wrapping_add(*bucket));
         if moments.count == counted.wrapping_add(1) {
             buckets[last] += 1; // as `finish` does
@@ -221,4 +221,95 @@ fn decode([count, mean, m2, largest, last]: [u64; 5]) -> (Moments, usize) {
 /// There is one writer, so no read-modify-write is needed.
 fn add(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// What the writer that is killed measures: always the same, so that mean and spread are known.
+    const TIME: u64 = 1000;
+
+    #[test]
+    fn a_writer_killed_between_the_halves_of_a_measurement_loses_none() {
+        let page = ReceiverPage::create().unwrap();
+        let mut first = ReceiverPage::map_rw(page.as_fd()).unwrap();
+        first.count_handed(TIME);
+        let (moments, _) = decode(first.0.measured.read());
+        first.0.announce(moments.with(70), bucket(70));
+        drop(first);
+        let reader = ReceiverPageReader::map_ro(page.as_fd()).unwrap();
+        let seen = reader.propagation();
+        assert_eq!((seen.count(), seen.counted()), (2, 2));
+        assert!(seen.p50_ns().unwrap() < 80, "the half that was not written is known");
+        let next = ReceiverPage::map_rw(page.as_fd()).unwrap();
+        assert_eq!(load(&next.0.buckets[bucket(70)]), 1);
+        assert_eq!(next.propagation(), seen);
+        drop(next);
+        let again = ReceiverPage::map_rw(page.as_fd()).unwrap();
+        assert_eq!(again.propagation(), seen, "it is finished once");
+    }
+
+    #[test]
+    fn readers_see_whole_statistics_while_a_writer_writes_and_after_it_was_killed() {
+        let page = ReceiverPage::create().unwrap();
+        let reader = ReceiverPageReader::map_ro(page.as_fd()).unwrap();
+        let mut count = 0;
+        for _ in 0..20 {
+            let writer = "receiver_page::tests::write_until_killed";
+            let mut writer = Command::new(std::env::current_exe().unwrap())
+                .args([writer, "--exact", "--ignored", "--nocapture"])
+                .stdin(Stdio::from(page.try_clone().unwrap()))
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let target = count + 1000;
+            while count < target {
+                assert!(Instant::now() < deadline, "the writer came to {count} of {target}");
+                count = check(&reader, count);
+            }
+            writer.kill().unwrap();
+            writer.wait().unwrap();
+            count = check(&reader, count);
+            assert_eq!(reader.propagation().counted(), count);
+        }
+        let mut last = ReceiverPage::map_rw(page.as_fd()).unwrap();
+        last.count_handed(TIME);
+        assert_eq!(check(&reader, count), count + 1);
+    }
+
+    /// Checks what is seen at one moment, and that it is not older than what was seen before.
+    fn check(reader: &ReceiverPageReader, at_least: u64) -> u64 {
+        let times = reader.propagation();
+        let count = times.count();
+        assert!(count >= at_least);
+        assert!(times.counted() >= count, "{} in the histogram, {count} counted", times.counted());
+        if count > 0 {
+            assert_eq!((times.mean_ns(), times.max_ns()), (Some(TIME as f64), Some(TIME)));
+        }
+        if count > 1 {
+            assert_eq!(times.standard_deviation_ns(), Some(0.0));
+        }
+        let marks = reader.marks();
+        assert!(marks.consumed <= marks.done && marks.done <= marks.taken, "{marks:?}");
+        count
+    }
+
+    #[test]
+    #[ignore = "the process that the test above starts and kills; its page is standard input"]
+    fn write_until_killed() {
+        let mut page = ReceiverPage::map_rw(std::io::stdin().as_fd()).unwrap();
+        loop {
+            let next = page.marks().taken.next();
+            page.mark_taken(next);
+            page.count_handed(TIME);
+            page.mark_done(next);
+            page.mark_consumed(next, 0);
+        }
+    }
 }

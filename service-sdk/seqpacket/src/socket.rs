@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair, sockopt};
 
-use crate::message::{self, Packet, Received, Take};
+use crate::message::{self, MAX_DESCRIPTORS, Packet, Received, Take};
 use crate::option;
 
 /// How often a send that waits for room tries again beside waiting for the socket to be writable.
@@ -234,6 +234,7 @@ impl Seqpacket {
 
     fn receive(&self, buffer: &mut [u8], wanted: usize, take: Take) -> io::Result<Received> {
         let room = buffer.len();
+        let wanted = wanted.min(MAX_DESCRIPTORS);
         let raw = message::receive(self.as_fd(), buffer, wanted, take)?;
         if raw.length == 0 {
             return if self.at_end()? { Ok(Received::End) } else { Ok(Received::Empty) };
