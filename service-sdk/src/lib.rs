@@ -1,13 +1,69 @@
-//! In the making.
+//! Everything a program links in order to be a service of the watchdog.
+//!
+//! One async function is a service. It is given a [`Context`], says that it is ready, and handles events until
+//! there are no more:
+//!
+//! ```no_run
+//! use watchdog_service::{Context, Event, Message, Reply, ServiceError};
+//!
+//! #[derive(Message)]
+//! enum PingMsg {
+//!     Ping { reply: Reply<()> },
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     watchdog_service::run(ping)
+//! }
+//!
+//! async fn ping(mut ctx: Context<(), (), PingMsg>) -> Result<(), ServiceError> {
+//!     ctx.ready().await?;
+//!     while let Some(event) = ctx.next().await? {
+//!         if let Event::Message(PingMsg::Ping { reply }) = event {
+//!             reply.send(());
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! ```text
+//! run ─ opening ─▶ Context ── settings() ─▶ SettingsReader ┐
+//!                     │  ├─── state() ────▶ StateHandler   ├─ ledger ─ session ─▶ watchdog
+//!                     │  └─── ready() health() progress()  ┘
+//!                   next() ─▶ Event
+//! ```
+//!
+//! Invariants:
+//! - One thread, one runtime: the service, its session and its lanes are tasks of it. A service that blocks it
+//!   sends no heartbeat, which is the point of one.
+//! - The session's socket belongs to one task. All others change a ledger of what is owed, and wait for levels of
+//!   it.
+//! - No queue here grows with time: what is owed to the watchdog is the newest state, the last verdict, the last
+//!   health, and requests whose callers wait.
+//!
+//! Absent: files, configuration, the control socket, and any knowledge of other services but by introduction.
 #![warn(missing_docs)]
 
+mod context;
+mod event;
 mod layout;
 mod message;
 mod reply;
+mod run;
+mod session;
+mod settings;
+mod state;
 
+pub use context::{Context, NextError, ReadyError};
+pub use event::Event;
 pub use message::{DecodeError, EncodeError, Message};
 pub use reply::Reply;
+pub use run::{ServiceError, run};
+pub use session::SessionError;
+pub use settings::{Settings, SettingsReader};
+pub use state::{MigrateError, SaveError, State, StateHandler, StateOrigin};
 pub use watchdog_macros::{Message, Payload};
+pub use watchdog_protocol::session::Health;
 pub use watchdog_protocol::{Incarnation, MessageId, Revision, Sequence, ServiceName};
 
 /// What derived code reaches; no part of the API.

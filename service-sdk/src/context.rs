@@ -1,0 +1,152 @@
+//! [`Context`]: all a service has of the watchdog.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use watchdog_protocol::session::{Health, Progress};
+use watchdog_protocol::{Incarnation, Revision, ServiceName};
+
+use crate::event::Event;
+use crate::session::{Link, SessionError};
+use crate::settings::{Settings, SettingsReader};
+use crate::state::{State, StateHandler};
+
+/// All a service has of the watchdog: settings of type `S`, state of type `T`, messages of type `M`. Each may be
+/// `()`, which is none.
+pub struct Context<S, T, M> {
+    service: ServiceName,
+    incarnation: Incarnation,
+    link: Link,
+    settings: SettingsReader<S>,
+    state: StateHandler<T>,
+    messages: PhantomData<fn() -> M>,
+}
+
+/// Why a service can't say that it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadyError {
+    /// It refused its initial settings before.
+    #[error("the service refused its settings of revision {revision}")]
+    Refused {
+        /// Their revision.
+        revision: Revision,
+    },
+    /// The session is over.
+    #[error("the session is over")]
+    Session(#[source] SessionError),
+}
+
+/// Why there is no next event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NextError {
+    /// The session is over.
+    #[error("the session is over")]
+    Session(#[source] SessionError),
+    /// The newest state can't leave this process: going on would lose it.
+    #[error("the state can't be saved: {reason}")]
+    State {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl<S: Settings, T: State, M> Context<S, T, M> {
+    pub(crate) fn new(
+        service: ServiceName,
+        incarnation: Incarnation,
+        link: Link,
+        settings: SettingsReader<S>,
+        state: StateHandler<T>,
+    ) -> Self {
+        Self { service, incarnation, link, settings, state, messages: PhantomData }
+    }
+
+    /// The name this process runs under.
+    pub fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// Which process of the service this is; each start takes the next number.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Says that the service does its work from now on: whoever waits for it starts. It accepts the initial
+    /// settings. Said once, later calls change nothing.
+    ///
+    /// Cancel safe: once polled it is said.
+    ///
+    /// # Errors
+    /// [`ReadyError`]; a watchdog that is gone is none, `next()` ends then.
+    pub async fn ready(&self) -> Result<(), ReadyError> {
+        self.link.write(|ledger| match ledger.settings.refused_initial() {
+            Some(revision) => Err(ReadyError::Refused { revision }),
+            None => {
+                ledger.ready();
+                Ok(())
+            }
+        })?;
+        self.link
+            .until(|ledger| match ledger.end() {
+                Some(end) => Some(end.error().map_or(Ok(()), |error| Err(ReadyError::Session(error)))),
+                None => ledger.is_ready_said().then_some(Ok(())),
+            })
+            .await
+    }
+
+    /// Waits for the next event. `None`: the service was asked to stop, or the watchdog is gone; it returns
+    /// `Ok(())` after what it has to finish, and is killed after its stop timeout (10 s unless set).
+    ///
+    /// The call says that the event before is done: its message will not come again, and its settings are
+    /// accepted. A stop goes before settings, settings go before messages, and among the lanes of messages each
+    /// gives one in turn.
+    ///
+    /// Cancel safe: an event is yielded or stays for the next call. So it may be one branch of `select!`.
+    ///
+    /// # Errors
+    /// [`NextError`]: the process can't go on.
+    pub async fn next(&mut self) -> Result<Option<Event<M>>, NextError> {
+        self.settings.accept();
+        tokio::select! {
+            biased;
+            over = self.link.until(|ledger| ledger.over()) => over.map(|()| None),
+            _ = self.settings.updated() => Ok(Some(Event::SettingsUpdated)),
+        }
+    }
+
+    /// The settings: their current value, and how to refuse a new one.
+    pub fn settings(&self) -> &SettingsReader<S> {
+        &self.settings
+    }
+
+    /// The state: to look at, change and save.
+    pub fn state(&self) -> &StateHandler<T> {
+        &self.state
+    }
+
+    /// Raises the service's own judgement of how it is, for the operator; it holds until the next call, and is
+    /// `Ok` at first. `Failing` for longer than the policy allows is a restart. Reasons over 1,024 bytes are
+    /// cut. Never waits.
+    pub fn health(&self, health: Health) {
+        self.link.write(|ledger| ledger.health(health));
+    }
+
+    /// Says how far a start or stop has come: `fraction` from 0 to 1 when it is known, and one line of text, cut
+    /// after 1,024 bytes. It extends the deadline of the start or stop, not for ever. Never waits; of many in a
+    /// row the last may be the only one seen.
+    pub fn progress(&self, fraction: impl Into<Option<f32>>, text: impl Into<String>) {
+        let progress = Progress { fraction: fraction.into(), text: text.into() };
+        self.link.write(|ledger| ledger.progress(progress));
+    }
+}
+
+impl<S, T, M> fmt::Debug for Context<S, T, M> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Context")
+            .field("service", &self.service)
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,310 @@
+//! The one task that owns the session's socket: says what the ledger owes, and files what comes.
+//!
+//! ```text
+//! Context, SettingsReader, StateHandler ──▶ ledger ──▶ session ──▶ socket ──▶ watchdog
+//!                                       ◀──        ◀──         ◀──
+//! ```
+//! It interprets no settings and no state, and decides nothing: what is owed and what an answer means is the
+//! ledger's to say. Sending never keeps it from reading: both ends could wait for each other.
+
+pub(crate) mod ledger;
+mod link;
+pub(crate) mod offers;
+pub(crate) mod opening;
+mod packet;
+pub(crate) mod saves;
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use watchdog_protocol::limits::{MAX_PACKET, MAX_SETTINGS};
+use watchdog_protocol::session::{FromService, LaneIn, LaneOut, ToService, Urgency, decode};
+use watchdog_protocol::{Incarnation, LaneEpoch, MessageNumber, Mismatch, Sequence};
+use watchdog_seqpacket::{AsyncSeqpacket, Received};
+
+use self::ledger::{Ledger, Step};
+pub(crate) use self::link::Link;
+use self::packet::{Fault, Packet};
+
+/// Descriptors beside one packet of a session: a lane has three.
+pub(crate) const MAX_BESIDE: usize = 3;
+
+/// Before what waits for a free descriptor is tried again: nothing tells when one is closed.
+const TABLE_FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SessionEnd {
+    /// The watchdog is gone.
+    WatchdogGone,
+    /// It ended the session.
+    Rejected(String),
+    /// What came was not the session protocol.
+    Broken(String),
+}
+
+/// The session with the watchdog is over, and not because the watchdog is gone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The watchdog ended it.
+    #[error("the watchdog ended the session: {reason}")]
+    Rejected {
+        /// Its words.
+        reason: String,
+    },
+    /// The watchdog said what this SDK does not understand.
+    #[error("the watchdog broke the session protocol: {reason}")]
+    Broken {
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl SessionEnd {
+    /// The error it is to a service; a watchdog that is gone is none, but a reason to end in good order.
+    pub(crate) fn error(&self) -> Option<SessionError> {
+        match self {
+            Self::WatchdogGone => None,
+            Self::Rejected(reason) => Some(SessionError::Rejected { reason: reason.clone() }),
+            Self::Broken(reason) => Some(SessionError::Broken { reason: reason.clone() }),
+        }
+    }
+}
+
+/// The service's state, for whoever sends it.
+pub(crate) trait Snapshot: Send + Sync {
+    /// The newest value and its number.
+    fn encode(&self) -> (Sequence, Result<Vec<u8>, postcard::Error>);
+    /// `State::VERSION`.
+    fn version(&self) -> u32;
+}
+
+/// What the session tells the lanes. No call waits.
+pub(crate) trait Lanes: Send {
+    /// A lane to this service's inbox; one that is known already is the same lane again.
+    fn arrived(&mut self, lane: LaneIn, ends: LaneEnds);
+    /// A lane to a peer.
+    fn opened(&mut self, lane: LaneOut, ends: LaneEnds);
+    /// The receiver of a lane died; what was taken up to this number and has no answer is lost.
+    fn peer_died(&mut self, lane: LaneEpoch, incarnation: Incarnation, taken: MessageNumber);
+    /// A lane's contracts were compared again.
+    fn fits(&mut self, lane: LaneEpoch, mismatch: Option<Mismatch>);
+    /// A lane is gone for good.
+    fn closed(&mut self, lane: LaneEpoch);
+}
+
+/// What comes beside a lane, in the order of the protocol: this side's page is writable.
+#[derive(Debug)]
+pub(crate) struct LaneEnds {
+    pub(crate) socket: OwnedFd,
+    pub(crate) own_page: OwnedFd,
+    pub(crate) peer_page: OwnedFd,
+}
+
+impl LaneEnds {
+    fn of(what: &'static str, beside: Vec<OwnedFd>) -> Result<Self, Fault> {
+        let [socket, own_page, peer_page] = beside
+            .try_into()
+            .map_err(|beside: Vec<_>| Fault::Descriptors { what, found: beside.len(), expected: 3 })?;
+        Ok(Self { socket, own_page, peer_page })
+    }
+}
+
+/// A session whose watchdog introduces nobody: lanes that come are closed at once.
+pub(crate) struct NoLanes;
+
+impl Lanes for NoLanes {
+    fn arrived(&mut self, _: LaneIn, _: LaneEnds) {}
+    fn opened(&mut self, _: LaneOut, _: LaneEnds) {}
+    fn peer_died(&mut self, _: LaneEpoch, _: Incarnation, _: MessageNumber) {}
+    fn fits(&mut self, _: LaneEpoch, _: Option<Mismatch>) {}
+    fn closed(&mut self, _: LaneEpoch) {}
+}
+
+/// The task's own things.
+pub(crate) struct Session<L> {
+    pub(crate) socket: AsyncSeqpacket,
+    pub(crate) link: Link,
+    /// `None` for a service without state.
+    pub(crate) state: Option<Arc<dyn Snapshot>>,
+    pub(crate) lanes: L,
+    /// The largest state, in bytes.
+    pub(crate) max_message: usize,
+    /// Between heartbeats; `None`: none are wanted.
+    pub(crate) heartbeat: Option<Duration>,
+}
+
+impl<L: Lanes> Session<L> {
+    /// Runs until all is said after [`close`](ledger::Ledger::close), or until the session ends by itself, which
+    /// is returned and filed.
+    pub(crate) async fn run(mut self) -> Option<SessionEnd> {
+        let end = match self.speak().await {
+            Ok(end) => end?,
+            Err(fault) => SessionEnd::Broken(chain(&fault)),
+        };
+        self.link.write(|ledger| ledger.ended(end.clone()));
+        Some(end)
+    }
+
+    async fn speak(&mut self) -> Result<Option<SessionEnd>, Fault> {
+        let mut buffer = vec![0; MAX_PACKET];
+        let mut next: Option<Packet> = None;
+        let mut heartbeat = self.heartbeat.map(|every| {
+            let mut ticks = interval_at(Instant::now() + every, every);
+            // After a pause one is enough to say that the task is alive.
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        loop {
+            tokio::select! {
+                received = self.socket.recv(&mut buffer, MAX_BESIDE) => match received {
+                    Ok(Received::Packet(packet)) => {
+                        let message = decode(&buffer[..packet.length]).map_err(Fault::Decode)?;
+                        if let Some(end) = self.file(message, packet.descriptors)? {
+                            return Ok(Some(end));
+                        }
+                    }
+                    Ok(Received::End) => return Ok(Some(SessionEnd::WatchdogGone)),
+                    Ok(Received::Empty) => return Err(Fault::Packet("an empty packet came")),
+                    Ok(Received::Oversize { .. }) => return Err(Fault::Packet("a packet longer than any came")),
+                    Ok(Received::TooManyDescriptors) => {
+                        return Err(Fault::Packet("a packet with more descriptors than any came"));
+                    }
+                    Err(full) if is_table_full(&full) => {
+                        tracing::error!("no descriptor is free for what the watchdog hands over; waiting for one");
+                        tokio::time::sleep(TABLE_FULL_PAUSE).await;
+                    }
+                    Err(error) => return Err(Fault::Read(error)),
+                },
+                sent = send(&self.socket, next.as_ref()), if next.is_some() => match sent {
+                    // What the watchdog said before it went is still to be read, up to the end.
+                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Fault::Write(error)),
+                    _ => next = None,
+                },
+                step = self.link.until(Ledger::step), if next.is_none() => match step {
+                    Step::Say(message) => next = Some(Packet::plain(&message)),
+                    Step::State(urgency) => next = self.snapshot(urgency)?,
+                    Step::Done => return Ok(None),
+                },
+                () = tick(heartbeat.as_mut()) => self.link.write(Ledger::heartbeat),
+            }
+        }
+    }
+
+    /// Files what came. `Some`: the session ends with it.
+    fn file(&mut self, message: ToService, beside: Vec<OwnedFd>) -> Result<Option<SessionEnd>, Fault> {
+        match message {
+            ToService::Welcome(_) => return Err(Fault::Packet("a second welcome came")),
+            ToService::Settings { revision, json } => {
+                let json = packet::content("settings", json, &mut beside.into_iter(), MAX_SETTINGS)?;
+                self.link.write(|ledger| ledger.settings.arrived(revision, json));
+            }
+            ToService::StateReceived { sequence } => {
+                self.link.write(|ledger| ledger.state.received(sequence))
+            }
+            ToService::StateSynced { sequence } => self.link.write(|ledger| ledger.state.synced(sequence)),
+            ToService::StateFailed { sequence, reason } => {
+                self.link.write(|ledger| ledger.state.failed(sequence, reason));
+            }
+            ToService::Stop => self.link.write(Ledger::stop),
+            ToService::LaneIn(lane) => {
+                let ends = LaneEnds::of("a lane to the inbox", beside)?;
+                self.link.write(|ledger| ledger.lane_arrived(lane.lane));
+                self.lanes.arrived(lane, ends);
+            }
+            ToService::Introduced { request, outcome } => {
+                let outcome = match outcome {
+                    Ok(lane) => {
+                        let epoch = lane.lane;
+                        self.lanes.opened(lane, LaneEnds::of("a lane to a peer", beside)?);
+                        Ok(epoch)
+                    }
+                    Err(refusal) => Err(refusal),
+                };
+                self.link.write(|ledger| ledger.introduced(request, outcome));
+            }
+            ToService::PeerDied { lane, incarnation, taken } => {
+                self.lanes.peer_died(lane, incarnation, taken)
+            }
+            ToService::LaneFits { lane, mismatch } => self.lanes.fits(lane, mismatch),
+            ToService::LaneClosed { lane } => {
+                self.link.write(|ledger| ledger.lane_closed(lane));
+                self.lanes.closed(lane);
+            }
+            ToService::TookOver => self.link.write(Ledger::took_over),
+            ToService::Answer { .. } => return Err(Fault::Packet("an answer came to a call nobody made")),
+            ToService::Rejected { reason } => return Ok(Some(SessionEnd::Rejected(reason))),
+        }
+        Ok(None)
+    }
+
+    /// The newest state as a packet; `None` when it can't leave this process, which its saves are told.
+    fn snapshot(&self, urgency: Urgency) -> Result<Option<Packet>, Fault> {
+        let state = self.state.as_ref().expect("a state that was updated is one");
+        let (sequence, encoded) = state.encode();
+        let content = match encoded {
+            Ok(bytes) if bytes.len() > self.max_message => {
+                Err(format!("it has {} bytes, at most {} are allowed", bytes.len(), self.max_message))
+            }
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(format!("it can't be written in postcard: {error}")),
+        };
+        match content {
+            Ok(bytes) => {
+                let version = state.version();
+                let packet = Packet::with_content(bytes, |content| FromService::State {
+                    sequence,
+                    version,
+                    urgency,
+                    content,
+                })?;
+                self.link.write(|ledger| ledger.state.sent(sequence, urgency));
+                Ok(Some(packet))
+            }
+            Err(reason) => {
+                tracing::error!(%sequence, reason, "the state can't be sent");
+                self.link.write(|ledger| ledger.state.unsent(sequence, reason));
+                Ok(None)
+            }
+        }
+    }
+}
+
+async fn send(socket: &AsyncSeqpacket, packet: Option<&Packet>) -> io::Result<()> {
+    match packet {
+        Some(packet) => {
+            let beside: Vec<_> = packet.beside.iter().map(AsFd::as_fd).collect();
+            socket.send(&[IoSlice::new(&packet.bytes)], &beside).await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(heartbeat: Option<&mut Interval>) {
+    match heartbeat {
+        Some(ticks) => {
+            ticks.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn is_table_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// An error with its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,265 @@
+//! What a service and its watchdog owe each other, apart from the socket: pure, so that a test is a list of
+//! what was said.
+//!
+//! What is owed is kept as levels and not as a queue: a service that raises its health a thousand times while
+//! the watchdog is away owes one packet. So nothing here grows but by open requests, whose futures wait.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+use watchdog_protocol::limits::MAX_TEXT;
+use watchdog_protocol::session::{FromService, Health, Progress, Refusal, Resumed, Urgency};
+use watchdog_protocol::{Contract, LaneEpoch, Revision};
+
+use super::SessionEnd;
+use super::offers::Offers;
+use super::saves::Saves;
+use crate::context::NextError;
+
+/// One side's view of a session.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) settings: Offers,
+    pub(crate) state: Saves,
+    ready: Said,
+    health: Health,
+    health_due: bool,
+    progress: Option<Progress>,
+    heartbeat_due: bool,
+    requests: u64,
+    introductions: BTreeMap<u64, Introduction>,
+    lanes: Lanes,
+    resume_due: bool,
+    last_word: Option<String>,
+    closing: bool,
+    stop: bool,
+    end: Option<SessionEnd>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    NotYet,
+    Due,
+    Said,
+}
+
+/// The answer to an introduction: which lane.
+pub(crate) type Introduced = Result<LaneEpoch, Refusal>;
+
+#[derive(Debug)]
+struct Introduction {
+    peer: String,
+    contract: Contract,
+    due: bool,
+    answer: oneshot::Sender<Introduced>,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    out: Vec<LaneEpoch>,
+    arriving: Vec<LaneEpoch>,
+}
+
+/// What goes next.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Step {
+    /// This, as it is.
+    Say(FromService),
+    /// The newest state, encoded when it goes.
+    State(Urgency),
+    /// Nothing more, ever.
+    Done,
+}
+
+impl Ledger {
+    pub(crate) fn new(settings: Offers, state: Saves) -> Self {
+        Self {
+            settings,
+            state,
+            ready: Said::NotYet,
+            health: Health::Ok,
+            health_due: false,
+            progress: None,
+            heartbeat_due: false,
+            requests: 0,
+            introductions: BTreeMap::new(),
+            lanes: Lanes::default(),
+            resume_due: false,
+            last_word: None,
+            closing: false,
+            stop: false,
+            end: None,
+        }
+    }
+
+    // ---- what the service says ----
+
+    /// Says ready, once, which accepts the initial settings.
+    pub(crate) fn ready(&mut self) {
+        self.settings.ready();
+        if self.ready == Said::NotYet {
+            self.ready = Said::Due;
+        }
+    }
+
+    pub(crate) fn is_ready_said(&self) -> bool {
+        self.ready == Said::Said
+    }
+
+    /// Raises a level; the one in force is not said again.
+    pub(crate) fn health(&mut self, health: Health) {
+        let health = match health {
+            Health::Ok => Health::Ok,
+            Health::Degraded { reason } => Health::Degraded { reason: cut(reason) },
+            Health::Failing { reason } => Health::Failing { reason: cut(reason) },
+        };
+        self.health_due |= health != self.health;
+        self.health = health;
+    }
+
+    pub(crate) fn progress(&mut self, progress: Progress) {
+        self.progress = Some(Progress { text: cut(progress.text), ..progress });
+    }
+
+    pub(crate) fn heartbeat(&mut self) {
+        self.heartbeat_due = true;
+    }
+
+    /// Asks for a lane. Dropping the receiver takes the request back, if it has not gone yet.
+    pub(crate) fn introduce(&mut self, peer: String, contract: Contract) -> oneshot::Receiver<Introduced> {
+        let (answer, receiver) = oneshot::channel();
+        // After the session's end nobody answers: the sender is dropped with the request.
+        if self.end.is_none() {
+            self.requests += 1;
+            self.introductions.insert(self.requests, Introduction { peer, contract, due: true, answer });
+        }
+        receiver
+    }
+
+    /// Nothing more will be said after what is owed now; a last word goes last.
+    pub(crate) fn close(&mut self, last_word: Option<String>) {
+        self.last_word = last_word.map(cut);
+        self.closing = true;
+    }
+
+    // ---- what the watchdog says ----
+
+    pub(crate) fn stop(&mut self) {
+        self.stop = true;
+    }
+
+    /// The session is over: no request will be answered.
+    pub(crate) fn ended(&mut self, end: SessionEnd) {
+        self.introductions.clear();
+        self.end.get_or_insert(end);
+    }
+
+    /// Answers a request; one that is not open, an answer repeated, is nobody's.
+    pub(crate) fn introduced(&mut self, request: u64, outcome: Introduced) {
+        if let Ok(lane) = outcome
+            && !self.lanes.out.contains(&lane)
+        {
+            self.lanes.out.push(lane);
+        }
+        if let Some(open) = self.introductions.remove(&request) {
+            // Whoever asked may have stopped waiting.
+            let _ = open.answer.send(outcome);
+        }
+    }
+
+    pub(crate) fn lane_arrived(&mut self, lane: LaneEpoch) {
+        if !self.lanes.arriving.contains(&lane) {
+            self.lanes.arriving.push(lane);
+        }
+    }
+
+    pub(crate) fn lane_closed(&mut self, lane: LaneEpoch) {
+        self.lanes.out.retain(|open| *open != lane);
+        self.lanes.arriving.retain(|open| *open != lane);
+    }
+
+    /// A new core: it is told again whatever the old one may not have answered.
+    pub(crate) fn took_over(&mut self) {
+        self.settings.repeat();
+        self.state.repeat();
+        self.introductions.retain(|_, open| !open.answer.is_closed());
+        for open in self.introductions.values_mut() {
+            open.due = true;
+        }
+        self.resume_due = true;
+    }
+
+    // ---- what is asked of the ledger ----
+
+    /// Whether `next()` ends, and with which error: a stop was asked for, or the session is over.
+    pub(crate) fn over(&self) -> Option<Result<(), NextError>> {
+        if let Some(error) = self.end.as_ref().and_then(SessionEnd::error) {
+            return Some(Err(NextError::Session(error)));
+        }
+        if let Some(reason) = self.state.unwritable() {
+            return Some(Err(NextError::State { reason: reason.to_owned() }));
+        }
+        (self.stop || self.end.is_some()).then_some(Ok(()))
+    }
+
+    pub(crate) fn end(&self) -> Option<&SessionEnd> {
+        self.end.as_ref()
+    }
+
+    /// Takes what goes next, which counts as said. `None`: nothing now.
+    pub(crate) fn step(&mut self) -> Option<Step> {
+        if let Some((revision, verdict)) = self.settings.verdict_due() {
+            return Some(Step::Say(FromService::Verdict { revision, verdict }));
+        }
+        if self.ready == Said::Due {
+            self.ready = Said::Said;
+            return Some(Step::Say(FromService::Ready));
+        }
+        for (request, open) in &mut self.introductions {
+            if std::mem::take(&mut open.due) {
+                let (peer, contract) = (open.peer.clone(), open.contract.clone());
+                return Some(Step::Say(FromService::Introduce { request: *request, peer, contract }));
+            }
+        }
+        if let Some(urgency) = self.state.due(self.closing) {
+            return Some(Step::State(urgency));
+        }
+        if std::mem::take(&mut self.health_due) {
+            return Some(Step::Say(FromService::Health(self.health.clone())));
+        }
+        if let Some(progress) = self.progress.take() {
+            return Some(Step::Say(FromService::Progress(progress)));
+        }
+        if std::mem::take(&mut self.heartbeat_due) {
+            return Some(Step::Say(FromService::Heartbeat));
+        }
+        if std::mem::take(&mut self.resume_due) {
+            return Some(Step::Say(FromService::Resumed(self.resumed())));
+        }
+        if let Some(reason) = self.last_word.take() {
+            return Some(Step::Say(FromService::LastWord { reason }));
+        }
+        self.closing.then_some(Step::Done)
+    }
+
+    fn resumed(&self) -> Resumed {
+        Resumed {
+            ready: self.is_ready_said(),
+            health: self.health.clone(),
+            revision: self.settings.in_force().unwrap_or(Revision::NONE),
+            lanes_out: self.lanes.out.clone(),
+            lanes_in: self.lanes.arriving.clone(),
+        }
+    }
+}
+
+/// The watchdog shows one line of it.
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let fits = MAX_TEXT - '…'.len_utf8();
+        let end = (0..=fits).rev().find(|at| text.is_char_boundary(*at)).expect("0 is one");
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
