@@ -53,7 +53,7 @@ pub enum Event {
         /// What.
         fact: Fact,
     },
-    /// What the other services allow; the roster says it, nobody else.
+    /// What the other services allow; the [`Roster`](crate::Roster) says it, nobody else.
     Gate(Gate),
     /// Time passed.
     Tick,

@@ -180,7 +180,7 @@ mod tests {
 
     fn wait_of(decision: &Decision) -> Duration {
         match decision {
-            Decision::Restart { wait } => wait,
+            Decision::Restart { wait } => *wait,
             Decision::Complete | Decision::Fail(_) => panic!("{decision:?}"),
         }
     }
