@@ -1,0 +1,201 @@
+//! From TOML text to tables, and from tables to a [`Config`].
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use watchdog_lifecycle::policy::Kind;
+use watchdog_protocol::ServiceName;
+use watchdog_protocol::limits::{DEFAULT_MAX_MESSAGE, MAX_FRAME, MAX_PACKET};
+
+use super::problem::{ConfigErrors, Problem};
+use super::quantity;
+use super::section::{Entry, Report, Section};
+use super::source::Source;
+use super::spec::{Config, ServiceSpec, WatchdogSection};
+use super::{graph, service_table};
+
+/// Reads the text of a `watchdog.toml`. `path` is absolute; relative paths in the text start at its folder.
+///
+/// # Errors
+/// All that is wrong, in file order.
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    let (root, mut report) = read(path, text);
+    let mut file = Section::new("the file".to_owned(), root.get_ref());
+    let watchdog = file.get("watchdog").and_then(|entry| entry.section(&mut report, "a table"));
+    let watchdog = watchdog_section(watchdog, &mut report);
+    let (services, _) = tables(&mut file, &mut report);
+    file.end(&mut report);
+    // A table that could not be read is no missing name.
+    if report.errors.is_empty() {
+        report.errors = graph::check(&services);
+    }
+    ConfigErrors::none_of(report.errors)?;
+    Ok(Config { path: path.to_owned(), watchdog, services })
+}
+
+/// Reads a file that registers one service or program: one such table and nothing else. The names it mentions
+/// are not looked up; [`graph::check`] does that, over all services there are.
+///
+/// # Errors
+/// All that is wrong, in file order.
+pub fn parse_one(path: &Path, text: &str) -> Result<ServiceSpec, ConfigErrors> {
+    let (root, mut report) = read(path, text);
+    let mut file = Section::new("the file".to_owned(), root.get_ref());
+    let (mut services, found) = tables(&mut file, &mut report);
+    file.end(&mut report);
+    if found != 1 && report.errors.is_empty() {
+        report.at(0..0, Problem::NotOne { found });
+    }
+    ConfigErrors::none_of(report.errors)?;
+    let (_, only) = services.pop_first().expect("one table without an error is one service");
+    Ok(only)
+}
+
+/// The tables of a text, and what is no TOML in it.
+fn read<'t>(path: &Path, text: &'t str) -> (Spanned<DeTable<'t>>, Report) {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut report = Report { source: Arc::new(Source::new(path, text)), errors: Vec::new() };
+    for error in errors {
+        let at = error.span().unwrap_or(0..0);
+        let key = text.get(at.clone()).unwrap_or_default();
+        let problem = match error.message() {
+            "duplicate key" => {
+                let first = first_of(root.get_ref(), text, &at).map(|first| report.source.place(first));
+                Problem::Twice { key: key.to_owned(), first }
+            }
+            message => Problem::Syntax { message: message.to_owned() },
+        };
+        report.at(at, problem);
+    }
+    (root, report)
+}
+
+/// Where the key repeated at `again` is first. The parser keeps the first value of a repeated key; of a repeated
+/// table it keeps the contents and forgets the header, which is therefore looked for as text.
+fn first_of(root: &DeTable<'_>, text: &str, again: &Range<usize>) -> Option<Range<usize>> {
+    let line_start = text[..again.start].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next()?.trim();
+    if line.starts_with('[') {
+        let header = line.split(']').next()?;
+        let first = text.match_indices('\n').map(|(at, _)| at + 1).chain([0]).filter(|at| *at < line_start);
+        let first =
+            first.filter(|at| text[*at..].trim_start_matches([' ', '\t']).starts_with(header)).min()?;
+        return Some(first..first + header.len() + 1);
+    }
+    let name = text.get(again.clone())?;
+    let mut open: Vec<(usize, &DeTable<'_>)> = vec![(0, root)];
+    let mut nearest = None;
+    while let Some((start, table)) = open.pop() {
+        if nearest.is_none_or(|(other, _)| other <= start) {
+            nearest = Some((start, table));
+        }
+        for value in table.values() {
+            // A header's range is the header, an inline table's all of it.
+            let (span, inline) = (value.span(), text[value.span()].starts_with('{'));
+            if let (true, DeValue::Table(inner)) =
+                (span.start <= again.start && (!inline || again.end <= span.end), value.get_ref())
+            {
+                open.push((span.start, inner));
+            }
+        }
+    }
+    let (_, table) = nearest?;
+    table.get_key_value(name).map(|(key, _)| key.span()).filter(|first| first.start < again.start)
+}
+
+/// The services and programs of a file, and how many tables there are of them.
+fn tables(file: &mut Section<'_>, report: &mut Report) -> (BTreeMap<ServiceName, ServiceSpec>, usize) {
+    let mut services: BTreeMap<ServiceName, ServiceSpec> = BTreeMap::new();
+    let mut found = 0;
+    for kind in [Kind::Service, Kind::Program] {
+        let expected = "tables, one for each name";
+        let Some(named) =
+            file.get(service_table::title(kind)).and_then(|entry| entry.section(report, expected))
+        else {
+            continue;
+        };
+        for entry in named.entries() {
+            found += 1;
+            let Some(spec) = one(kind, &entry, report) else { continue };
+            if let Some(other) = services.get(&spec.name) {
+                let first = Some(other.places.source.place(other.places.name.clone()));
+                report.at(entry.key, Problem::Twice { key: entry.name, first });
+                continue;
+            }
+            services.insert(spec.name.clone(), spec);
+        }
+    }
+    (services, found)
+}
+
+fn one(kind: Kind, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceSpec> {
+    let name = match entry.name.parse::<ServiceName>() {
+        Ok(name) => Some(name),
+        Err(error) => {
+            report.at(entry.key.clone(), error.into());
+            None
+        }
+    };
+    let table = entry.section(report, "a table")?;
+    // A table with a bad name is read as well, so that all its errors are told at once.
+    let nameless = || "nameless".parse().expect("it is a name");
+    let spec = service_table::read(kind, name.clone().unwrap_or_else(nameless), entry, table, report)?;
+    name.map(|_| spec)
+}
+
+fn watchdog_section(section: Option<Section<'_>>, report: &mut Report) -> WatchdogSection {
+    let folder = report.source.folder().to_owned();
+    let under = |name: &str| folder.join(".watchdog").join(name);
+    let mut watchdog = WatchdogSection {
+        state: under("state"),
+        runtime: under("run"),
+        logs: under("logs"),
+        log_size: 10 << 20,
+        log_files: 5,
+        max_message: DEFAULT_MAX_MESSAGE,
+    };
+    let Some(mut section) = section else { return watchdog };
+    let path = |entry: Option<Entry<'_>>, report: &mut Report, into: &mut PathBuf| {
+        let path = entry.and_then(|entry| entry.parsed(report, "a path", |text| text_path(&folder, text)));
+        if let Some(path) = path {
+            *into = path;
+        }
+    };
+    path(section.get("state"), report, &mut watchdog.state);
+    path(section.get("runtime"), report, &mut watchdog.runtime);
+    path(section.get("logs"), report, &mut watchdog.logs);
+    // A file that one line fills would be rotated at each of them.
+    const SMALLEST_LOG: u64 = 4 << 10;
+    if let Some(size) = size(section.get("log_size"), report, SMALLEST_LOG..=u64::MAX, "at least 4KiB") {
+        watchdog.log_size = size;
+    }
+    if let Some(files) = section.get("log_files").and_then(|entry| entry.number(report, 1, 1000)) {
+        watchdog.log_files = u32::try_from(files).expect("at most 1000");
+    }
+    // What a packet holds goes always; a state must fit in a frame of the control socket, to be exported.
+    let range = MAX_PACKET as u64..=(MAX_FRAME - (1 << 20)) as u64;
+    if let Some(size) = size(section.get("max_message"), report, range, "from 64KiB to 63MiB") {
+        watchdog.max_message = usize::try_from(size).expect("at most 63 MiB");
+    }
+    section.end(report);
+    watchdog
+}
+
+fn size(
+    entry: Option<Entry<'_>>,
+    report: &mut Report,
+    range: std::ops::RangeInclusive<u64>,
+    bounds: &str,
+) -> Option<u64> {
+    let in_range = |text: &str| quantity::size(text).filter(|size| range.contains(size));
+    entry?.parsed(report, &format!("{}, {bounds}", quantity::SIZE), in_range)
+}
+
+/// A path of the file, relative ones from its folder.
+pub(super) fn text_path(folder: &Path, text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| folder.join(text))
+}

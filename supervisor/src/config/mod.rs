@@ -1,0 +1,40 @@
+//! `watchdog.toml`: found, read, checked.
+//!
+//! ```text
+//! find ─► load ─► parse ──► Config ──────────────► check ─► Checked: manifests, first settings
+//!         (file)  document ─► section ─► spec       │ manifest_of (runs each SDK service once, cached)
+//!                 toml text   typed keys ServiceSpec │ schema (defaults filled in, then validated)
+//!                                  └─► graph: cycles, unknown names
+//! ```
+//! What `parse`, `parse_one`, [`graph`] and [`schema`] do is pure; [`load`], [`manifest_of`] and [`check`] touch
+//! files and processes. Every error knows its place, all of a file's errors are reported together in file order,
+//! and no text makes any of this panic. Nothing here knows a running service: what is in force is the core's.
+
+mod check;
+mod document;
+mod grant;
+pub mod graph;
+mod launch;
+mod locate;
+pub mod manifest_of;
+mod probe;
+mod problem;
+mod quantity;
+pub mod schema;
+mod section;
+mod service_table;
+mod setting;
+mod source;
+mod spec;
+
+pub use check::{Checked, CheckedService, check, check_service, check_settings, manifest_cache};
+pub use document::{parse, parse_one};
+pub use grant::{Grant, GrantError, VERBS};
+pub use launch::{Launch, NoExecutable, Resource, Rlimit};
+pub use locate::{FILE_NAME, find, load};
+pub use probe::{Probe, ProbeKind};
+pub use problem::{ConfigError, ConfigErrors, Problem};
+pub use setting::{Overrides, SettingPath, SettingPathError};
+pub use source::{Place, Source};
+pub use spec::{Config, ServiceSpec, SettingsTable, WatchdogSection};
+pub use watchdog_lifecycle::policy::Kind;

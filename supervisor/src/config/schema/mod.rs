@@ -1,0 +1,264 @@
+//! A settings type as its service describes it, and values measured against it.
+//!
+//! The service's own deserializer has the last word (it may refuse what this lets pass); here an operator is told
+//! before a process starts, and in terms of what they wrote: path, what was found, what was expected.
+
+mod shape;
+mod words;
+
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind;
+use serde_json::{Map, Value};
+use watchdog_protocol::Manifest;
+
+use super::problem::nearest;
+use super::setting::SettingPath;
+use shape::Shape;
+
+/// A settings type, ready to check values.
+#[derive(Debug)]
+pub struct Schema(Option<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    json: Value,
+    validator: jsonschema::Validator,
+}
+
+/// A text that is no JSON Schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct SchemaError {
+    /// As the reader of JSON or of schemas says it.
+    pub reason: String,
+}
+
+/// One value that is not what the settings type asks for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// A value of the wrong type or out of its bounds.
+    #[error("{path} = {found}, expected {expected}")]
+    Value {
+        /// Which.
+        path: SettingPath,
+        /// The value, as JSON.
+        found: String,
+        /// In words.
+        expected: String,
+    },
+    /// A required value that is nowhere.
+    #[error("{path} is missing, expected {expected}")]
+    Missing {
+        /// Which.
+        path: SettingPath,
+        /// In words.
+        expected: String,
+    },
+    /// A key that the type does not have.
+    #[error("unknown setting `{path}`")]
+    Unknown {
+        /// Which.
+        path: SettingPath,
+        /// The keys there are in its place.
+        known: Vec<String>,
+    },
+    /// A path that leads into a value without an inside.
+    #[error("{path} can't be set: {outer} is no table")]
+    NoTable {
+        /// Which.
+        path: SettingPath,
+        /// What is in the way.
+        outer: SettingPath,
+    },
+    /// The settings type is `()`.
+    #[error("it has no settings, so none can be given")]
+    NoSettings,
+}
+
+impl Invalid {
+    /// Which value, or where it would be.
+    pub fn path(&self) -> &SettingPath {
+        match self {
+            Self::Value { path, .. }
+            | Self::Missing { path, .. }
+            | Self::Unknown { path, .. }
+            | Self::NoTable { path, .. } => path,
+            Self::NoSettings => const { &SettingPath::WHOLE },
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Unknown { path, known } = self else { return None };
+        let key = path.keys().last()?;
+        match nearest(key, known.iter().map(String::as_str)) {
+            Some(near) => Some(format!("did you mean `{near}`?")),
+            None if known.is_empty() => None,
+            None => Some(format!("known are: {}", known.join(", "))),
+        }
+    }
+}
+
+impl Schema {
+    /// Of the settings type of a manifest.
+    ///
+    /// # Errors
+    /// [`SchemaError`] when its text is no JSON Schema.
+    pub fn of(manifest: &Manifest) -> Result<Self, SchemaError> {
+        match &manifest.settings {
+            Some(text) => Self::compile(text),
+            None => Ok(Self(None)),
+        }
+    }
+
+    /// Of the text of a JSON Schema; `{"type": "null"}` stands for no settings.
+    ///
+    /// # Errors
+    /// [`SchemaError`] when it is none.
+    pub fn compile(text: &str) -> Result<Self, SchemaError> {
+        let json: Value =
+            serde_json::from_str(text).map_err(|err| SchemaError { reason: err.to_string() })?;
+        if json.get("type") == Some(&Value::from("null")) {
+            return Ok(Self(None));
+        }
+        let validator =
+            jsonschema::validator_for(&json).map_err(|err| SchemaError { reason: err.to_string() })?;
+        Ok(Self(Some(Compiled { json, validator })))
+    }
+
+    /// Whether the settings type is `()`.
+    pub fn has_no_settings(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What the service gets when these values are given: the type's defaults are filled in. `null` when it has
+    /// no settings.
+    ///
+    /// # Errors
+    /// All that is wrong with the values.
+    pub fn complete(&self, values: Map<String, Value>) -> Result<Value, Vec<Invalid>> {
+        let Some(Compiled { json, validator }) = &self.0 else {
+            return if values.is_empty() { Ok(Value::Null) } else { Err(vec![Invalid::NoSettings]) };
+        };
+        let root = Shape::of(json);
+        let mut value = Value::Object(values);
+        root.fill(&mut value);
+        let mut found = Vec::new();
+        root.unknown(&value, &SettingPath::WHOLE, &mut found);
+        for error in validator.iter_errors(&value) {
+            translate(&error, &root, &value, &mut found);
+        }
+        if found.is_empty() { Ok(value) } else { Err(found) }
+    }
+
+    /// A value as an operator types it: JSON, or plain text where the type wants text (`name=10` is text then,
+    /// and so is what is no JSON at all).
+    ///
+    /// # Errors
+    /// [`Invalid`] for a path that is not there, and for text where something else is wanted.
+    pub fn parse_value(&self, path: &SettingPath, text: &str) -> Result<Value, Invalid> {
+        let Some(Compiled { json, .. }) = &self.0 else { return Err(Invalid::NoSettings) };
+        let mut shape = Shape::of(json);
+        let mut around = SettingPath::WHOLE;
+        for key in path.keys() {
+            let inner = shape.inner(key);
+            around = around.join(key);
+            if inner.is_nothing() && !shape.is_anything() {
+                return Err(Invalid::Unknown { path: around, known: shape.keys() });
+            }
+            shape = inner;
+        }
+        match serde_json::from_str::<Value>(text) {
+            Ok(value) if value.is_string() || shape.is_anything() || shape.takes(&value) => Ok(value),
+            Ok(_) | Err(_) if shape.is_anything() || shape.takes(&Value::from("")) => Ok(Value::from(text)),
+            // It is of the wrong type; the check of the whole says so better.
+            Ok(value) => Ok(value),
+            Err(_) => Err(Invalid::Value {
+                path: path.clone(),
+                found: words::shortened(text),
+                expected: words::expected(&shape),
+            }),
+        }
+    }
+}
+
+/// What a validator's finding means to whoever wrote the value.
+fn translate(error: &ValidationError<'_>, root: &Shape<'_>, value: &Value, found: &mut Vec<Invalid>) {
+    let keys = error.instance_path().segments().map(|segment| segment.to_string()).collect::<Vec<_>>();
+    let shape = keys.iter().fold(root.clone(), |shape, key| shape.inner(key));
+    let path = keys.iter().fold(SettingPath::WHOLE, |path, key| path.join(key));
+    let told = |found: &[Invalid], path: &SettingPath| found.iter().any(|invalid| invalid.path() == path);
+    let expected = match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            for path in unexpected.iter().map(|key| path.join(key)) {
+                if !told(found, &path) {
+                    found.push(Invalid::Unknown { path, known: shape.keys() });
+                }
+            }
+            return;
+        }
+        ValidationErrorKind::Required { property } => {
+            let key = property.as_str().unwrap_or_default();
+            let path = path.join(key);
+            if !told(found, &path) {
+                found.push(Invalid::Missing { path, expected: words::expected(&shape.inner(key)) });
+            }
+            return;
+        }
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            if let Some(meant) = meant(context, error.instance_path().as_str()) {
+                for error in meant {
+                    translate(error, root, value, found);
+                }
+                return;
+            }
+            words::expected(&shape)
+        }
+        ValidationErrorKind::UniqueItems => "no element twice".to_owned(),
+        ValidationErrorKind::MultipleOf { multiple_of } => format!("a multiple of {multiple_of}"),
+        ValidationErrorKind::Type { .. }
+        | ValidationErrorKind::Enum { .. }
+        | ValidationErrorKind::Constant { .. }
+        | ValidationErrorKind::Minimum { .. }
+        | ValidationErrorKind::Maximum { .. }
+        | ValidationErrorKind::ExclusiveMinimum { .. }
+        | ValidationErrorKind::ExclusiveMaximum { .. }
+        | ValidationErrorKind::MinLength { .. }
+        | ValidationErrorKind::MaxLength { .. }
+        | ValidationErrorKind::MinItems { .. }
+        | ValidationErrorKind::MaxItems { .. }
+        | ValidationErrorKind::Pattern { .. }
+        | ValidationErrorKind::Format { .. } => words::expected_instead_of(error.instance(), &shape),
+        // What no settings type of the SDK asks for, but a schema written by hand may.
+        other => format!("what `{}` of its schema asks for", other.keyword()),
+    };
+    if !told(found, &path) {
+        found.push(Invalid::Value { path, found: words::json(error.instance()), expected });
+    }
+}
+
+/// Of several alternatives that all failed, the one that was meant: it got furthest, and no other as far.
+fn meant<'e>(
+    context: &'e [Vec<ValidationError<'static>>],
+    at: &str,
+) -> Option<&'e Vec<ValidationError<'static>>> {
+    let miss = |error: &ValidationError<'_>| {
+        let here = error.instance_path().as_str() == at;
+        match error.kind() {
+            // Another type, or the tag of another variant.
+            ValidationErrorKind::Constant { .. } => 3,
+            ValidationErrorKind::Type { .. } | ValidationErrorKind::Enum { .. } if here => 3,
+            ValidationErrorKind::AdditionalProperties { .. } if here => 2,
+            ValidationErrorKind::Required { .. } if here => 1,
+            _ => 0,
+        }
+    };
+    let worst = |errors: &Vec<ValidationError<'static>>| errors.iter().map(miss).max().unwrap_or(3);
+    let best = context.iter().map(worst).min().filter(|best| *best < 3)?;
+    let mut closest = context.iter().filter(|errors| worst(errors) == best);
+    closest.next().filter(|_| closest.next().is_none())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! What a configuration says, as types.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Map, Value};
+use watchdog_lifecycle::policy::{Kind, Policy};
+use watchdog_protocol::ServiceName;
+
+use super::grant::Grant;
+use super::launch::Launch;
+use super::probe::Probe;
+use super::problem::{ConfigError, Problem};
+use super::setting::SettingPath;
+use super::source::Source;
+
+/// A whole `watchdog.toml`. The order and the names of `requires` and `after` are checked: no cycle, nothing
+/// missing.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file.
+    pub path: PathBuf,
+    /// `[watchdog]`.
+    pub watchdog: WatchdogSection,
+    /// `[service.…]` and `[program.…]`.
+    pub services: BTreeMap<ServiceName, ServiceSpec>,
+}
+
+/// `[watchdog]`: where files lie and how large they become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchdogSection {
+    /// The folder of what outlives a reboot. Absolute. Default `.watchdog/state` beside the file.
+    pub state: PathBuf,
+    /// The folder of sockets and marks. Absolute. Default `.watchdog/run`.
+    pub runtime: PathBuf,
+    /// The folder of captured output. Absolute. Default `.watchdog/logs`.
+    pub logs: PathBuf,
+    /// A log file of this many bytes is followed by the next. Default 10 MiB, at least 4 KiB.
+    pub log_size: u64,
+    /// Log files kept of a service, the one written to included. Default 5, 1 to 1000.
+    pub log_files: u32,
+    /// The largest message, reply or state in bytes. Default 16 MiB, 64 KiB to 63 MiB.
+    pub max_message: usize,
+}
+
+/// One service or program as configured.
+#[derive(Debug, Clone)]
+pub struct ServiceSpec {
+    /// Its name.
+    pub name: ServiceName,
+    /// What is executed.
+    pub launch: Launch,
+    /// How it is kept: its kind, restarts, time-outs, order, and who may talk to whom (a program: nobody).
+    pub policy: Policy,
+    /// What asks a program to stop, and a service that has no session yet. Default `TERM`.
+    pub stop_signal: Signal,
+    /// There exactly when `policy.ready` is a probe.
+    pub ready_probe: Option<Probe>,
+    /// There exactly when `policy.liveness` is a probe, of the same interval.
+    pub liveness_probe: Option<Probe>,
+    /// What it may ask of the watchdog. Nothing when absent.
+    pub control: Vec<Grant>,
+    /// At most this long after an update its state is on disk. Default 1 s.
+    pub save_interval: Duration,
+    /// Its `settings` table; empty when absent.
+    pub settings: SettingsTable,
+    pub(super) places: Places,
+}
+
+/// A service's `settings` table as JSON; where each value is in the file is kept beside it.
+#[derive(Debug, Clone, Default)]
+pub struct SettingsTable {
+    /// The values.
+    pub values: Map<String, Value>,
+    /// The key of a value, or the value itself in an array.
+    pub(super) places: BTreeMap<SettingPath, Range<usize>>,
+}
+
+/// Where a service's table has what later checks may have to point at.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    pub(super) source: Arc<Source>,
+    /// The service's name.
+    pub(super) name: Range<usize>,
+    pub(super) exec: Range<usize>,
+    pub(super) user: Range<usize>,
+    /// The key `settings`, else the name.
+    pub(super) settings: Range<usize>,
+    /// Names in `requires`, `after`, `offer` and `use`, in file order.
+    pub(super) mentions: Vec<Mention>,
+}
+
+/// Another service's name in a list of this one.
+#[derive(Debug, Clone)]
+pub(super) struct Mention {
+    pub(super) key: &'static str,
+    pub(super) name: ServiceName,
+    pub(super) at: Range<usize>,
+}
+
+impl ServiceSpec {
+    /// Whether it is built on the SDK.
+    pub fn kind(&self) -> Kind {
+        self.policy.kind
+    }
+
+    /// The file the table is in.
+    pub fn source(&self) -> &Source {
+        &self.places.source
+    }
+
+    /// The same configuration, wherever it is written.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.launch == other.launch
+            && self.policy == other.policy
+            && self.stop_signal == other.stop_signal
+            && self.ready_probe == other.ready_probe
+            && self.liveness_probe == other.liveness_probe
+            && self.control == other.control
+            && self.save_interval == other.save_interval
+            && self.settings.values == other.settings.values
+    }
+
+    pub(super) fn error(&self, at: &Range<usize>, problem: Problem) -> ConfigError {
+        ConfigError { place: Some(self.places.source.place(at.clone())), problem }
+    }
+
+    /// The place of a value of the settings table: its own, or that of the nearest table around it that is in
+    /// the file.
+    pub(super) fn settings_place(&self, path: &SettingPath) -> &Range<usize> {
+        path.outward().find_map(|path| self.settings.places.get(&path)).unwrap_or(&self.places.settings)
+    }
+}
