@@ -52,7 +52,8 @@ pub fn start_time(pid: u32) -> io::Result<u64> {
 /// Allocates nothing and can't panic: a child runs it between clone and exec.
 pub(crate) fn parse_start_time(stat: &[u8]) -> Option<u64> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let field = stat.get(name_end + 1..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(19)?;
+    let field =
+        stat.get(name_end + 1..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(19)?;
     field.iter().try_fold(0_u64, |number, digit| {
         let digit = digit.checked_sub(b'0').filter(|digit| *digit <= 9)?;
         number.checked_mul(10)?.checked_add(u64::from(digit))

@@ -350,7 +350,15 @@ impl SpawnRequest {
     pub fn new(service: ServiceName, incarnation: Incarnation, program: &Path) -> Self {
         let program = program.as_os_str().as_bytes().to_vec();
         let argv = vec![ByteBuf::from(program.clone())];
-        Self { service, incarnation, program, argv, env: Vec::new(), steps: Vec::new(), descriptors: Vec::new() }
+        Self {
+            service,
+            incarnation,
+            program,
+            argv,
+            env: Vec::new(),
+            steps: Vec::new(),
+            descriptors: Vec::new(),
+        }
     }
 
     /// Adds an argument.

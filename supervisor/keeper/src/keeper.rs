@@ -1,0 +1,550 @@
+//! The loop: one thread, which waits for signals, for the core, and for children on their way to exec.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use watchdog_protocol::limits::MAX_PACKET;
+use watchdog_protocol::{Incarnation, LaneEpoch, ServiceName};
+use watchdog_seqpacket::{MAX_DESCRIPTORS as MOST_IN_A_PACKET, Received, Seqpacket};
+
+use crate::console::say;
+use crate::core_process::{Core, CoreProgram, LEAVE, NoCore};
+use crate::descriptors::{Store, above_window};
+use crate::failure::explain;
+use crate::finish::Finish;
+use crate::leaders::{Leader, Leaders, Phase};
+use crate::outbox::{Flushed, Outbox};
+use crate::protocol::{
+    ExitReport, ExitStatus, FailedStep, FromKeeper, Hello, Limit, MAX_DESCRIPTORS, MAX_ORPHANS, Refusal,
+    SpawnRequest, ToKeeper, VERSION,
+};
+use crate::raw;
+use crate::reap::{self, Dead};
+use crate::spawn::Spawner;
+
+/// Dead children reaped before the core is listened to again: a fork bomb must not make the keeper deaf.
+const DEAD_A_TURN: usize = 256;
+
+/// Packets read before the children are looked at again.
+const PACKETS_A_TURN: usize = 64;
+
+/// How soon the keeper tries again what the kernel had no room for.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// What never changes in a keeper's life.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) start_time: u64,
+    pub(crate) started_unix_ms: u64,
+    pub(crate) epoch: LaneEpoch,
+    pub(crate) original_limits: Vec<Limit>,
+    pub(crate) core: CoreProgram,
+    /// Held, never looked at.
+    pub(crate) _kept: Vec<OwnedFd>,
+}
+
+/// All a keeper knows.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    life: Life,
+    signals: SignalFd,
+    spawner: Spawner,
+    store: Store,
+    leaders: Leaders,
+    /// `Exited` and `SpawnFailed`, until they are acknowledged.
+    ends: BTreeMap<(ServiceName, Incarnation), FromKeeper>,
+    core: Core,
+    outbox: Outbox,
+    flushed: Flushed,
+    /// Requests to shut down. A core that died may have heard of them or not: the next one is told again.
+    asked: Vec<i32>,
+    /// There may be dead children that no signal will tell of again.
+    may_be_dead: bool,
+    finish: Option<Finish>,
+    buffer: Vec<u8>,
+}
+
+/// What became ready.
+enum Source {
+    Signals,
+    Channel,
+    CoreExec,
+    Exec(ServiceName),
+}
+
+impl Keeper {
+    pub(crate) fn new(life: Life, signals: SignalFd, null: OwnedFd) -> Self {
+        Self {
+            life,
+            signals,
+            spawner: Spawner::new(null),
+            store: Store::default(),
+            leaders: Leaders::default(),
+            ends: BTreeMap::new(),
+            core: Core::new(Instant::now()),
+            outbox: Outbox::default(),
+            flushed: Flushed::All,
+            asked: Vec::new(),
+            may_be_dead: true,
+            finish: None,
+            buffer: vec![0; MAX_PACKET],
+        }
+    }
+
+    /// Until a core says that all is stopped; its exit code.
+    pub(crate) fn run(mut self) -> u8 {
+        loop {
+            self.keep_time(Instant::now());
+            self.flush();
+            if let Some(code) = self.finish.as_ref().and_then(Finish::code) {
+                return code;
+            }
+            for source in self.wait() {
+                match source {
+                    Source::Signals => self.take_signals(),
+                    Source::Channel => self.take_requests(),
+                    Source::CoreExec => self.core_runs(),
+                    Source::Exec(service) => self.exec_seen(&service),
+                }
+            }
+            if self.may_be_dead {
+                self.reap(Instant::now());
+            }
+        }
+    }
+
+    fn wait(&self) -> Vec<Source> {
+        let mut sources = vec![(Source::Signals, self.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(core) = &self.core.process {
+            if let Some(channel) = &core.channel {
+                let room =
+                    if self.flushed == Flushed::Full { PollFlags::POLLOUT } else { PollFlags::empty() };
+                sources.push((Source::Channel, channel.as_fd(), PollFlags::POLLIN | room));
+            }
+            if let Some(pipe) = core.starting.as_ref().and_then(|starting| starting.pipe()) {
+                sources.push((Source::CoreExec, pipe, PollFlags::POLLIN));
+            }
+        }
+        for (service, starting) in self.leaders.starting() {
+            if let Some(pipe) = starting.pipe() {
+                sources.push((Source::Exec(service.clone()), pipe, PollFlags::POLLIN));
+            }
+        }
+        let mut watched: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, descriptor, events)| PollFd::new(*descriptor, *events)).collect();
+        let ready = poll(&mut watched, self.timeout(Instant::now()));
+        let seen: Vec<bool> = watched.iter().map(|one| one.any().unwrap_or(true)).collect();
+        if !matches!(ready, Ok(1..)) {
+            return Vec::new();
+        }
+        let ready = sources.into_iter().zip(seen).filter(|(_, seen)| *seen);
+        ready.map(|((source, ..), _)| source).collect()
+    }
+
+    fn timeout(&self, now: Instant) -> PollTimeout {
+        let process = self.core.process.as_ref();
+        let retry = match (self.flushed, process.map(|core| core.channel.is_some())) {
+            // A full socket is tried again beside waiting for it: writable is said only when most of it is free.
+            (Flushed::Full | Flushed::Later, Some(true)) => Some(now + RETRY),
+            _ => None,
+        };
+        let next = [
+            self.may_be_dead.then_some(now),
+            retry,
+            self.core.due().filter(|_| self.finish.is_none()),
+            process.and_then(|core| core.kill_at),
+            process.and_then(|core| core.starting.as_ref()?.deadline()),
+            self.leaders.starting().filter_map(|(_, starting)| starting.deadline()).min(),
+            self.finish.as_ref().map(Finish::next_look),
+        ];
+        let Some(next) = next.into_iter().flatten().min() else { return PollTimeout::NONE };
+        let left = next.saturating_duration_since(now).as_nanos().div_ceil(1_000_000);
+        PollTimeout::try_from(left.min(i32::MAX as u128) as i32).unwrap_or(PollTimeout::MAX)
+    }
+
+    fn keep_time(&mut self, now: Instant) {
+        let late = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        for starting in self.leaders.starting_mut().filter(|starting| late(starting.deadline())) {
+            starting.give_up();
+        }
+        if let Some(core) = &mut self.core.process {
+            if let Some(starting) = core.starting.as_mut().filter(|starting| late(starting.deadline())) {
+                starting.give_up();
+            }
+            if late(core.kill_at) {
+                core.kill_at = None;
+                say(format_args!("the core does not leave, killing it (pid {})", core.pid));
+                let _ = raw::kill(core.pid as i32, libc::SIGKILL);
+            }
+        }
+        match &mut self.finish {
+            Some(finish) if late(Some(finish.next_look())) => {
+                finish.look(now, &self.leaders, self.core.process.as_ref().map(|core| core.pid));
+                self.may_be_dead = true;
+            }
+            None if late(self.core.due()) => self.start_core(now),
+            _ => {}
+        }
+    }
+
+    fn flush(&mut self) {
+        let Some(core) = &mut self.core.process else { return };
+        let Some(channel) = &core.channel else { return };
+        match self.outbox.flush(channel) {
+            Ok(flushed) => self.flushed = flushed,
+            // It has closed its end. What it wrote before is still read: that ends with the end itself.
+            Err(_) => {
+                self.outbox.clear();
+                self.flushed = Flushed::All;
+            }
+        }
+    }
+
+    fn tell(&mut self, message: &FromKeeper, beside: Vec<Rc<OwnedFd>>) {
+        if let Err(err) = self.outbox.push(message, beside) {
+            say(format_args!("cannot tell the core: {err}"));
+        }
+    }
+
+    // ---- the core ----
+
+    fn start_core(&mut self, now: Instant) {
+        match self.core.start(&self.life.core, &mut self.spawner, now) {
+            Ok(()) => self.hand_over(),
+            Err(NoCore::Channel(err)) => say(format_args!("cannot make the channel of a core: {err}")),
+            Err(NoCore::Spawn((step, errno))) => self.say_no_core(&step, errno),
+        }
+    }
+
+    fn say_no_core(&self, step: &FailedStep, errno: i32) {
+        say(format_args!("cannot start a core: {}", explain(&self.life.core.program, step, errno)));
+    }
+
+    fn hand_over(&mut self) {
+        self.outbox.clear();
+        let hello = Hello {
+            version: VERSION,
+            pid: std::process::id(),
+            start_time: self.life.start_time,
+            started_unix_ms: self.life.started_unix_ms,
+            epoch: self.life.epoch,
+            core_generation: self.core.generation,
+            original_limits: self.life.original_limits.clone(),
+            children: self.leaders.running(),
+        };
+        self.tell(&FromKeeper::Hello(hello), Vec::new());
+        for (names, descriptors) in self.store.packets() {
+            self.tell(&FromKeeper::Descriptors(names), descriptors);
+        }
+        for end in self.ends.values().cloned().collect::<Vec<_>>() {
+            self.tell(&end, Vec::new());
+        }
+        self.tell(&FromKeeper::HandedOver, Vec::new());
+        for signal in self.asked.clone() {
+            self.tell(&FromKeeper::Signalled { signal }, Vec::new());
+        }
+    }
+
+    fn core_runs(&mut self) {
+        let Some(core) = &mut self.core.process else { return };
+        let Some(mut starting) = core.starting.take() else { return };
+        if starting.pipe_ended() {
+            self.spawner.retire(starting);
+        } else {
+            core.starting = Some(starting);
+        }
+    }
+
+    /// It is dead and not reaped: what it wrote is read to the end, then it is reaped, then the next one may start.
+    fn core_died(&mut self, pid: u32, now: Instant) {
+        self.take_all_requests();
+        let Some((status, _)) = reap::reap(pid) else { return };
+        let Some(core) = self.core.ended(now) else { return };
+        self.outbox.clear();
+        self.flushed = Flushed::All;
+        let failure = core.starting.as_ref().and_then(|starting| starting.failure());
+        if let Some(starting) = core.starting {
+            self.spawner.retire(starting);
+        }
+        if self.finish.is_some() {
+            return;
+        }
+        if let Some((step, errno)) = failure {
+            return self.say_no_core(&step, errno);
+        }
+        match status {
+            ExitStatus::Code(code) => say(format_args!("core ended (exit code {code}), starting another")),
+            ExitStatus::Signal { signal, .. } => {
+                say(format_args!("core died (signal {signal}), starting another"));
+            }
+        }
+    }
+
+    // ---- signals ----
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let signal = signal.ssi_signo as i32;
+            if signal == libc::SIGCHLD {
+                self.may_be_dead = true;
+                continue;
+            }
+            // The second one says all there is to say.
+            if self.asked.len() < 2 {
+                self.asked.push(signal);
+            }
+            if self.core.process.is_some() {
+                self.tell(&FromKeeper::Signalled { signal }, Vec::new());
+            } else if self.asked.len() == 2 && self.finish.is_none() {
+                // There is no core to stop anything in order, maybe never again.
+                say(format_args!("asked twice to stop while there is no core, ending all"));
+                self.begin_finish(1);
+            }
+        }
+    }
+
+    fn begin_finish(&mut self, code: u8) {
+        let now = Instant::now();
+        if let Some(core) = &mut self.core.process {
+            core.kill_at.get_or_insert(now + LEAVE);
+        }
+        self.finish = Some(Finish::new(code, now));
+        self.may_be_dead = true;
+    }
+
+    // ---- requests ----
+
+    fn take_requests(&mut self) {
+        for _ in 0..PACKETS_A_TURN {
+            if !self.take_request() {
+                return;
+            }
+        }
+    }
+
+    fn take_all_requests(&mut self) {
+        while self.take_request() {}
+    }
+
+    /// Whether there may be another one.
+    fn take_request(&mut self) -> bool {
+        let Some(channel) = self.core.process.as_ref().and_then(|core| core.channel.as_ref()) else {
+            return false;
+        };
+        match receive(channel, &mut self.buffer) {
+            Ok(Arrived::Message(message, beside)) => self.perform(message, beside),
+            Ok(Arrived::Nonsense) => {
+                self.tell(&FromKeeper::Refused(Refusal::NotUnderstood), Vec::new());
+            }
+            Ok(Arrived::End) => {
+                if let Some(core) = &mut self.core.process {
+                    core.channel = None;
+                    core.kill_at.get_or_insert(Instant::now() + LEAVE);
+                }
+                return false;
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+
+    fn perform(&mut self, message: ToKeeper, beside: Vec<OwnedFd>) {
+        if self.finish.is_some() {
+            return;
+        }
+        match message {
+            ToKeeper::Spawn(request) => self.spawn(&request, &beside),
+            ToKeeper::Signal { service, incarnation, signal, whom } => {
+                if let Some(leader) = self.leaders.get(&service).filter(|it| it.incarnation == incarnation) {
+                    leader.signal(signal, whom);
+                }
+            }
+            ToKeeper::AckExit { service, incarnation } => {
+                self.ends.remove(&(service, incarnation));
+            }
+            ToKeeper::Store { name } => self.put(name, beside),
+            ToKeeper::Drop { name } => self.store.drop_name(&name),
+            ToKeeper::Orphans => {
+                let orphans = self.orphans();
+                self.tell(&FromKeeper::Orphans(orphans), Vec::new());
+            }
+            ToKeeper::SignalOrphan { pid, signal } => {
+                if self.is_orphan(pid) && reap::children().is_ok_and(|children| children.contains(&pid)) {
+                    let _ = raw::kill(pid as i32, signal);
+                }
+            }
+            ToKeeper::Finish { code } => self.begin_finish(code),
+        }
+    }
+
+    fn put(&mut self, name: Vec<u8>, descriptors: Vec<OwnedFd>) {
+        let arrived = descriptors.len();
+        let lifted: Result<Vec<OwnedFd>, _> = descriptors.into_iter().map(above_window).collect();
+        match lifted {
+            Ok(lifted) if (1..=MAX_DESCRIPTORS).contains(&arrived) => self.store.put(name, lifted),
+            _ => {
+                let refusal = Refusal::Descriptors { name, arrived: arrived as u32 };
+                self.tell(&FromKeeper::Refused(refusal), Vec::new());
+            }
+        }
+    }
+
+    // ---- children ----
+
+    fn spawn(&mut self, request: &SpawnRequest, beside: &[OwnedFd]) {
+        let (service, incarnation) = (request.service.clone(), request.incarnation);
+        if let Some(end) = self.ends.get(&(service.clone(), incarnation)).cloned() {
+            return self.tell(&end, Vec::new());
+        }
+        if let Some(leader) = self.leaders.get(&service) {
+            if leader.incarnation != incarnation {
+                let step = FailedStep::AnotherLives(leader.incarnation);
+                let refused = FromKeeper::SpawnFailed { service, incarnation, step, errno: libc::EEXIST };
+                return self.tell(&refused, Vec::new());
+            }
+            return self.tell_spawned(&service);
+        }
+        let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
+        match self.spawner.start(request, &beside, Instant::now()) {
+            Ok(starting) => {
+                let (pid, phase) = (starting.pid(), Phase::Starting(Box::new(starting)));
+                self.leaders.insert(service, Leader { incarnation, pid, phase });
+            }
+            Err((step, errno)) => self.spawn_failed(service, incarnation, step, errno),
+        }
+    }
+
+    fn spawn_failed(&mut self, service: ServiceName, incarnation: Incarnation, step: FailedStep, errno: i32) {
+        let key = (service.clone(), incarnation);
+        let failed = FromKeeper::SpawnFailed { service, incarnation, step, errno };
+        self.tell(&failed, Vec::new());
+        self.ends.insert(key, failed);
+    }
+
+    /// Nothing while it is on its way to exec: it is told then.
+    fn tell_spawned(&mut self, service: &ServiceName) {
+        if let Some((child, pidfd)) = self.leaders.get(service).and_then(|leader| leader.as_child(service)) {
+            self.tell(&FromKeeper::Spawned(child), vec![pidfd]);
+        }
+    }
+
+    /// A child's pipe has ended: it runs its program, or its death follows and tells the rest.
+    fn exec_seen(&mut self, service: &ServiceName) {
+        let Some(leader) = self.leaders.get_mut(service) else { return };
+        let Phase::Starting(starting) = &mut leader.phase else { return };
+        if starting.pipe_ended() {
+            self.runs(service);
+        }
+    }
+
+    fn runs(&mut self, service: &ServiceName) {
+        if let Some(starting) = self.leaders.get_mut(service).and_then(Leader::run) {
+            self.spawner.retire(*starting);
+            self.tell_spawned(service);
+        }
+    }
+
+    fn reap(&mut self, now: Instant) {
+        self.may_be_dead = false;
+        let mut reports = Vec::new();
+        for turn in 0.. {
+            match reap::next_dead() {
+                Dead::Child(_) if turn == DEAD_A_TURN => {
+                    self.may_be_dead = true;
+                    break;
+                }
+                Dead::Child(pid) => reports.extend(self.bury(pid, now)),
+                Dead::Nobody => break,
+                Dead::NoChildren => {
+                    if let Some(finish) = &mut self.finish {
+                        finish.nobody_left();
+                    }
+                    break;
+                }
+            }
+        }
+        if reports.is_empty() {
+            return;
+        }
+        let orphans = self.orphans();
+        for mut report in reports {
+            report.orphans.clone_from(&orphans);
+            let key = (report.service.clone(), report.incarnation);
+            let end = FromKeeper::Exited(report);
+            self.tell(&end, Vec::new());
+            self.ends.insert(key, end);
+        }
+    }
+
+    /// One dead child, not yet reaped. A leader's report, still without orphans.
+    fn bury(&mut self, pid: u32, now: Instant) -> Option<ExitReport> {
+        if self.core.process.as_ref().is_some_and(|core| core.pid == pid) {
+            self.core_died(pid, now);
+            return None;
+        }
+        let Some(service) = self.leaders.service_of(pid).cloned() else {
+            if reap::reap(pid).is_some() && self.outbox.takes_hints() {
+                self.tell(&FromKeeper::OrphanReaped { pid }, Vec::new());
+            }
+            return None;
+        };
+        let failure = match &self.leaders.get(&service)?.phase {
+            Phase::Starting(starting) => starting.failure(),
+            Phase::Running { .. } => None,
+        };
+        if failure.is_none() {
+            self.runs(&service); // if it is not known yet: its exec was missed, or a signal ended it before
+        }
+        self.leaders.get(&service)?.kill_group();
+        let (status, usage) = reap::reap(pid)?;
+        let leader = self.leaders.remove(&service)?;
+        let incarnation = leader.incarnation;
+        if let Phase::Starting(starting) = leader.phase {
+            self.spawner.retire(*starting);
+        }
+        if let Some((step, errno)) = failure {
+            self.spawn_failed(service, incarnation, step, errno);
+            return None;
+        }
+        Some(ExitReport { service, incarnation, pid, status, usage, orphans: Vec::new() })
+    }
+
+    fn is_orphan(&self, pid: u32) -> bool {
+        let core = self.core.process.as_ref().map(|core| core.pid);
+        core != Some(pid) && self.leaders.service_of(pid).is_none()
+    }
+
+    fn orphans(&self) -> Vec<u32> {
+        let children = reap::children().unwrap_or_default();
+        children.into_iter().filter(|pid| self.is_orphan(*pid)).take(MAX_ORPHANS).collect()
+    }
+}
+
+enum Arrived {
+    Message(ToKeeper, Vec<OwnedFd>),
+    Nonsense,
+    End,
+}
+
+/// The next packet as a message. An error means that there is none now.
+fn receive(channel: &Seqpacket, buffer: &mut [u8]) -> io::Result<Arrived> {
+    let (length, mut beside) = match channel.recv(buffer, MOST_IN_A_PACKET) {
+        Ok(Received::Packet(packet)) => (packet.length, packet.descriptors),
+        Ok(Received::End) => return Ok(Arrived::End),
+        Ok(Received::Oversize { .. } | Received::TooManyDescriptors | Received::Empty) => {
+            return Ok(Arrived::Nonsense);
+        }
+        // No number is left for its descriptors. Done without them, the request is refused by name.
+        Err(err) if err.raw_os_error() == Some(libc::EMFILE) => (channel.consume(buffer)?, Vec::new()),
+        Err(err) => return Err(err),
+    };
+    Ok(match ToKeeper::decode(&buffer[..length], &mut beside) {
+        Ok(message) => Arrived::Message(message, beside),
+        Err(_) => Arrived::Nonsense,
+    })
+}

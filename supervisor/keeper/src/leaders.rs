@@ -1,0 +1,121 @@
+//! The processes the core asked for: at most one of each service.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use watchdog_protocol::{Incarnation, ServiceName};
+
+use crate::pid_record::start_time;
+use crate::protocol::{Child, Whom};
+use crate::raw;
+use crate::spawn::Starting;
+
+/// One process of a service, not yet reaped.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) pid: u32,
+    pub(crate) phase: Phase,
+}
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Between clone and exec, or failed and not yet dead.
+    Starting(Box<Starting>),
+    /// It runs its program.
+    Running { pidfd: Rc<OwnedFd>, start_time: u64 },
+}
+
+impl Leader {
+    /// Its program is seen to run. What its start needed, to be retired; None if that was done.
+    pub(crate) fn run(&mut self) -> Option<Box<Starting>> {
+        let Phase::Starting(starting) = &self.phase else { return None };
+        // It is not reaped, so it has a start time.
+        let start_time = start_time(self.pid).unwrap_or(0);
+        let running = Phase::Running { pidfd: starting.pidfd(), start_time };
+        match std::mem::replace(&mut self.phase, running) {
+            Phase::Starting(starting) => Some(starting),
+            Phase::Running { .. } => None,
+        }
+    }
+
+    /// Whoever has this pid, or leads this group, is meant: the leader is not reaped yet.
+    pub(crate) fn signal(&self, signal: i32, whom: Whom) {
+        let pid = self.pid as i32;
+        match whom {
+            // ESRCH: it leads no group, or not yet.
+            Whom::Group if raw::kill(-pid, signal) != Err(libc::ESRCH) => {}
+            _ => drop(raw::kill(pid, signal)),
+        }
+    }
+
+    /// As a core is told, with its pidfd; None before exec.
+    pub(crate) fn as_child(&self, service: &ServiceName) -> Option<(Child, Rc<OwnedFd>)> {
+        match &self.phase {
+            Phase::Starting(_) => None,
+            Phase::Running { pidfd, start_time } => {
+                let (service, incarnation) = (service.clone(), self.incarnation);
+                let child = Child { service, incarnation, pid: self.pid, start_time: *start_time };
+                Some((child, Rc::clone(pidfd)))
+            }
+        }
+    }
+
+    /// Ends what is left of its group. Before it is reaped: afterwards the number may be somebody else's.
+    pub(crate) fn kill_group(&self) {
+        let _ = raw::kill(-(self.pid as i32), libc::SIGKILL);
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Leaders(BTreeMap<ServiceName, Leader>);
+
+impl Leaders {
+    pub(crate) fn get(&self, service: &ServiceName) -> Option<&Leader> {
+        self.0.get(service)
+    }
+
+    pub(crate) fn get_mut(&mut self, service: &ServiceName) -> Option<&mut Leader> {
+        self.0.get_mut(service)
+    }
+
+    pub(crate) fn insert(&mut self, service: ServiceName, leader: Leader) {
+        let before = self.0.insert(service, leader);
+        debug_assert!(before.is_none(), "a service never has two processes");
+    }
+
+    pub(crate) fn remove(&mut self, service: &ServiceName) -> Option<Leader> {
+        self.0.remove(service)
+    }
+
+    pub(crate) fn service_of(&self, pid: u32) -> Option<&ServiceName> {
+        self.0.iter().find(|(_, leader)| leader.pid == pid).map(|(service, _)| service)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Leader> {
+        self.0.values()
+    }
+
+    /// Those on their way to exec.
+    pub(crate) fn starting(&self) -> impl Iterator<Item = (&ServiceName, &Starting)> {
+        self.0.iter().filter_map(|(service, leader)| match &leader.phase {
+            Phase::Starting(starting) => Some((service, &**starting)),
+            Phase::Running { .. } => None,
+        })
+    }
+
+    pub(crate) fn starting_mut(&mut self) -> impl Iterator<Item = &mut Starting> {
+        self.0.values_mut().filter_map(|leader| match &mut leader.phase {
+            Phase::Starting(starting) => Some(&mut **starting),
+            Phase::Running { .. } => None,
+        })
+    }
+
+    /// Those that run their program, as a core is told.
+    pub(crate) fn running(&self) -> Vec<Child> {
+        let running = self.0.iter().filter_map(|(service, leader)| leader.as_child(service));
+        running.map(|(child, _)| child).collect()
+    }
+}
