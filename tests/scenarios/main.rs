@@ -3,8 +3,12 @@
 
 mod control;
 mod faults;
+mod health;
+mod intercom;
 mod layout;
 mod logs;
 mod restart;
+mod settings;
 mod shutdown;
 mod spawn;
+mod state;

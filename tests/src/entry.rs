@@ -64,6 +64,13 @@ impl Entry {
         self
     }
 
+    /// Runs this program instead.
+    #[must_use]
+    pub fn exec(mut self, program: &Path) -> Self {
+        self.exec = vec![program.to_str().expect("a path of ours").to_owned()];
+        self
+    }
+
     /// Adds a line of the table: `restart = "always"`.
     #[must_use]
     pub fn key(mut self, line: &str) -> Self {

@@ -15,6 +15,7 @@ use watchdog_protocol::status::EventRecord;
 
 use crate::entry::{Entry, sample};
 use crate::proc::{self, Process};
+use crate::puppet::Puppet;
 use crate::until::{self, until};
 use crate::{Operator, Said, Seen};
 
@@ -121,6 +122,11 @@ impl TestWatchdog {
     /// Its operator, to be used from another thread.
     pub fn operator(&self) -> Operator {
         self.operator.clone()
+    }
+
+    /// The strings of a puppet of this watchdog.
+    pub fn puppet(&self, name: &str) -> Puppet {
+        Puppet::new(name, self.folder())
     }
 
     /// The status now.

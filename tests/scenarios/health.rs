@@ -1,0 +1,113 @@
+//! How a service says it is, and how the watchdog finds out by itself.
+
+use watchdog_protocol::session::Health;
+use watchdog_protocol::status::PhaseStatus;
+use watchdog_tests::puppet::Manner::{ByHand, ByItself};
+use watchdog_tests::puppet::{Level, Order, puppet};
+use watchdog_tests::{Seen, TestWatchdog, probe};
+
+#[test]
+fn hc_a_service_raises_its_own_level_and_it_is_shown() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    assert_eq!(seen.of("a").health, Health::Ok);
+    let a = wd.puppet("a");
+    a.does(Order::Health { level: Level::Degraded("slow disk".into()) });
+    let degraded = Health::Degraded { reason: "slow disk".into() };
+    wd.until("it is degraded", |seen| seen.of("a").health == degraded);
+    wd.kill_core();
+    wd.until("the new core knows it", |seen| seen.of("a").is_ready() && seen.of("a").health == degraded);
+    a.does(Order::Health { level: Level::Ok });
+    let seen = wd.until("it is well", |seen| seen.of("a").health == Health::Ok);
+    assert_eq!(seen.of("a").starts, 1);
+    assert!(wd.cli(&["status"]).ok().stdout.contains('a'));
+}
+
+#[test]
+fn hc_failing_for_longer_than_the_policy_allows_is_a_restart() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("failing_timeout = \"100ms\"")]);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let first = seen.of("a").incarnation;
+    wd.puppet("a").does(Order::Health { level: Level::Failing("no database".into()) });
+    let seen = wd.until("the next one is ready", |seen| seen.of("a").is_ready_after(first));
+    assert_eq!(seen.of("a").cause(), "failing");
+    assert!(seen.of("a").why().contains("no database"), "{}", seen.of("a").why());
+    assert_eq!(seen.of("a").health, Health::Ok);
+}
+
+#[test]
+fn hc_without_a_policy_failing_is_only_shown() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    wd.until("it is ready", Seen::all_ready);
+    wd.puppet("a").does(Order::Health { level: Level::Failing("no database".into()) });
+    let seen = wd.until("it is failing", |seen| matches!(seen.of("a").health, Health::Failing { .. }));
+    assert!(seen.of("a").is_ready());
+    assert_eq!(seen.of("a").starts, 1);
+}
+
+#[test]
+fn hc_a_service_that_gives_no_sign_of_life_is_ended_and_started_again() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("liveness = { heartbeat = \"100ms\" }")]);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let first = seen.of("a").incarnation;
+    wd.puppet("a").begin(Order::Hang);
+    let seen = wd.until("the next one is ready", |seen| seen.of("a").is_ready_after(first));
+    assert_eq!(seen.of("a").cause(), "hung");
+}
+
+#[test]
+fn hc_a_probe_finds_out_that_a_program_does_not_work_any_more() {
+    let mut wd = TestWatchdog::idle();
+    std::fs::write(wd.path("well"), "").expect("a file");
+    let probed = probe("a", "mirror", &[])
+        .key("liveness = { exec = [\"test\", \"-e\", \"well\"], interval = \"50ms\" }")
+        .key("restart_limit = \"off\"");
+    wd.configure("", &[probed]);
+    wd.run_again();
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let first = seen.of("a").incarnation;
+    std::fs::remove_file(wd.path("well")).expect("a file of ours");
+    let seen = wd.until("another one is started", |seen| seen.of("a").incarnation > first);
+    assert_eq!(seen.of("a").cause(), "hung");
+    std::fs::write(wd.path("well"), "").expect("a file");
+    wd.until("it is ready", Seen::all_ready);
+}
+
+#[test]
+fn hc_progress_is_shown_and_extends_the_time_to_get_ready() {
+    let wd =
+        TestWatchdog::run(&[puppet("a", ByHand).key("start_timeout = \"2s\"").key("restart = \"never\"")]);
+    let a = wd.puppet("a");
+    a.does(Order::Progress { fraction: Some(0.25), text: "reading the index".into() });
+    let seen = wd.until("progress is shown", |seen| seen.of("a").progress.is_some());
+    let progress = seen.of("a").progress.clone().expect("just seen");
+    assert_eq!((progress.fraction, progress.text.as_str()), (Some(0.25), "reading the index"));
+    // It says no more: it is ended after all, and the last thing it said is the evidence.
+    let seen = wd.until("it is failed", |seen| seen.of("a").is(PhaseStatus::Failed));
+    assert_eq!(seen.of("a").cause(), "not-ready");
+    assert!(seen.of("a").why().contains("reading the index"), "{}", seen.of("a").why());
+}
+
+#[test]
+fn hc_the_last_error_of_a_service_is_the_cause_of_its_end() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("restart = \"never\"")]);
+    wd.until("it is ready", Seen::all_ready);
+    wd.puppet("a").begin(Order::Fail { text: "the index is gone".into() });
+    let seen = wd.until("it is failed", |seen| seen.of("a").is(PhaseStatus::Failed));
+    let end = seen.of("a").last_end.clone().expect("it ended");
+    assert!(
+        end.why.contains("the index is gone") || end.last_lines.join("\n").contains("the index is gone"),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn hc_a_panic_is_an_end_with_its_words() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("restart = \"never\"")]);
+    wd.until("it is ready", Seen::all_ready);
+    wd.puppet("a").begin(Order::Panic { text: "that can't be".into() });
+    let seen = wd.until("it is failed", |seen| seen.of("a").is(PhaseStatus::Failed));
+    let end = seen.of("a").last_end.clone().expect("it ended");
+    assert_eq!(end.cause, "exit-code");
+    assert!(end.last_lines.join("\n").contains("that can't be"), "{end:?}");
+}
