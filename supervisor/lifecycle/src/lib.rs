@@ -10,7 +10,10 @@ pub mod policy;
 pub mod restart;
 pub mod roster;
 pub mod service;
+pub mod settings;
+pub mod state;
 mod stop;
+pub mod values;
 
 pub use access::{Access, Denied, Pattern};
 pub use cause::{Absence, Actor, Cause, End, Exit, ExitReport, Manner, WatchdogReason};
@@ -23,3 +26,6 @@ pub use phase::{Phase, Wanted};
 pub use policy::{Kind, Liveness, Policy, Readiness};
 pub use roster::{Roster, Standing, TalkError, UnregisterError};
 pub use service::Service;
+pub use settings::{SetError, SettingsUpdater};
+pub use state::StateSaver;
+pub use values::{Change, Overrides, PathError, SettingPath, Values};

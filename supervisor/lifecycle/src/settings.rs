@@ -1,0 +1,709 @@
+//! [`SettingsUpdater`]: one service's settings, each version of them a revision that only grows.
+//!
+//! ```text
+//!   set ──► checked ──► in the record ──► written ──► acknowledged ──► delivered ──► accepted: in force
+//!             │                              │                             │
+//!             ▼                              ▼                             └──► refused: a new revision with
+//!          an error                     a failed write:                         the values before it
+//!                                       withdrawn, an error
+//! ```
+//!
+//! - One revision is **pending** at a time. A set that comes while a process has it, or is about to, waits, and is
+//!   merged on what is in force then. While no process runs, sets join the pending revision.
+//! - The **initial** value of an incarnation is the pending revision, else the one in force. `ready` accepts it.
+//! - An end between delivery and verdict refuses it. So a revision that kills its service is tried once. Only when
+//!   no other was ever accepted it stays pending: there is nothing to go back to.
+//! - Whatever changes the record makes a new **version** of it, which the caller writes down; nothing that must
+//!   be durable first leaves by [`SettingsUpdater::notices`] before [`SettingsUpdater::written`] says that it is.
+//!
+//! Absent: a revision that is used twice; a delivered set that is not on disk; a value in force that nobody
+//! accepted.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use watchdog_protocol::limits::MAX_SETTINGS;
+use watchdog_protocol::session::Verdict;
+use watchdog_protocol::{Incarnation, RequestId, Revision};
+
+use crate::event::{Fact, Fallback};
+use crate::values::{Change, Overrides, PathError, Values};
+
+/// Outcomes kept for repeated requests. Whoever repeats does so within seconds; this many sets of one service
+/// take longer.
+const MAX_OUTCOMES: usize = 256;
+
+/// Sets that may wait for one verdict. More come only from a loop that does not look at its answers.
+const MAX_WAITING: usize = 64;
+
+/// Whether values fit the service's schema; the error says where and what was expected.
+pub type Check<'a, E> = &'a dyn Fn(&Value) -> Result<(), E>;
+
+/// One version of the record. Versions are counted anew by each core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Version(u64);
+
+/// What an incarnation starts with: a `SettingsReader` is built from it on the other side of the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reader {
+    /// Its number.
+    pub revision: Revision,
+    /// All values, as JSON text.
+    pub json: String,
+}
+
+/// What became of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It waits for the verdict on another.
+    Waiting,
+    /// Its revision waits for a verdict.
+    Pending {
+        /// Which.
+        revision: Revision,
+    },
+    /// In force.
+    Applied {
+        /// Since which revision.
+        revision: Revision,
+    },
+    /// Not taken.
+    Refused {
+        /// What was refused; `None` when it did not fit any more when its turn came.
+        revision: Option<Revision>,
+        /// In the service's words, or the schema's.
+        reason: String,
+        /// What holds instead.
+        in_force: Revision,
+    },
+}
+
+/// What the caller is to tell, all of it durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// To the one who set: it is on disk.
+    Saved {
+        /// Of the set.
+        request: RequestId,
+        /// Where it stands.
+        outcome: Outcome,
+    },
+    /// To the one who set: this became of it.
+    Settled {
+        /// Of the set.
+        request: RequestId,
+        /// Applied or refused.
+        outcome: Outcome,
+    },
+    /// To the one who set: it could not be written, nothing changed.
+    NotSaved {
+        /// Of the set.
+        request: RequestId,
+        /// Step, path and cause.
+        reason: String,
+    },
+    /// To the service: a new revision. May come again after a takeover, and is then answered again.
+    Deliver {
+        /// To whom.
+        incarnation: Incarnation,
+        /// Its number.
+        revision: Revision,
+        /// All values, as JSON text.
+        json: String,
+    },
+    /// To the event log: this revision is in force.
+    InForce {
+        /// Which.
+        revision: Revision,
+    },
+    /// To the event log: this revision was refused.
+    Refused {
+        /// Which.
+        revision: Revision,
+        /// In the service's words.
+        reason: String,
+        /// What holds instead.
+        in_force: Revision,
+    },
+}
+
+/// Why a set is no revision.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError<E> {
+    /// No key at all.
+    #[error("nothing to change")]
+    Empty,
+    /// A key leads nowhere.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The values do not fit.
+    #[error("{0}")]
+    Schema(E),
+    /// The values are too long.
+    #[error("the settings would have {length} bytes, at most {MAX_SETTINGS} are allowed")]
+    Long {
+        /// As JSON text.
+        length: usize,
+    },
+    /// Too many sets wait.
+    #[error("{MAX_WAITING} changes wait for the verdict on revision {on}")]
+    Busy {
+        /// The pending revision.
+        on: Revision,
+    },
+}
+
+/// Where a service's settings stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest revision.
+    pub revision: Revision,
+    /// It waits for its verdict; else it is in force.
+    pub is_pending: bool,
+    /// The last refusal, as long as its consequence is the newest revision.
+    pub refusal: Option<Refused>,
+    /// Sets that wait behind it.
+    pub waiting: usize,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What was refused.
+    pub revision: Revision,
+    /// In the service's words.
+    pub reason: String,
+    /// The revision with the values before it.
+    pub in_force: Revision,
+}
+
+/// The settings of one service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SettingsUpdater {
+    newest: Revision,
+    /// What the file said last.
+    file: Values,
+    accepted: Option<Edition>,
+    pending: Option<Pending>,
+    waiting: VecDeque<Set>,
+    outcomes: VecDeque<(RequestId, Outcome)>,
+    refusal: Option<Refused>,
+    /// What follows is known to this core only.
+    #[serde(skip)]
+    running: Option<Running>,
+    #[serde(skip, default = "first_version")]
+    version: Version,
+    #[serde(skip)]
+    durable: Version,
+    #[serde(skip)]
+    notices: VecDeque<(Version, Notice)>,
+}
+
+/// A record that was just read is not yet known to be on disk: what a dead core left may be in the page cache only.
+fn first_version() -> Version {
+    Version(1)
+}
+
+/// The values of one revision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Edition {
+    revision: Revision,
+    base: Values,
+    overrides: Overrides,
+}
+
+/// The revision that waits for its verdict.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Pending {
+    revision: Revision,
+    base: Values,
+    /// Before its sets.
+    before: Overrides,
+    sets: Vec<Set>,
+    /// Who started with it.
+    started: Option<Incarnation>,
+    #[serde(skip, default = "first_version")]
+    made: Version,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Set {
+    request: RequestId,
+    changes: Vec<Change>,
+    #[serde(skip, default = "first_version")]
+    made: Version,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    incarnation: Incarnation,
+    /// What it said, or was told, last.
+    holds: Revision,
+    /// What was delivered to it since it started, or since this core knows it.
+    sent: Option<Revision>,
+    is_ready: bool,
+}
+
+impl Edition {
+    fn values(&self) -> Values {
+        self.overrides.over(&self.base).expect("checked when the revision was made")
+    }
+}
+
+impl Pending {
+    fn overrides(&self) -> Overrides {
+        self.sets
+            .iter()
+            .try_fold(self.before.clone(), |overrides, set| overrides.with(&set.changes))
+            .expect("checked when each set joined")
+    }
+
+    fn edition(&self) -> Edition {
+        Edition { revision: self.revision, base: self.base.clone(), overrides: self.overrides() }
+    }
+}
+
+impl SettingsUpdater {
+    /// Made on registration, with the initial value: the table of the configuration, checked against the schema,
+    /// whose defaults the service itself fills in.
+    pub fn new(file: Values) -> Self {
+        Self {
+            newest: Revision::FIRST,
+            file: file.clone(),
+            accepted: None,
+            pending: Some(Pending {
+                revision: Revision::FIRST,
+                base: file,
+                before: Overrides::default(),
+                sets: Vec::new(),
+                started: None,
+                made: first_version(),
+            }),
+            waiting: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            refusal: None,
+            running: None,
+            version: first_version(),
+            durable: Version::default(),
+            notices: VecDeque::new(),
+        }
+    }
+
+    /// The version to write down, if the newest is not. The record is this value itself.
+    pub fn unwritten(&self) -> Option<Version> {
+        (self.version > self.durable).then_some(self.version)
+    }
+
+    /// This version, and so each before it, is on disk.
+    pub fn written(&mut self, version: Version) {
+        self.durable = self.durable.max(version);
+    }
+
+    /// This version could not be written. Sets that are not on disk are withdrawn; everything else happened
+    /// already and is written with the next version.
+    pub fn write_failed(&mut self, version: Version, reason: &str) {
+        let lost = |set: &Set, durable: Version| set.made > durable && set.made <= version;
+        let durable = self.durable;
+        let mut withdrawn = Vec::new();
+        self.waiting.retain(|set| {
+            let keep = !lost(set, durable);
+            if !keep {
+                withdrawn.push(set.request);
+            }
+            keep
+        });
+        if let Some(pending) = &self.pending {
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                pending.sets.iter().cloned().partition(|set| lost(set, durable));
+            if !gone.is_empty() {
+                withdrawn.extend(gone.iter().map(|set| set.request));
+                self.rebuild(kept);
+            }
+        }
+        for request in withdrawn {
+            let reason = reason.to_owned();
+            // Not kept: the same request may be tried again.
+            self.notices.push_back((Version::default(), Notice::NotSaved { request, reason }));
+        }
+        self.touch();
+    }
+
+    /// What is to be told now. To be asked after each call that changes something.
+    pub fn notices(&mut self) -> Vec<Notice> {
+        let durable = self.durable;
+        let (due, later): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.notices).into_iter().partition(|(version, _)| *version <= durable);
+        self.notices = later;
+        let mut notices: Vec<_> = due.into_iter().map(|(_, notice)| notice).collect();
+        if let (Some(running), Some(pending)) = (&mut self.running, &self.pending) {
+            let is_durable = pending.made <= durable && pending.sets.iter().all(|set| set.made <= durable);
+            let is_initial = pending.started == Some(running.incarnation) && !running.is_ready;
+            if is_durable && !is_initial && running.sent != Some(pending.revision) {
+                running.sent = Some(pending.revision);
+                notices.push(Notice::Deliver {
+                    incarnation: running.incarnation,
+                    revision: pending.revision,
+                    json: pending.edition().values().to_json(),
+                });
+            }
+        }
+        notices
+    }
+
+    /// Changes several keys, all or none.
+    ///
+    /// A request that was made before gets its outcome. A new one gets `Waiting` or `Pending`, which is not yet
+    /// to be told: [`Notice::Saved`] says when.
+    ///
+    /// # Errors
+    /// [`SetError`]; nothing changed then.
+    pub fn set<E: Display>(
+        &mut self,
+        request: RequestId,
+        changes: Vec<Change>,
+        check: Check<'_, E>,
+    ) -> Result<Outcome, SetError<E>> {
+        if let Some(outcome) = self.outcome(request) {
+            return Ok(outcome);
+        }
+        if changes.is_empty() {
+            return Err(SetError::Empty);
+        }
+        // As if all that waits were accepted: that is what the caller sees and means to change.
+        let (base, mut overrides) = self.expected();
+        for set in &self.waiting {
+            // One that no longer fits is refused when its turn comes.
+            overrides = overrides.with(&set.changes).unwrap_or(overrides);
+        }
+        let values = overrides.with(&changes)?.over(&base)?;
+        let length = values.to_json().len();
+        if length > MAX_SETTINGS {
+            return Err(SetError::Long { length });
+        }
+        check(&values.to_value()).map_err(SetError::Schema)?;
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(SetError::Busy { on: self.newest });
+        }
+        self.touch();
+        self.waiting.push_back(Set { request, changes, made: self.version });
+        self.promote(check);
+        let outcome = self.outcome(request).unwrap_or(Outcome::Waiting);
+        self.tell(Notice::Saved { request, outcome: outcome.clone() });
+        Ok(outcome)
+    }
+
+    /// The file says something else than before, with the next life of the watchdog or a reload: a new revision,
+    /// with what was set still over it.
+    ///
+    /// # Errors
+    /// [`SetError`] when what was set does not fit the new file or schema; nothing changed then.
+    pub fn file_changed<E: Display>(
+        &mut self,
+        file: Values,
+        check: Check<'_, E>,
+    ) -> Result<Revision, SetError<E>> {
+        if file == self.file {
+            return Ok(self.newest);
+        }
+        let (_, overrides) = self.expected();
+        check(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
+        self.touch();
+        self.file = file.clone();
+        let revision = self.next_revision();
+        let (before, sets) = match self.pending.take() {
+            Some(pending) => (pending.before, pending.sets),
+            None => (overrides, Vec::new()),
+        };
+        self.pending =
+            Some(Pending { revision, base: file, before, sets, started: None, made: self.version });
+        Ok(revision)
+    }
+
+    /// An incarnation is about to start: what it starts with, as [`reader`](Self::reader).
+    pub fn started(&mut self, incarnation: Incarnation) -> Reader {
+        self.touch();
+        // What is not on disk is not delivered; it follows when it is.
+        let durable = self.durable;
+        if let Some(pending) = &self.pending {
+            let (kept, late): (Vec<_>, Vec<_>) =
+                pending.sets.iter().cloned().partition(|set| set.made <= durable);
+            if !late.is_empty() {
+                self.rebuild(kept);
+                for set in late.into_iter().rev() {
+                    self.waiting.push_front(set);
+                }
+            }
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.started = Some(incarnation);
+        }
+        let reader = self.reader();
+        let holds = reader.revision;
+        self.running = Some(Running { incarnation, holds, sent: None, is_ready: false });
+        reader
+    }
+
+    /// What a `SettingsReader` would start with: the pending revision, else the one in force.
+    pub fn reader(&self) -> Reader {
+        let edition = self.newest_edition();
+        Reader { revision: edition.revision, json: edition.values().to_json() }
+    }
+
+    /// In a new core: this incarnation lives, runs with this revision, and has said ready or not.
+    pub fn resumed<E: Display>(
+        &mut self,
+        incarnation: Incarnation,
+        holds: Revision,
+        is_ready: bool,
+        check: Check<'_, E>,
+    ) {
+        if holds > self.newest {
+            // The record that made it did not reach the disk; the number is not used again.
+            self.newest = holds;
+            self.touch();
+        }
+        self.running = Some(Running { incarnation, holds, sent: None, is_ready: false });
+        if is_ready {
+            self.ready(incarnation, check);
+        }
+    }
+
+    /// It said ready: what it started with is accepted.
+    pub fn ready<E: Display>(&mut self, incarnation: Incarnation, check: Check<'_, E>) {
+        let Some(running) = self.running.as_mut().filter(|running| running.incarnation == incarnation) else {
+            return;
+        };
+        running.is_ready = true;
+        let holds = running.holds;
+        let is_initial =
+            |pending: &Pending| pending.revision == holds && pending.started == Some(incarnation);
+        if self.pending.as_ref().is_some_and(is_initial) {
+            self.accept(check);
+        }
+    }
+
+    /// It judged a revision. A judgement of an older revision, or by an older incarnation, changes nothing.
+    ///
+    /// The fact is for the service's state machine: it refused what it started with, before it was ready.
+    pub fn judged<E: Display>(
+        &mut self,
+        incarnation: Incarnation,
+        revision: Revision,
+        verdict: Verdict,
+        check: Check<'_, E>,
+    ) -> Option<Fact> {
+        let running = self.running.as_ref().filter(|running| running.incarnation == incarnation)?;
+        let is_pending = self.pending.as_ref().is_some_and(|pending| pending.revision == revision);
+        let was_delivered = running.holds == revision || running.sent == Some(revision);
+        let at_start = !running.is_ready && running.holds == revision;
+        match verdict {
+            Verdict::Accepted => {
+                if is_pending && was_delivered {
+                    self.accept(check);
+                }
+                None
+            }
+            Verdict::Refused { reason } if is_pending && was_delivered => {
+                let fallback = self.refuse(&reason, check);
+                at_start.then_some(Fact::SettingsRefused { revision, reason, fallback })
+            }
+            // It took them once and does not take them now: the outside changed.
+            Verdict::Refused { reason } if at_start => {
+                Some(Fact::SettingsRefused { revision, reason, fallback: Fallback::None })
+            }
+            Verdict::Refused { .. } => None,
+        }
+    }
+
+    /// It ended, and its session was read to the end. Said before the next one starts.
+    pub fn ended<E: Display>(&mut self, incarnation: Incarnation, check: Check<'_, E>) {
+        let Some(running) = self.running.take_if(|running| running.incarnation == incarnation) else {
+            return;
+        };
+        if let Some(pending) = &self.pending {
+            let had_it = running.holds == pending.revision || running.sent == Some(pending.revision);
+            if had_it && self.accepted.is_some() {
+                self.refuse("the service ended before it took them", check);
+            }
+        }
+        self.promote(check);
+    }
+
+    /// What became of a set; `None` when it was never made, could not be written, or is long forgotten.
+    pub fn outcome(&self, request: RequestId) -> Option<Outcome> {
+        let is_it = |set: &Set| set.request == request;
+        if self.waiting.iter().any(is_it) {
+            return Some(Outcome::Waiting);
+        }
+        match &self.pending {
+            Some(pending) if pending.sets.iter().any(is_it) => {
+                Some(Outcome::Pending { revision: pending.revision })
+            }
+            Some(_) | None => {
+                let settled = self.outcomes.iter().find(|(id, _)| *id == request);
+                settled.map(|(_, outcome)| outcome.clone())
+            }
+        }
+    }
+
+    /// Where they stand.
+    pub fn standing(&self) -> Standing {
+        let revision = self.newest_edition().revision;
+        Standing {
+            revision,
+            is_pending: self.pending.is_some(),
+            refusal: self.refusal.clone().filter(|refusal| refusal.in_force == revision),
+            waiting: self.waiting.len(),
+        }
+    }
+
+    /// The revision in force and its values; `None` until one was accepted.
+    pub fn in_force(&self) -> Option<(Revision, Values)> {
+        self.accepted.as_ref().map(|edition| (edition.revision, edition.values()))
+    }
+
+    /// The values of the newest revision.
+    pub fn values(&self) -> Values {
+        self.newest_edition().values()
+    }
+
+    /// What was set over the file, in the newest revision.
+    pub fn overrides(&self) -> Overrides {
+        self.newest_edition().overrides
+    }
+
+    fn newest_edition(&self) -> Edition {
+        match (&self.pending, &self.accepted) {
+            (Some(pending), _) => pending.edition(),
+            (None, Some(accepted)) => accepted.clone(),
+            (None, None) => unreachable!("without an accepted revision one is pending: refuse() keeps it"),
+        }
+    }
+
+    /// File and overrides as they will be if the pending revision is accepted.
+    fn expected(&self) -> (Values, Overrides) {
+        let edition = self.newest_edition();
+        (edition.base, edition.overrides)
+    }
+
+    fn touch(&mut self) {
+        self.version.0 += 1;
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        self.notices.push_back((self.version, notice));
+    }
+
+    fn next_revision(&mut self) -> Revision {
+        self.newest = self.newest.next();
+        self.newest
+    }
+
+    /// Makes the pending revision anew, of these sets only.
+    fn rebuild(&mut self, sets: Vec<Set>) {
+        let Some(pending) = self.pending.take() else { return };
+        let is_needed = match &self.accepted {
+            Some(accepted) => {
+                !sets.is_empty() || (&accepted.base, &accepted.overrides) != (&pending.base, &pending.before)
+            }
+            None => true,
+        };
+        if is_needed {
+            let revision = self.next_revision();
+            // Without the set it built on, one of the others may lead nowhere: then none of them is kept.
+            let fits = |sets: &[Set]| {
+                let folded = sets.iter().try_fold(pending.before.clone(), |all, set| all.with(&set.changes));
+                folded.is_ok_and(|overrides| overrides.over(&pending.base).is_ok())
+            };
+            let sets = if fits(&sets) { sets } else { Vec::new() };
+            self.pending = Some(Pending { revision, sets, started: None, made: self.version, ..pending });
+        }
+    }
+
+    /// Makes what waits pending: the first one while a process runs, else all.
+    fn promote<E: Display>(&mut self, check: Check<'_, E>) {
+        while self.pending.is_none() || self.running.is_none() {
+            let Some(set) = self.waiting.pop_front() else { return };
+            self.touch();
+            let (base, overrides) = self.expected();
+            let fits = overrides
+                .with(&set.changes)
+                .and_then(|overrides| overrides.over(&base))
+                .map_err(|err| err.to_string())
+                .and_then(|values| check(&values.to_value()).map_err(|err| err.to_string()));
+            if let Err(reason) = fits {
+                let in_force = self.newest_edition().revision;
+                self.settle(set.request, Outcome::Refused { revision: None, reason, in_force });
+                continue;
+            }
+            let revision = self.next_revision();
+            let made = self.version;
+            match &mut self.pending {
+                Some(pending) => {
+                    pending.revision = revision;
+                    pending.made = made;
+                    pending.started = None;
+                    pending.sets.push(set);
+                }
+                None => {
+                    let sets = vec![set];
+                    self.pending =
+                        Some(Pending { revision, base, before: overrides, sets, started: None, made });
+                }
+            }
+        }
+    }
+
+    fn accept<E: Display>(&mut self, check: Check<'_, E>) {
+        let Some(pending) = self.pending.take() else { return };
+        self.touch();
+        let revision = pending.revision;
+        self.accepted = Some(pending.edition());
+        for set in &pending.sets {
+            self.settle(set.request, Outcome::Applied { revision });
+        }
+        self.tell(Notice::InForce { revision });
+        self.promote(check);
+    }
+
+    fn refuse<E: Display>(&mut self, reason: &str, check: Check<'_, E>) -> Fallback {
+        let Some(pending) = self.pending.take() else { return Fallback::None };
+        self.touch();
+        let refused = pending.edition();
+        let (revision, values) = (refused.revision, refused.values());
+        let in_force = match &mut self.accepted {
+            Some(accepted) => {
+                self.newest = self.newest.next();
+                accepted.revision = self.newest;
+                self.newest
+            }
+            None => {
+                // Nothing to go back to but what the file says, if that is something else.
+                let made = self.version;
+                let revision = if pending.sets.is_empty() { pending.revision } else { self.next_revision() };
+                self.pending =
+                    Some(Pending { revision, sets: Vec::new(), started: None, made, ..pending.clone() });
+                revision
+            }
+        };
+        let fallback = if self.values() == values { Fallback::None } else { Fallback::Revision(in_force) };
+        for set in &pending.sets {
+            let outcome = Outcome::Refused { revision: Some(revision), reason: reason.to_owned(), in_force };
+            self.settle(set.request, outcome);
+        }
+        self.refusal = Some(Refused { revision, reason: reason.to_owned(), in_force });
+        self.tell(Notice::Refused { revision, reason: reason.to_owned(), in_force });
+        self.promote(check);
+        fallback
+    }
+
+    fn settle(&mut self, request: RequestId, outcome: Outcome) {
+        while self.outcomes.len() >= MAX_OUTCOMES {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.push_back((request, outcome.clone()));
+        self.tell(Notice::Settled { request, outcome });
+    }
+}
