@@ -1,0 +1,511 @@
+//! Client and door over a real socket, with a small event loop behind it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use watchdog_protocol::control::{Change, Outcome, Request, SetOutcome};
+use watchdog_protocol::status::{EventRecord, STATUS_VERSION, Status, VerdictStatus, WatchdogStatus};
+use watchdog_protocol::{RequestId, Revision};
+use watchdog_query::{Changed, QueryError, WatchdogQuery};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn name(text: &str) -> ServiceName {
+    text.parse().unwrap()
+}
+
+fn status() -> Status {
+    let watchdog = WatchdogStatus {
+        keeper_pid: 1,
+        core_pid: 2,
+        cores: 1,
+        up_ms: 5,
+        config: "/w/watchdog.toml".into(),
+        state: "/w/state".into(),
+        runtime: "/w/run".into(),
+        logs: "/w/logs".into(),
+        stopping: false,
+        notes: vec![],
+    };
+    Status { version: STATUS_VERSION, watchdog, services: vec![] }
+}
+
+fn event(number: u64) -> EventRecord {
+    EventRecord {
+        number,
+        at_us: 0,
+        service: None,
+        incarnation: None,
+        what: "started".into(),
+        cause: None,
+        text: String::new(),
+        revision: None,
+        sequence: None,
+    }
+}
+
+/// A door with a loop that answers `calls` as the test says.
+struct Fixture {
+    folder: tempfile::TempDir,
+    calls: mpsc::Receiver<ControlCall>,
+    stop: Option<oneshot::Sender<()>>,
+    tasks: JoinSet<()>,
+}
+
+impl Fixture {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut fixture = Self { folder, calls: mpsc::channel(1).1, stop: None, tasks: JoinSet::new() };
+        fixture.open(|_| None);
+        fixture
+    }
+
+    /// As a new core does, over what the old one left.
+    fn open(&mut self, service_of: impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static) {
+        let (sender, calls) = mpsc::channel(64);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let door = ControlDoor::open(&self.runtime(), u32::MAX, service_of).unwrap();
+        self.tasks.spawn(door.serve(sender, async move { drop(stopped.await) }));
+        (self.calls, self.stop) = (calls, Some(stop));
+    }
+
+    /// As SIGKILL does: no word, and the socket file stays.
+    async fn kill(&mut self) {
+        self.tasks.shutdown().await;
+        self.calls.close();
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.runtime().join(SOCKET)
+    }
+
+    fn query(&self) -> WatchdogQuery {
+        WatchdogQuery::at(&self.socket())
+    }
+
+    async fn call(&mut self) -> ControlCall {
+        timeout(LONG, self.calls.recv()).await.expect("a call in time").expect("an open door")
+    }
+
+    async fn raw(&self) -> UnixStream {
+        UnixStream::connect(self.socket()).await.unwrap()
+    }
+
+    /// Past the greeting.
+    async fn greeted(&self) -> UnixStream {
+        let mut stream = self.raw().await;
+        stream.write_all(&frame(&Greeting::ours())).await.unwrap();
+        let body = Frames::new(&mut stream).next().await.unwrap().unwrap();
+        assert_eq!(decode::<Greeting>(&body).unwrap(), Greeting::ours());
+        stream
+    }
+
+    /// The door still serves.
+    async fn assert_open(&mut self) {
+        let query = self.query();
+        let (answer, ()) = tokio::join!(query.status(&[]), async {
+            let call = self.call().await;
+            call.replies.send(Reply::End(Ok(Outcome::Status(Box::new(status()))))).await.unwrap();
+        });
+        assert_eq!(answer.unwrap(), status());
+    }
+}
+
+/// All that comes until the other side closes.
+async fn rest(mut stream: UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the door closes it");
+    assert!(read.is_ok() || read.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));
+    bytes
+}
+
+#[tokio::test]
+async fn a_call_reaches_the_loop_as_sent_and_its_replies_the_client() {
+    let mut fixture = Fixture::start();
+    let (lines, mut shown) = mpsc::channel(8);
+    let query = fixture.query().on_progress(move |line| lines.try_send(line.to_owned()).unwrap());
+    let services = [name("counter")];
+    let (answer, ()) = tokio::join!(query.start(&services, Some(Duration::from_secs(3))), async {
+        let ControlCall { call, caller, replies } = fixture.call().await;
+        assert_eq!(call.request, Request::Start { services: vec![name("counter")] });
+        assert_eq!(call.wait_ms, Some(3000));
+        assert_eq!((caller.uid, caller.pid), (nix::unistd::geteuid().as_raw(), std::process::id()));
+        assert!(!caller.program.is_empty());
+        replies.send(Reply::Progress("waits for `db`".into())).await.unwrap();
+        replies.send(Reply::End(Ok(Outcome::Status(Box::new(status()))))).await.unwrap();
+    });
+    assert_eq!(answer.unwrap(), Changed::Status(Box::new(status())));
+    assert_eq!(shown.recv().await.unwrap(), "waits for `db`");
+}
+
+#[tokio::test]
+async fn a_refusal_comes_back_with_kind_text_and_hint() {
+    let mut fixture = Fixture::start();
+    let (query, service) = (fixture.query(), name("a"));
+    let failure = Failure::new(FailureKind::NotRunning, "`a` is not running").hint("watchdog start a");
+    let (answer, ()) = tokio::join!(query.get(&service), async {
+        let call = fixture.call().await;
+        call.replies.send(Reply::End(Err(failure.clone()))).await.unwrap();
+    });
+    assert!(matches!(answer, Err(QueryError::Refused(refused)) if refused == failure));
+}
+
+#[tokio::test]
+async fn calls_of_one_client_do_not_wait_for_each_other() {
+    let mut fixture = Fixture::start();
+    let (query, service) = (fixture.query(), name("counter"));
+    let slow = query.stop(&[], Some(LONG));
+    tokio::pin!(slow);
+    let first = tokio::select! {
+        _ = &mut slow => panic!("nobody answered it"),
+        first = fixture.call() => first,
+    };
+    let (quick, ()) = tokio::join!(query.state_export(&service), async {
+        let second = fixture.call().await;
+        second.replies.send(Reply::End(Ok(Outcome::Snapshot(vec![7])))).await.unwrap();
+    });
+    assert_eq!(quick.unwrap(), [7]);
+    first.replies.send(Reply::End(Ok(Outcome::Done("stopped".into())))).await.unwrap();
+    assert_eq!(slow.await.unwrap(), Changed::Accepted("stopped".into()));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_closes_the_reply_channel() {
+    let mut fixture = Fixture::start();
+    let query = fixture.query();
+    let call = tokio::select! {
+        _ = query.start(&[], None) => panic!("nobody answered it"),
+        call = fixture.call() => call,
+    };
+    timeout(LONG, call.replies.closed()).await.expect("the loop learns that nobody waits");
+}
+
+#[tokio::test]
+async fn a_large_frame_passes_both_ways() {
+    let mut fixture = Fixture::start();
+    let query = fixture.query();
+    let snapshot = vec![7; 20 * 1024 * 1024];
+    let service = name("counter");
+    let (answer, ()) = tokio::join!(query.state_import(&service, snapshot.clone()), async {
+        let call = fixture.call().await;
+        assert!(matches!(call.call.request, Request::StateImport { snapshot: came, .. } if came == snapshot));
+        call.replies.send(Reply::End(Ok(Outcome::Done("imported".into())))).await.unwrap();
+    });
+    assert_eq!(answer.unwrap(), "imported");
+    let (answer, ()) = tokio::join!(query.state_export(&service), async {
+        let call = fixture.call().await;
+        call.replies.send(Reply::End(Ok(Outcome::Snapshot(snapshot.clone())))).await.unwrap();
+    });
+    assert_eq!(answer.unwrap(), snapshot);
+}
+
+#[tokio::test]
+async fn a_call_outlives_the_core_it_was_made_to_under_its_id() {
+    let mut fixture = Fixture::start();
+    let query = fixture.query();
+    let service = name("counter");
+    let change = Change { path: "step".into(), value: Some("2".into()) };
+    let call = query.set(&service, vec![change], Some(LONG));
+    let (answer, ()) = tokio::join!(call, async {
+        let first: RequestId = fixture.call().await.call.id;
+        fixture.kill().await;
+        fixture.open(|_| None);
+        let again = fixture.call().await;
+        assert_eq!(again.call.id, first);
+        let outcome =
+            SetOutcome { revision: Revision::FIRST, verdict: VerdictStatus::Accepted, refused: None };
+        again.replies.send(Reply::End(Ok(Outcome::Set(outcome)))).await.unwrap();
+    });
+    assert_eq!(answer.unwrap().verdict, VerdictStatus::Accepted);
+}
+
+#[tokio::test]
+async fn followed_events_go_on_behind_the_last_one_when_the_core_is_replaced() {
+    let mut fixture = Fixture::start();
+    let query = fixture.query();
+    let mut events = query.events(0, 10, true);
+    let (first, old) = tokio::join!(events.next(), async {
+        let call = fixture.call().await;
+        assert_eq!(call.call.request, Request::Events { after: 0, last: 10, follow: true });
+        call.replies.send(Reply::Event(event(5))).await.unwrap();
+        call
+    });
+    assert_eq!(first.unwrap().unwrap().number, 5);
+    drop(old);
+    fixture.kill().await;
+    fixture.open(|_| None);
+    let (next, ()) = tokio::join!(events.next(), async {
+        let call = fixture.call().await;
+        assert_eq!(call.call.request, Request::Events { after: 5, last: u64::MAX, follow: true });
+        call.replies.send(Reply::Event(event(6))).await.unwrap();
+    });
+    assert_eq!(next.unwrap().unwrap().number, 6);
+}
+
+#[tokio::test]
+async fn where_no_watchdog_is_the_client_says_so_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join(SOCKET);
+    let error = WatchdogQuery::at(&socket).status(&[]).await.unwrap_err();
+    assert!(matches!(error, QueryError::NotReachable { path, .. } if path == socket));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_nobody_listens_at_is_tried_for_5_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join(SOCKET);
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let begin = tokio::time::Instant::now();
+    let error = WatchdogQuery::at(&socket).status(&[]).await.unwrap_err();
+    assert!(matches!(error, QueryError::NotReachable { .. }));
+    assert!(begin.elapsed() >= Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn what_listens_and_is_no_watchdog_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join(SOCKET);
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let stranger = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&frame(&"HTTP/1.1 400 Bad Request")).await.unwrap();
+        stream
+    };
+    let query = WatchdogQuery::at(&socket);
+    let (answer, _stream) = tokio::join!(query.status(&[]), stranger);
+    assert!(matches!(answer, Err(QueryError::Stranger { .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn another_version_is_named_by_both_sides() {
+    let mut fixture = Fixture::start();
+    let mut stream = fixture.raw().await;
+    stream.write_all(&frame(&Greeting { version: 9, ..Greeting::ours() })).await.unwrap();
+    let body = Frames::new(&mut stream).next().await.unwrap().unwrap();
+    let refused = decode::<Greeting>(&body).unwrap().refused.unwrap();
+    assert!(refused.message.contains("version 1") && refused.message.contains("version 9"), "{refused}");
+    fixture.assert_open().await;
+}
+
+#[tokio::test]
+async fn a_process_of_a_service_is_refused_and_sent_to_its_session() {
+    let mut fixture = Fixture::start();
+    fixture.kill().await;
+    fixture.open(|pid| (pid == std::process::id()).then(|| name("counter")));
+    let Err(QueryError::Refused(failure)) = fixture.query().status(&[]).await else {
+        panic!("it has to be refused");
+    };
+    assert_eq!(failure.kind, FailureKind::NotPermitted);
+    assert!(failure.message.contains("`counter`; services call over their session"), "{failure}");
+    assert!(fixture.calls.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn folder_and_socket_are_the_owners_alone() {
+    let mut fixture = Fixture::start();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&fixture.runtime()), 0o700);
+    assert_eq!(mode(&fixture.socket()), 0o600);
+    fixture.kill().await;
+    fs::set_permissions(fixture.runtime(), fs::Permissions::from_mode(0o755)).unwrap();
+    fixture.open(|_| None);
+    assert_eq!(mode(&fixture.runtime()), 0o700);
+}
+
+#[tokio::test]
+async fn a_runtime_folder_of_another_user_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
+    let error = ControlDoor::open(folder.path(), 1, |_| None).unwrap_err();
+    assert!(matches!(error, DoorError::Owner { owner: 65534, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_a_socket_address_works_on_both_sides() {
+    let root = tempfile::tempdir().unwrap();
+    let runtime = root.path().join("long".repeat(50));
+    let door = ControlDoor::open(&runtime, u32::MAX, |_| None).unwrap();
+    let (sender, mut calls) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(door.serve(sender, std::future::pending()));
+    let query = WatchdogQuery::at(&runtime.join(SOCKET));
+    let (answer, ()) = tokio::join!(query.status(&[]), async {
+        let call = calls.recv().await.unwrap();
+        call.replies.send(Reply::End(Ok(Outcome::Status(Box::new(status()))))).await.unwrap();
+    });
+    assert_eq!(answer.unwrap(), status());
+}
+
+#[tokio::test]
+async fn a_deleted_socket_is_back_and_live_connections_stay() {
+    let mut fixture = Fixture::start();
+    let query = fixture.query();
+    let call = query.start(&[], None);
+    tokio::pin!(call);
+    let live = tokio::select! {
+        _ = &mut call => panic!("nobody answered it"),
+        live = fixture.call() => live,
+    };
+    fs::remove_file(fixture.socket()).unwrap();
+    let begin = Instant::now();
+    while !fixture.socket().exists() {
+        assert!(begin.elapsed() < LONG, "the socket is not back");
+        sleep(Duration::from_millis(20)).await;
+    }
+    fixture.assert_open().await;
+    live.replies.send(Reply::End(Ok(Outcome::Done("started".into())))).await.unwrap();
+    assert_eq!(call.await.unwrap(), Changed::Accepted("started".into()));
+}
+
+#[tokio::test]
+async fn an_orderly_end_lets_the_last_answer_out_and_leaves_no_socket() {
+    let mut fixture = Fixture::start();
+    let query = fixture.query();
+    let (answer, ()) = tokio::join!(query.shutdown(Some(LONG)), async {
+        let call = fixture.call().await;
+        fixture.stop.take().unwrap().send(()).unwrap();
+        while fixture.socket().exists() {
+            tokio::task::yield_now().await;
+        }
+        call.replies.send(Reply::End(Ok(Outcome::Done("2 services ended".into())))).await.unwrap();
+    });
+    assert_eq!(answer.unwrap(), "2 services ended");
+    fixture.tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_whose_answer_was_lost_has_still_ended_the_watchdog() {
+    let mut fixture = Fixture::start();
+    let query = fixture.query();
+    let (answer, ()) = tokio::join!(query.shutdown(Some(LONG)), async {
+        drop(fixture.call().await);
+        fixture.stop.take().unwrap().send(()).unwrap();
+    });
+    assert_eq!(answer.unwrap(), "the watchdog has ended");
+}
+
+#[tokio::test]
+async fn garbage_closes_its_own_connection() {
+    let mut fixture = Fixture::start();
+    let mut stream = fixture.raw().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: watchdog\r\n\r\n").await.unwrap();
+    assert_eq!(rest(stream).await, b"");
+
+    let mut stream = fixture.greeted().await;
+    stream.write_all(&[4, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]).await.unwrap();
+    let answer: Reply = decode(&rest(stream).await[4..]).unwrap();
+    assert!(matches!(answer, Reply::End(Err(Failure { kind: FailureKind::Usage, .. }))));
+    fixture.assert_open().await;
+}
+
+#[tokio::test]
+async fn an_announced_length_of_4_gib_closes_its_own_connection() {
+    let mut fixture = Fixture::start();
+    let mut stream = fixture.raw().await;
+    stream.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
+    assert_eq!(rest(stream).await, b"");
+
+    let mut stream = fixture.greeted().await;
+    stream.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
+    let answer: Reply = decode(&rest(stream).await[4..]).unwrap();
+    assert!(matches!(answer, Reply::End(Err(failure)) if failure.message.contains("4294967295")));
+    fixture.assert_open().await;
+}
+
+#[tokio::test]
+async fn bytes_behind_a_call_close_its_own_connection() {
+    let mut fixture = Fixture::start();
+    let call = Call { id: RequestId::from_bits(1), wait_ms: None, request: Request::Shutdown };
+
+    // Inside the frame: it is no call.
+    let mut stream = fixture.greeted().await;
+    let mut bytes = frame(&call);
+    bytes.push(0);
+    bytes[0] += 1;
+    stream.write_all(&bytes).await.unwrap();
+    let answer: Reply = decode(&rest(stream).await[4..]).unwrap();
+    assert!(matches!(answer, Reply::End(Err(Failure { kind: FailureKind::Usage, .. }))));
+    assert!(fixture.calls.try_recv().is_err());
+
+    // Behind it: a second call on one connection.
+    let mut stream = fixture.greeted().await;
+    stream.write_all(&frame(&call)).await.unwrap();
+    let first = fixture.call().await;
+    stream.write_all(&frame(&call)).await.unwrap();
+    timeout(LONG, first.replies.closed()).await.expect("the connection was closed");
+    assert_eq!(rest(stream).await, b"");
+    fixture.assert_open().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_and_half_frames_end_at_their_deadline() {
+    let mut fixture = Fixture::start();
+    let begin = tokio::time::Instant::now();
+    let silent = fixture.raw().await;
+    let mut half = fixture.raw().await;
+    half.write_all(&[9, 0]).await.unwrap();
+    assert_eq!(rest(silent).await, b"");
+    assert_eq!(rest(half).await, b"");
+    let mut half = fixture.greeted().await;
+    half.write_all(&[9, 0, 0, 0, 1]).await.unwrap();
+    assert_eq!(rest(half).await, b"");
+    assert!(begin.elapsed() >= FRAME, "{:?}", begin.elapsed());
+    fixture.assert_open().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_cut_after_30_s() {
+    let mut fixture = Fixture::start();
+    let mut stream = fixture.greeted().await;
+    let request = Request::Events { after: 0, last: 1, follow: true };
+    let call = Call { id: RequestId::from_bits(1), wait_ms: None, request };
+    stream.write_all(&frame(&call)).await.unwrap();
+    let begin = tokio::time::Instant::now();
+    let replies = fixture.call().await.replies;
+    let line = "x".repeat(64 * 1024);
+    // Fills the socket, then the queue; the sender learns of it without waiting, then by the close.
+    while replies.try_send(Reply::Progress(line.clone())).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    timeout(Duration::from_secs(60), replies.closed()).await.expect("the client was cut");
+    assert!(begin.elapsed() >= SLOW, "{:?}", begin.elapsed());
+    fixture.assert_open().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_to_try_again_and_the_others_stay() {
+    let mut fixture = Fixture::start();
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        held.push(fixture.greeted().await);
+    }
+    let Err(QueryError::Refused(failure)) = fixture.query().status(&[]).await else {
+        panic!("it has to be refused");
+    };
+    assert_eq!(failure.kind, FailureKind::TryAgain);
+    assert!(failure.message.contains("64 control connections"), "{failure}");
+
+    // One that goes makes room.
+    drop(held.pop());
+    let begin = Instant::now();
+    loop {
+        let query = fixture.query();
+        let asked = tokio::select! {
+            refused = query.status(&[]) => { assert!(refused.is_err()); None }
+            call = fixture.call() => Some(call),
+        };
+        if asked.is_some() {
+            break;
+        }
+        assert!(begin.elapsed() < LONG, "no room was made");
+    }
+}
