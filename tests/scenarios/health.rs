@@ -47,7 +47,7 @@ fn hc_without_a_policy_failing_is_only_shown() {
 
 #[test]
 fn hc_a_service_that_gives_no_sign_of_life_is_ended_and_started_again() {
-    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("liveness = { heartbeat = \"100ms\" }")]);
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("liveness = \"100ms\"")]);
     let seen = wd.until("it is ready", Seen::all_ready);
     let first = seen.of("a").incarnation;
     wd.puppet("a").begin(Order::Hang);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use watchdog_protocol::status::{InboxStatus, LaneStatus};
+use watchdog_tests::proof::{self, Plan};
 use watchdog_tests::puppet::Manner::{ByHand, ByItself};
 use watchdog_tests::puppet::{Heard, Manner, Order, Shown, puppet};
 use watchdog_tests::{Entry, Seen, TestWatchdog, sample};
@@ -491,6 +492,13 @@ fn what_is_told_to_a_counter_is_counted_once_whoever_dies() {
     }
     wd.until("all is handled", |seen| seen.of("counter").is_ready() && seen.of("counter").queued == 0);
     assert_eq!(a.text(Order::Total { to: "counter".into() }), "200");
+}
+
+#[test]
+fn ic_3_no_number_is_lost_or_out_of_order_though_receiver_core_and_senders_are_killed() {
+    let plan = Plan { messages: 9000, receiver_kills: 8, core_kills: 3, sender_kills: 3, seed: 1 };
+    let shown = proof::intercom(plan).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(shown.arrived >= plan.messages, "{shown:?}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod binaries;
 mod entry;
 mod operator;
 pub mod proc;
+pub mod proof;
 pub mod puppet;
 pub mod until;
 mod view;

@@ -211,9 +211,14 @@ impl TestWatchdog {
         status
     }
 
+    /// The keeper's number: it is the process that was started.
+    pub fn keeper_pid(&self) -> u32 {
+        self.run.as_ref().expect("it runs").id()
+    }
+
     /// The keeper.
     pub fn keeper(&self) -> Process {
-        Process::of(self.status().watchdog.keeper_pid).expect("the keeper runs")
+        Process::of(self.keeper_pid()).expect("the keeper runs")
     }
 
     /// The core.
