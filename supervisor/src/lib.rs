@@ -1,1 +1,4 @@
 //! In the making.
+pub mod config;
+pub mod processes;
+pub mod store;

@@ -1,0 +1,424 @@
+//! A cgroup v2 for each service: everything a service ever forked is in it, whatever session, group or parent it
+//! gave itself, and one write ends it all.
+//!
+//! ```text
+//! /sys/fs/cgroup[/unified]/<our own cgroup>/watchdog-<state folder, hashed>/counter
+//!                                                                           nginx
+//! ```
+//! Tracking and killing only: no controller is enabled, so the rule against processes in inner cgroups does not
+//! touch ours, and a tree without controllers (v1 beside v2) does as well.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use watchdog_protocol::ServiceName;
+
+/// Why services get no cgroup. What `status` shows; supervision goes on by process group and adopted orphans.
+#[derive(Debug, thiserror::Error)]
+pub enum NoCgroup {
+    /// No v2 tree is mounted.
+    #[error("no cgroup v2 file system is mounted")]
+    NotMounted,
+    /// Our own place in it is not visible from here.
+    #[error("our own cgroup {own:?} is not below the mounted tree")]
+    Outside {
+        /// What the kernel calls it.
+        own: PathBuf,
+    },
+    /// It can't be made.
+    #[error("cannot make the cgroup {path:?}")]
+    Make {
+        /// Which one.
+        path: PathBuf,
+        /// Why; without a delegation usually a missing permission.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not say where we are.
+    #[error("cannot read {path:?}")]
+    Read {
+        /// Which file.
+        path: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The cgroups of one state folder's services.
+#[derive(Debug, Clone)]
+pub struct CgroupTree {
+    path: PathBuf,
+}
+
+impl CgroupTree {
+    /// Finds our place in the v2 tree and makes this state folder's cgroup there, unless it is there already.
+    ///
+    /// # Errors
+    /// [`NoCgroup`]: there is none to be had, which is no failure of the watchdog.
+    pub fn make(state_folder: &Path) -> Result<Self, NoCgroup> {
+        const MOUNTS: &str = "/proc/self/mountinfo";
+        const OWN: &str = "/proc/self/cgroup";
+        let mounts = fs::read(MOUNTS).map_err(|source| NoCgroup::Read { path: MOUNTS, source })?;
+        let own = fs::read(OWN).map_err(|source| NoCgroup::Read { path: OWN, source })?;
+        let own = own_cgroup(&own).ok_or(NoCgroup::NotMounted)?;
+        let mounts = v2_mounts(&mounts);
+        if mounts.is_empty() {
+            return Err(NoCgroup::NotMounted);
+        }
+        let here = mounts
+            .iter()
+            .find_map(|mount| Some(mount.at.join(own.strip_prefix(&mount.root).ok()?)))
+            .ok_or(NoCgroup::Outside { own })?;
+        Self::within(&here, state_folder)
+    }
+
+    fn within(here: &Path, state_folder: &Path) -> Result<Self, NoCgroup> {
+        let tree = Self { path: here.join(tree_name(state_folder)) };
+        tree.service_named("probe")
+            .and_then(|probe| probe.remove())
+            .map_err(|source| NoCgroup::Make { path: tree.path.clone(), source })?;
+        Ok(tree)
+    }
+
+    /// The tree at a path that an earlier watchdog noted, if it is still there.
+    pub fn at(path: &Path) -> Option<Self> {
+        path.join("cgroup.procs").exists().then(|| Self { path: path.to_owned() })
+    }
+
+    /// Where it lies; noted for the next watchdog, which may be started from another cgroup.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The cgroup of a service, made unless it is there.
+    ///
+    /// # Errors
+    /// Making the folder.
+    pub fn service(&self, service: &ServiceName) -> io::Result<Cgroup> {
+        self.service_named(service.as_str())
+    }
+
+    /// All cgroups that are there, with the services they are named after.
+    ///
+    /// # Errors
+    /// Reading the folder.
+    pub fn services(&self) -> io::Result<Vec<(ServiceName, Cgroup)>> {
+        Ok(below(&self.path)?
+            .into_iter()
+            .filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, Cgroup { path })))
+            .collect())
+    }
+
+    /// Removes the tree; its cgroups are empty.
+    ///
+    /// # Errors
+    /// `ResourceBusy` while a process is in it.
+    pub fn remove(&self) -> io::Result<()> {
+        remove(&self.path)
+    }
+
+    fn service_named(&self, name: &str) -> io::Result<Cgroup> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(Cgroup { path })
+    }
+}
+
+/// The cgroup of one service.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its folder, for `CLONE_INTO_CGROUP`.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn open(&self) -> io::Result<OwnedFd> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let folder = OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(&self.path)?;
+        Ok(folder.into())
+    }
+
+    /// A living process is in it or below it. A removed cgroup has none. Zombies do not count.
+    ///
+    /// # Errors
+    /// Reading its events.
+    pub fn populated(&self) -> io::Result<bool> {
+        match fs::read_to_string(self.path.join("cgroup.events")) {
+            Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All processes in it and below it. Those of another pid namespace can't be named and are left out.
+    ///
+    /// # Errors
+    /// Reading its list.
+    pub fn pids(&self) -> io::Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        let mut open = vec![self.path.clone()];
+        while let Some(path) = open.pop() {
+            match fs::read_to_string(path.join("cgroup.procs")) {
+                Ok(text) => pids
+                    .extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0)),
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(error),
+            }
+            open.extend(below(&path)?);
+        }
+        Ok(pids)
+    }
+
+    /// Sends SIGKILL to all of it: at once by `cgroup.kill` (Linux 5.14), else one by one. It has ended when it is
+    /// no longer [`populated`](Self::populated); without `cgroup.kill` call again until then, since a process may
+    /// fork between list and signal.
+    ///
+    /// # Errors
+    /// Writing or reading its files.
+    pub fn kill(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).open(self.path.join("cgroup.kill")) {
+            Ok(mut file) => match file.write_all(b"1") {
+                Err(error) if is_gone(&error) => Ok(()),
+                done => done,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                for pid in self.pids()? {
+                    // ESRCH: it ended meanwhile. EPERM: what stays is seen by `populated`.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes it with all below it; it is empty.
+    ///
+    /// # Errors
+    /// `ResourceBusy` while a process is in it.
+    pub fn remove(&self) -> io::Result<()> {
+        remove(&self.path)
+    }
+
+    /// Its `cgroup.events`: poll it for `POLLPRI` to learn that it became empty.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn events(&self) -> io::Result<File> {
+        File::open(self.path.join("cgroup.events"))
+    }
+}
+
+/// ENODEV: removed while one of its files was open.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
+}
+
+fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    for folder in below(path)? {
+        remove(&folder)?;
+    }
+    match fs::remove_dir(path) {
+        Err(error) if is_gone(&error) => Ok(()),
+        done => done,
+    }
+}
+
+/// Stable across builds, so that the next watchdog, also a newer one, finds it: FNV-1a of the canonical path.
+fn tree_name(state_folder: &Path) -> String {
+    let path = fs::canonicalize(state_folder).unwrap_or_else(|_| state_folder.to_owned());
+    let hash = path.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    format!("watchdog-{hash:016x}")
+}
+
+#[derive(Debug, PartialEq)]
+struct Mount {
+    /// The cgroup that is mounted.
+    root: PathBuf,
+    /// Where.
+    at: PathBuf,
+}
+
+/// The v2 trees in a mountinfo.
+fn v2_mounts(mountinfo: &[u8]) -> Vec<Mount> {
+    mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+            let separator = fields.iter().position(|field| field == b"-")?;
+            (*fields.get(separator + 1)? == b"cgroup2")
+                .then(|| Some(Mount { root: unescape(fields.get(3)?), at: unescape(fields.get(4)?) }))?
+        })
+        .collect()
+}
+
+/// The kernel writes blanks and the like in a path as `\040`.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+/// The v2 line of `/proc/self/cgroup`: `0::/path`.
+fn own_cgroup(text: &[u8]) -> Option<PathBuf> {
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(PathBuf::from(std::ffi::OsString::from_vec(line.to_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn v2_is_found_pure_hybrid_and_with_blanks_in_its_path() {
+        let hybrid = b"31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+            33 31 0:30 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+            41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:4 - cgroup2 cgroup2 rw\n";
+        let mount = |root: &str, at: &str| Mount { root: root.into(), at: at.into() };
+        assert_eq!(v2_mounts(hybrid), [mount("/", "/sys/fs/cgroup/unified")]);
+        let odd = b"41 31 0:38 /a /sys/fs/my\\040cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(v2_mounts(odd), [mount("/a", "/sys/fs/my cgroup")]);
+        assert_eq!(v2_mounts(b"31 23 0:28 / / rw - ext4 /dev/root rw\n\n"), []);
+    }
+
+    #[test]
+    fn our_own_cgroup_is_the_line_without_controllers() {
+        assert_eq!(own_cgroup(b"9:pids:/x\n0::/user.slice/a b\n"), Some("/user.slice/a b".into()));
+        assert_eq!(own_cgroup(b"9:pids:/x\n"), None);
+    }
+
+    #[test]
+    fn the_name_is_of_the_state_folder_and_stays() {
+        assert_eq!(tree_name(Path::new("/no/such/folder")), tree_name(Path::new("/no/such/folder")));
+        assert_ne!(tree_name(Path::new("/no/such/folder")), tree_name(Path::new("/no/such/folder2")));
+        assert_eq!(tree_name(Path::new("/a/state")), "watchdog-a592f8596eb6925b");
+    }
+
+    /// The tree of a test, removed at its end; nothing where no cgroup can be made.
+    struct TestTree(CgroupTree, tempfile::TempDir);
+
+    impl TestTree {
+        fn make() -> Option<Self> {
+            let folder = tempfile::tempdir().unwrap();
+            match CgroupTree::make(folder.path()) {
+                Ok(tree) => Some(Self(tree, folder)),
+                Err(error) => {
+                    eprintln!("nothing to test without a cgroup: {error}");
+                    None
+                }
+            }
+        }
+    }
+
+    impl Drop for TestTree {
+        fn drop(&mut self) {
+            for (_, cgroup) in self.0.services().unwrap() {
+                cgroup.kill().unwrap();
+                while cgroup.populated().unwrap() {
+                    std::thread::yield_now();
+                }
+            }
+            self.0.remove().unwrap();
+        }
+    }
+
+    /// A shell that joins the cgroup, starts a grandchild in a session of its own, and waits.
+    fn join(cgroup: &Cgroup) -> Child {
+        let child = Command::new("sh")
+            .args(["-c", r#"echo $$ > "$0/cgroup.procs"; setsid sleep 1000 & exec sleep 1000"#])
+            .arg(cgroup.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while cgroup.pids().unwrap().len() < 2 {
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    #[test]
+    fn a_kill_ends_all_of_a_service_whatever_session_it_is_in() {
+        let Some(tree) = TestTree::make() else { return };
+        let cgroup = tree.0.service(&"counter".parse().unwrap()).unwrap();
+        assert!(!cgroup.populated().unwrap());
+        cgroup.open().unwrap();
+        let mut child = join(&cgroup);
+        assert!(cgroup.populated().unwrap());
+        assert!(cgroup.pids().unwrap().contains(&child.id().cast_signed()));
+        assert!(cgroup.remove().is_err());
+        assert_eq!(tree.0.services().unwrap()[0].0.as_str(), "counter");
+        cgroup.kill().unwrap();
+        child.wait().unwrap();
+        while cgroup.populated().unwrap() {
+            std::thread::yield_now();
+        }
+        cgroup.remove().unwrap();
+        assert!(!cgroup.populated().unwrap());
+        assert!(cgroup.pids().unwrap().is_empty());
+        cgroup.kill().unwrap();
+        cgroup.remove().unwrap();
+    }
+
+    #[test]
+    fn the_next_watchdog_finds_the_tree_of_the_one_before() {
+        let Some(tree) = TestTree::make() else { return };
+        assert_eq!(CgroupTree::make(tree.1.path()).unwrap().path(), tree.0.path());
+        assert_eq!(CgroupTree::at(tree.0.path()).unwrap().path(), tree.0.path());
+        assert!(CgroupTree::at(&tree.0.path().join("absent")).is_none());
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_a_reason_not_a_failure() {
+        let error = CgroupTree::within(Path::new("/proc/self"), Path::new("/a/state")).unwrap_err();
+        assert!(matches!(error, NoCgroup::Make { .. }), "{error}");
+    }
+}

@@ -1,0 +1,459 @@
+//! Processes of a former life: found and ended before anything starts, so that no service ever has two.
+//!
+//! They are there when keeper and core were both killed. They are known by their cgroup, by the pid record each
+//! child wrote before it executed its program, and by [`STATE`] in their environment. The lock of the state folder
+//! is held, so whatever is found belongs to no living watchdog.
+//!
+//! In the runtime folder lie `pids/SERVICE` and `pids/_core` (24 bytes: incarnation, pid, start time), and
+//! `life`: in which boot and with which cgroup tree that was.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use watchdog_protocol::ServiceName;
+use watchdog_protocol::session::SERVICE;
+
+use super::cgroup::{Cgroup, CgroupTree};
+use super::proc::{self, Identity, ProcessTable};
+use crate::store::replace::ReplaceError;
+use crate::store::runtime;
+
+/// The environment variable that names the state folder, by its canonical path, of the watchdog a process belongs
+/// to: set for all that core and keeper start.
+pub const STATE: &str = "WATCHDOG_STATE";
+
+/// Between two looks at what is left.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Where a service's child writes its pid record; the folder is made by [`begin`].
+pub fn pid_file(runtime: &Path, service: &ServiceName) -> PathBuf {
+    runtime.join("pids").join(service.as_str())
+}
+
+/// Where the core's own pid record is; no service name starts like this.
+pub fn core_pid_file(runtime: &Path) -> PathBuf {
+    runtime.join("pids").join(CORE)
+}
+
+const CORE: &str = "_core";
+
+/// What tells the next watchdog of this life.
+#[derive(Debug, Serialize, Deserialize)]
+struct Life {
+    boot: String,
+    cgroups: Option<PathBuf>,
+}
+
+/// A process that was ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// Whose it was: a service's name, or `core`.
+    pub of: String,
+    /// Which process.
+    pub process: Identity,
+}
+
+/// Why nothing may start.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftoverError {
+    /// Some did not end, though killed: stuck in the kernel, or not ours to kill.
+    #[error("processes of a former life can't be ended: {}", named(.survivors))]
+    Survivors {
+        /// Which.
+        survivors: Vec<Leftover>,
+    },
+    /// What is left can't be found out.
+    #[error("cannot look for processes of a former life in {path:?}")]
+    Look {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn named(survivors: &[Leftover]) -> String {
+    let each = survivors.iter().map(|Leftover { of, process }| format!("pid {} of `{of}`", process.pid));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// Ends whatever a former life in these folders left: its core first, for it would start services again, then all
+/// else. Returns when they are gone; waits for at most `patience`. Blocks; for `watchdog run` before it becomes the
+/// keeper. The caller itself and its ancestors are never touched.
+///
+/// # Errors
+/// [`LeftoverError`]: nothing may be started.
+pub fn end(
+    runtime: &Path,
+    state: &Path,
+    tree: Option<&CgroupTree>,
+    patience: Duration,
+) -> Result<Vec<Leftover>, LeftoverError> {
+    let deadline = Instant::now() + patience;
+    let former = Former::find(runtime, state, tree)?;
+    let mut ended = Vec::new();
+    former.end(Part::Core, deadline, &mut ended)?;
+    former.end(Part::All, deadline, &mut ended)?;
+    for cgroup in former.cgroups()? {
+        // An empty cgroup that can't be removed hurts nobody and is used again.
+        let _ = cgroup.1.remove();
+    }
+    Ok(ended)
+}
+
+/// Notes this life for the next watchdog, after [`end`]: old pid records go, new ones have a folder.
+///
+/// # Errors
+/// [`ReplaceError`], or making the folder, as its `source`.
+pub fn begin(runtime: &Path, tree: Option<&CgroupTree>) -> Result<(), ReplaceError> {
+    use crate::store::replace::Step;
+    let pids = runtime.join("pids");
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| ReplaceError { step, path, source }
+    };
+    match fs::remove_dir_all(&pids) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        done => done.map_err(failed(Step::Remove, &pids))?,
+    }
+    fs::create_dir(&pids).map_err(failed(Step::Create, &pids))?;
+    let boot = proc::boot_id().map_err(failed(Step::Create, runtime))?;
+    let life = Life { boot, cgroups: tree.map(|tree| tree.path().to_owned()) };
+    runtime::leave(&runtime.join("life"), &life)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Core,
+    All,
+}
+
+/// What is known of the former life.
+struct Former {
+    runtime: PathBuf,
+    /// Canonical, as in the environment of its processes.
+    state: PathBuf,
+    core: Option<Identity>,
+    /// Leaders of services; each began a session of its own.
+    leaders: Vec<(String, Identity)>,
+    trees: Vec<CgroupTree>,
+    /// The caller and what it descends from.
+    spared: Vec<i32>,
+}
+
+impl Former {
+    fn find(runtime: &Path, state: &Path, tree: Option<&CgroupTree>) -> Result<Self, LeftoverError> {
+        let look = |source| LeftoverError::Look { path: runtime.to_owned(), source };
+        let life: Option<Life> = runtime::find(&runtime.join("life")).map_err(look)?;
+        let same_boot = match &life {
+            Some(life) => life.boot == proc::boot_id().map_err(look)?,
+            None => false,
+        };
+        // After a boot the numbers in the records are somebody else's.
+        let records = if same_boot { records(&runtime.join("pids")).map_err(look)? } else { Vec::new() };
+        let (core, leaders): (Vec<_>, Vec<_>) = records.into_iter().partition(|(name, _)| name == CORE);
+        let mut trees: Vec<CgroupTree> = tree.into_iter().cloned().collect();
+        if let Some(noted) = life.and_then(|life| life.cgroups).and_then(|path| CgroupTree::at(&path))
+            && trees.iter().all(|tree| tree.path() != noted.path())
+        {
+            trees.push(noted);
+        }
+        let table = ProcessTable::read().map_err(look)?;
+        let me = std::process::id().cast_signed();
+        let spared =
+            std::iter::successors(Some(me), |pid| Some(table.get(*pid)?.parent).filter(|pid| *pid > 0));
+        Ok(Self {
+            runtime: runtime.to_owned(),
+            state: fs::canonicalize(state).unwrap_or_else(|_| state.to_owned()),
+            core: core.first().map(|(_, identity)| *identity),
+            leaders,
+            trees,
+            // A table that is read process by process may hold a cycle of used-again numbers.
+            spared: spared.take(table.all().count()).collect(),
+        })
+    }
+
+    fn end(&self, part: Part, deadline: Instant, ended: &mut Vec<Leftover>) -> Result<(), LeftoverError> {
+        loop {
+            let left = self.left(part)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(LeftoverError::Survivors { survivors: left });
+            }
+            if part == Part::All {
+                for (_, cgroup) in self.cgroups()? {
+                    cgroup
+                        .kill()
+                        .map_err(|source| LeftoverError::Look { path: cgroup.path().to_owned(), source })?;
+                }
+            }
+            for leftover in left {
+                // What can't be killed is seen again, and named at the deadline.
+                let _ = leftover.process.signal(Signal::SIGKILL);
+                if !ended.contains(&leftover) {
+                    ended.push(leftover);
+                }
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// What of the former life runs now.
+    fn left(&self, part: Part) -> Result<Vec<Leftover>, LeftoverError> {
+        let look = |source| LeftoverError::Look { path: self.runtime.clone(), source };
+        if part == Part::Core {
+            let alive = self.core.filter(|core| core.is_alive() && !self.spared.contains(&core.pid));
+            return Ok(alive.map(|process| Leftover { of: "core".into(), process }).into_iter().collect());
+        }
+        let table = ProcessTable::read().map_err(look)?;
+        let mut in_cgroups = Vec::new();
+        for (service, cgroup) in self.cgroups()? {
+            let pids = cgroup
+                .pids()
+                .map_err(|source| LeftoverError::Look { path: cgroup.path().to_owned(), source })?;
+            in_cgroups.extend(pids.into_iter().map(|pid| (pid, service.clone())));
+        }
+        let living =
+            table.all().filter(|process| !process.is_dead() && !self.spared.contains(&process.identity.pid));
+        Ok(living
+            .filter_map(|process| {
+                let of = in_cgroups
+                    .iter()
+                    .find(|(pid, _)| *pid == process.identity.pid)
+                    .map(|(_, service)| service.to_string())
+                    .or_else(|| self.of_leader(process, &table))
+                    .or_else(|| self.of_mark(process))?;
+                Some(Leftover { of, process: process.identity })
+            })
+            .collect())
+    }
+
+    /// By the session a recorded leader began. As long as a member lives the kernel uses its number for nothing
+    /// else: with the leader alive it is told by its start time; without it, by the environment too, since then
+    /// the whole session may be a later one of the same number.
+    fn of_leader(&self, process: &proc::Process, table: &ProcessTable) -> Option<String> {
+        // A child killed between its record and `setsid` leads no session.
+        if let Some((service, _)) = self.leaders.iter().find(|(_, leader)| *leader == process.identity) {
+            return Some(service.clone());
+        }
+        let (service, leader) = self.leaders.iter().find(|(_, leader)| leader.pid == process.session)?;
+        let ours = match table.get(leader.pid) {
+            Some(now) => now.identity == *leader,
+            None => process.variable(SERVICE).as_ref() == Some(service),
+        };
+        ours.then(|| service.clone())
+    }
+
+    fn of_mark(&self, process: &proc::Process) -> Option<String> {
+        let state = process.variable(STATE)?;
+        (Path::new(&state) == self.state)
+            .then(|| process.variable(SERVICE).unwrap_or_else(|| "nobody".into()))
+    }
+
+    fn cgroups(&self) -> Result<Vec<(ServiceName, Cgroup)>, LeftoverError> {
+        let mut cgroups = Vec::new();
+        for tree in &self.trees {
+            cgroups.extend(
+                tree.services()
+                    .map_err(|source| LeftoverError::Look { path: tree.path().to_owned(), source })?,
+            );
+        }
+        Ok(cgroups)
+    }
+}
+
+/// Every pid record of the folder; torn ones are of children that never got to their program.
+fn records(pids: &Path) -> io::Result<Vec<(String, Identity)>> {
+    let entries = match fs::read_dir(pids) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if let Some(identity) = recorded(&fs::read(entry.path())?) {
+            records.push((name, identity));
+        }
+    }
+    Ok(records)
+}
+
+/// The process of a pid record: three little-endian u64: incarnation, pid, start time.
+fn recorded(bytes: &[u8]) -> Option<Identity> {
+    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let pid = i32::try_from(word(8)?).ok().filter(|pid| *pid > 0)?;
+    Some(Identity { pid, start_time: word(16)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Place {
+        runtime: tempfile::TempDir,
+        state: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn make() -> Self {
+            let place = Self { runtime: tempfile::tempdir().unwrap(), state: tempfile::tempdir().unwrap() };
+            begin(place.runtime.path(), None).unwrap();
+            place
+        }
+
+        fn record(&self, name: &str, process: Identity) {
+            let words = [1, u64::try_from(process.pid).unwrap(), process.start_time];
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            fs::write(self.runtime.path().join("pids").join(name), bytes).unwrap();
+        }
+
+        fn end(&self, patience: Duration) -> Result<Vec<Leftover>, LeftoverError> {
+            end(self.runtime.path(), self.state.path(), None, patience)
+        }
+    }
+
+    /// A sleeper that is killed and reaped at the end.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn start(change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+            let mut command = Command::new("sleep");
+            command.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+            change(&mut command);
+            Self(command.spawn().unwrap())
+        }
+
+        fn identity(&self) -> Identity {
+            Identity::of(self.0.id().cast_signed()).unwrap()
+        }
+
+        fn runs(&mut self) -> bool {
+            self.0.try_wait().unwrap().is_none()
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn recorded_processes_are_ended_the_core_first_and_others_are_not() {
+        let place = Place::make();
+        let (mut core, mut service) = (Sleeper::start(|command| command), Sleeper::start(|command| command));
+        let mut stranger = Sleeper::start(|command| command);
+        place.record(CORE, core.identity());
+        place.record("counter", service.identity());
+        let names: Vec<_> = place.end(PATIENCE).unwrap().into_iter().map(|leftover| leftover.of).collect();
+        assert_eq!(names, ["core", "counter"]);
+        assert!(!core.runs());
+        assert!(!service.runs());
+        assert!(stranger.runs());
+    }
+
+    #[test]
+    fn a_leader_is_ended_with_its_session() {
+        let place = Place::make();
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", "sleep 1000 & exec sleep 1000"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = leader.id().cast_signed();
+        while ProcessTable::read().unwrap().all().filter(|process| process.session == pid).count() < 2 {
+            thread::yield_now();
+        }
+        place.record("counter", Identity::of(pid).unwrap());
+        let ended = place.end(PATIENCE).unwrap();
+        assert_eq!(ended.len(), 2);
+        assert!(ended.iter().all(|leftover| leftover.of == "counter"));
+        leader.wait().unwrap();
+    }
+
+    #[test]
+    fn a_number_that_is_somebody_elses_now_is_left_alone() {
+        let place = Place::make();
+        let mut stranger = Sleeper::start(|command| command);
+        let now = stranger.identity();
+        place.record("counter", Identity { start_time: now.start_time - 1, ..now });
+        place.record(CORE, Identity { start_time: now.start_time - 1, ..now });
+        assert!(place.end(PATIENCE).unwrap().is_empty());
+        assert!(stranger.runs());
+    }
+
+    #[test]
+    fn records_of_another_boot_are_void() {
+        let place = Place::make();
+        let mut stranger = Sleeper::start(|command| command);
+        place.record(CORE, stranger.identity());
+        let life = Life { boot: "another".into(), cgroups: None };
+        runtime::leave(&place.runtime.path().join("life"), &life).unwrap();
+        assert!(place.end(PATIENCE).unwrap().is_empty());
+        assert!(stranger.runs());
+    }
+
+    #[test]
+    fn what_carries_the_mark_of_the_state_folder_is_ended_wherever_it_went() {
+        let place = Place::make();
+        let state = fs::canonicalize(place.state.path()).unwrap();
+        let mut marked = Sleeper::start(|command| command.env(STATE, &state).env(SERVICE, "counter"));
+        let mut other = Sleeper::start(|command| command.env(STATE, "/elsewhere").env(SERVICE, "counter"));
+        let identity = marked.identity();
+        assert_eq!(place.end(PATIENCE).unwrap(), [Leftover { of: "counter".into(), process: identity }]);
+        assert!(!marked.runs());
+        assert!(other.runs());
+    }
+
+    #[test]
+    fn a_cgroup_of_a_former_life_is_emptied_and_removed() {
+        let place = Place::make();
+        let Ok(tree) = CgroupTree::make(place.state.path()) else { return };
+        begin(place.runtime.path(), Some(&tree)).unwrap();
+        let cgroup = tree.service(&"counter".parse().unwrap()).unwrap();
+        let mut sleeper = Sleeper::start(|command| command);
+        fs::write(cgroup.path().join("cgroup.procs"), sleeper.0.id().to_string()).unwrap();
+        // The tree is found by its note too: the next watchdog may not be able to make one.
+        let ended = place.end(PATIENCE).unwrap();
+        assert_eq!(ended, [Leftover { of: "counter".into(), process: ended[0].process }]);
+        assert!(!sleeper.runs());
+        assert!(!cgroup.path().exists());
+        tree.remove().unwrap();
+    }
+
+    #[test]
+    fn a_survivor_is_named() {
+        let place = Place::make();
+        let sleeper = Sleeper::start(|command| command);
+        place.record(CORE, sleeper.identity());
+        let error = place.end(Duration::ZERO).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("processes of a former life can't be ended: pid {} of `core`", sleeper.identity().pid)
+        );
+    }
+
+    #[test]
+    fn no_former_life_is_no_leftover() {
+        let (runtime, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert!(end(runtime.path(), state.path(), None, PATIENCE).unwrap().is_empty());
+        assert!(end(&runtime.path().join("absent"), state.path(), None, PATIENCE).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,18 @@
+//! The processes of services as the kernel shows them: cgroups and `/proc`.
+//!
+//! ```text
+//! proc        one reading of /proc: who is whose child, since when, with how much memory
+//! cgroup      a cgroup v2 for each service, where one can be made
+//! ownership   whose an orphan is, without a cgroup
+//! leftovers   processes of a former life, found and ended before anything starts
+//! ```
+//!
+//! A process is named by its pid *and* start time: numbers come back, pairs don't. What is read is true for an
+//! instant; nothing here decides what happens next.
+
+pub mod cgroup;
+pub mod leftovers;
+pub mod ownership;
+pub mod proc;
+
+pub use proc::{Identity, Process, ProcessTable};

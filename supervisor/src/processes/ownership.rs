@@ -1,0 +1,105 @@
+//! Whose an orphan is, where no cgroup says it.
+
+use std::collections::HashMap;
+
+use watchdog_protocol::ServiceName;
+use watchdog_protocol::session::SERVICE;
+
+use super::proc::{Process, ProcessTable};
+
+/// The sessions services made, by the pid of their leader: each service is started as the leader of its own.
+pub type Sessions = HashMap<i32, ServiceName>;
+
+/// Below the keeper, and whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Of this service: by its session, or by the environment it was executed with.
+    Service(ServiceName),
+    /// Below the keeper, but nobody's. Shown, never ended.
+    Nobody,
+}
+
+/// Whose a process below the keeper is: by session id, else by [`SERVICE`] in its environment, else nobody's.
+///
+/// The environment is what the process was executed with, and in its own hands: this guards against forgotten
+/// processes, not against hostile ones.
+pub fn owner(process: &Process, sessions: &Sessions) -> Owner {
+    owner_by(process.session, sessions, || process.variable(SERVICE))
+}
+
+fn owner_by(session: i32, sessions: &Sessions, service: impl FnOnce() -> Option<String>) -> Owner {
+    sessions.get(&session).cloned().or_else(|| service()?.parse().ok()).map_or(Owner::Nobody, Owner::Service)
+}
+
+/// All processes of a service below `keeper`, its leader included, dead ones not. `core` and what it started (exec
+/// probes) are no service's.
+pub fn members<'a>(
+    table: &'a ProcessTable,
+    keeper: i32,
+    core: i32,
+    sessions: &Sessions,
+    service: &ServiceName,
+) -> Vec<&'a Process> {
+    let of_core: Vec<i32> = table.descendants(core).iter().map(|process| process.identity.pid).collect();
+    table
+        .descendants(keeper)
+        .into_iter()
+        .filter(|process| !process.is_dead() && process.identity.pid != core)
+        .filter(|process| !of_core.contains(&process.identity.pid))
+        .filter(|process| owner(process, sessions) == Owner::Service(service.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_says_it_first_then_the_environment_else_it_is_nobodys() {
+        let name = |text: &str| text.parse::<ServiceName>().unwrap();
+        let sessions = Sessions::from([(70, name("counter"))]);
+        let says = |text: &str| Some(text.to_owned());
+        assert_eq!(owner_by(70, &sessions, || says("bumper")), Owner::Service(name("counter")));
+        assert_eq!(owner_by(71, &sessions, || says("bumper")), Owner::Service(name("bumper")));
+        assert_eq!(owner_by(71, &sessions, || says("No Name")), Owner::Nobody);
+        assert_eq!(owner_by(71, &sessions, || None), Owner::Nobody);
+    }
+
+    #[test]
+    fn a_service_has_its_leader_and_what_left_its_session() {
+        use std::process::{Command, Stdio};
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", "setsid sleep 1000 & exec sleep 1000"])
+            .env(SERVICE, "counter")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let me = std::process::id().cast_signed();
+        let pid = leader.id().cast_signed();
+        let counter: ServiceName = "counter".parse().unwrap();
+        let sessions = Sessions::from([(pid, counter.clone())]);
+        let found = loop {
+            let table = ProcessTable::read().unwrap();
+            let found: Vec<_> =
+                members(&table, me, i32::MAX, &sessions, &counter).into_iter().copied().collect();
+            let sleeps = found.iter().filter(|process| process.session == process.identity.pid).count();
+            if sleeps == 2 {
+                break found;
+            }
+            std::thread::yield_now();
+        };
+        let table = ProcessTable::read().unwrap();
+        assert!(
+            members(&table, me, pid, &sessions, &counter).is_empty(),
+            "the core and its children are nobody's"
+        );
+        for process in found {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(process.identity.pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+        leader.wait().unwrap();
+    }
+}

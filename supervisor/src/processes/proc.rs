@@ -1,0 +1,306 @@
+//! Reading `/proc`.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+use serde::{Deserialize, Serialize};
+
+/// One process for ever: pids are used again, a pid with its start time is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// As the kernel numbers it.
+    pub pid: i32,
+    /// Clock ticks from boot to its start.
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// Who has this pid now.
+    ///
+    /// # Errors
+    /// Nobody has it.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        Process::read(pid).map(|process| process.identity)
+    }
+
+    /// The calling process.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn of_self() -> io::Result<Self> {
+        Self::of(std::process::id().cast_signed())
+    }
+
+    /// Sends it a signal; not to a later process of its number.
+    ///
+    /// # Errors
+    /// It is gone (`NotFound`), or not ours to signal.
+    pub fn signal(self, signal: Signal) -> io::Result<()> {
+        if !self.is_alive() {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        Ok(kill(Pid::from_raw(self.pid), signal)?)
+    }
+
+    /// It still runs. A zombie does not: nothing of it can act any more.
+    pub fn is_alive(self) -> bool {
+        Process::read(self.pid).is_ok_and(|process| process.identity == self && !process.is_dead())
+    }
+}
+
+/// What `/proc/PID/stat` tells of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Which one.
+    pub identity: Identity,
+    /// Its parent's pid.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session: the pid of the leader that made it, also when that one is gone.
+    pub session: i32,
+    /// The letter of its state: `R`, `S`, `D`, `T`, `Z`, …
+    pub state: char,
+    /// Processor time it used, its reaped children's excluded.
+    pub cpu: Duration,
+    /// Resident memory in bytes, shared pages included.
+    pub resident: u64,
+}
+
+impl Process {
+    /// Who has this pid now.
+    ///
+    /// # Errors
+    /// Nobody has it (`NotFound`), or `/proc` can't be read.
+    pub fn read(pid: i32) -> io::Result<Self> {
+        let text = match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(text) => text,
+            // Gone between open and read.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
+                return Err(io::Error::from(io::ErrorKind::NotFound));
+            }
+            Err(error) => return Err(error),
+        };
+        parse(&text)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
+    }
+
+    /// Ended and not yet reaped.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// The value of one variable of the environment it was executed with; `None` also when that can't be read.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let environment = fs::read(format!("/proc/{}/environ", self.identity.pid)).ok()?;
+        let value = environment
+            .split(|byte| *byte == 0)
+            .find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        String::from_utf8(value.to_vec()).ok()
+    }
+}
+
+fn parse(text: &[u8]) -> Option<Process> {
+    // The name in parentheses may hold anything, a `)` included; numbers follow its last one.
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let pid = std::str::from_utf8(&text[..open]).ok()?.trim().parse().ok()?;
+    let fields: Vec<&str> = std::str::from_utf8(&text[close + 1..]).ok()?.split_ascii_whitespace().collect();
+    // `state` is field 3 of proc_pid_stat(5), so field N is at N - 3.
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let signed = |field: usize| fields.get(field - 3)?.parse::<i32>().ok();
+    Some(Process {
+        identity: Identity { pid, start_time: number(22)? },
+        parent: signed(4)?,
+        group: signed(5)?,
+        session: signed(6)?,
+        state: fields.first()?.chars().next()?,
+        cpu: ticks(number(14)? + number(15)?),
+        resident: number(24)? * *PAGE_SIZE,
+    })
+}
+
+static PAGE_SIZE: LazyLock<u64> = LazyLock::new(|| configured(SysconfVar::PAGE_SIZE, 4096));
+static TICKS_PER_SECOND: LazyLock<u64> = LazyLock::new(|| configured(SysconfVar::CLK_TCK, 100));
+
+fn configured(variable: SysconfVar, usual: u64) -> u64 {
+    sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(usual)
+}
+
+fn ticks(count: u64) -> Duration {
+    let per_second = *TICKS_PER_SECOND;
+    Duration::from_secs(count / per_second)
+        + Duration::from_nanos((count % per_second) * 1_000_000_000 / per_second)
+}
+
+/// Names this boot of the host.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// All processes at one instant, or nearly: it is read process by process.
+#[derive(Debug, Default)]
+pub struct ProcessTable {
+    by_pid: HashMap<i32, Process>,
+}
+
+impl ProcessTable {
+    /// Reads all of `/proc`: some 10 µs a process.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn read() -> io::Result<Self> {
+        let mut by_pid = HashMap::new();
+        for entry in fs::read_dir(Path::new("/proc"))? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // One that ends meanwhile is not in the table.
+            if let Ok(process) = Process::read(pid) {
+                by_pid.insert(pid, process);
+            }
+        }
+        Ok(Self { by_pid })
+    }
+
+    /// Every process.
+    pub fn all(&self) -> impl Iterator<Item = &Process> {
+        self.by_pid.values()
+    }
+
+    /// The process of this number.
+    pub fn get(&self, pid: i32) -> Option<&Process> {
+        self.by_pid.get(&pid)
+    }
+
+    /// The children of a process.
+    pub fn children(&self, of: i32) -> impl Iterator<Item = &Process> {
+        self.all().filter(move |process| process.parent == of)
+    }
+
+    /// The children of a process, theirs, and so on; not the process itself.
+    pub fn descendants(&self, of: i32) -> Vec<&Process> {
+        let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
+        for process in self.all() {
+            children.entry(process.parent).or_default().push(process);
+        }
+        let (mut found, mut seen, mut open) = (Vec::new(), HashSet::from([of]), vec![of]);
+        while let Some(parent) = open.pop() {
+            for child in children.remove(&parent).unwrap_or_default() {
+                // A table that is read process by process may hold a cycle of used-again numbers.
+                if seen.insert(child.identity.pid) {
+                    found.push(child);
+                    open.push(child.identity.pid);
+                }
+            }
+        }
+        found
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(processes: impl IntoIterator<Item = Process>) -> Self {
+        Self { by_pid: processes.into_iter().map(|process| (process.identity.pid, process)).collect() }
+    }
+}
+
+/// The memory a process would give back, in bytes: its own pages and its share of shared ones. Costs the kernel a
+/// walk of all its pages, so only for who asks.
+///
+/// # Errors
+/// It is gone, or not ours to look at.
+pub fn proportional(pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .map(|kilobytes| kilobytes * 1024)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "smaps_rollup has no Pss"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn process(pid: i32, parent: i32) -> Process {
+        let identity = Identity { pid, start_time: 1 };
+        Process { identity, parent, group: pid, session: pid, state: 'S', cpu: Duration::ZERO, resident: 0 }
+    }
+
+    #[test]
+    fn a_name_full_of_parentheses_and_blanks_is_no_trouble() {
+        let line = b"77 (a) 1 (b c) S 5 77 70 0 -1 4194560 84 0 0 0 150 25 0 0 20 0 1 0 4242 2711552 100 1844 rest\n";
+        let process = parse(line).unwrap();
+        assert_eq!(process.identity, Identity { pid: 77, start_time: 4242 });
+        assert_eq!((process.parent, process.group, process.session, process.state), (5, 77, 70, 'S'));
+        assert_eq!(process.resident, 100 * *PAGE_SIZE);
+        assert_eq!(process.cpu, Duration::from_secs(175) / u32::try_from(*TICKS_PER_SECOND).unwrap());
+    }
+
+    #[test]
+    fn odd_lines_are_nothing() {
+        for line in [&b""[..], b"77", b"77 (a", b"77 (a) S", b"x (a) S 1 2 3", b") 77 ("] {
+            assert_eq!(parse(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_child_is_found_alive_with_its_environment_and_dead_as_a_zombie() {
+        let mut child = Command::new("sleep")
+            .arg("1000")
+            .env("WATCHDOG_SERVICE", "reader")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        let identity = Identity::of(pid).unwrap();
+        assert!(identity.is_alive());
+        assert!(!Identity { start_time: identity.start_time + 1, ..identity }.is_alive());
+        let table = ProcessTable::read().unwrap();
+        let process = table.get(pid).unwrap();
+        assert_eq!(process.variable("WATCHDOG_SERVICE").as_deref(), Some("reader"));
+        assert_eq!(process.variable("WATCHDOG_SERV"), None);
+        assert!(table.descendants(std::process::id().cast_signed()).contains(&process));
+        assert!(proportional(pid).unwrap() > 0);
+        child.kill().unwrap();
+        nix::sys::wait::waitid(
+            nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(pid)),
+            nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
+        )
+        .unwrap();
+        assert!(Process::read(pid).unwrap().is_dead());
+        assert!(!identity.is_alive());
+        child.wait().unwrap();
+        assert_eq!(Process::read(pid).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn descendants_are_all_below_and_a_cycle_ends() {
+        let table = ProcessTable::of([
+            process(1, 0),
+            process(2, 1),
+            process(3, 2),
+            process(4, 1),
+            process(9, 8),
+            process(8, 9),
+        ]);
+        let mut below: Vec<_> = table.descendants(1).iter().map(|p| p.identity.pid).collect();
+        below.sort_unstable();
+        assert_eq!(below, [2, 3, 4]);
+        assert_eq!(table.descendants(8).len(), 1);
+    }
+
+    #[test]
+    fn the_boot_has_a_name() {
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
+        assert_eq!(boot_id().unwrap().len(), 36);
+    }
+}

@@ -1,0 +1,32 @@
+//! What outlives processes and power: every file the watchdog keeps, and the one way each is written.
+//!
+//! ```text
+//! replace   temporary file, write, fsync, rename, fsync of the folder      the whole sequence, one function
+//!   ├─ envelope   magic, format, version, incarnation, sequence, length, content, checksum     bytes, no I/O
+//!   │    ├─ snapshot   state/SERVICE.snapshot             newest, else the one before, else fresh
+//!   │    └─ record     settings, wanted, registrations    JSON in the same envelope, the same way back
+//!   └─ runtime    what a new core must know: survives processes, not the host; no fsync
+//! writer    durable writes apart from the event loop: one at a time per file, the newest wins
+//! lock      one watchdog per state folder
+//! ```
+//!
+//! What never happens here:
+//! - A file is never half old and half new: content is only ever written to a temporary file.
+//! - An fsync is never repeated on a file where it failed: the kernel may have dropped the pages and call the
+//!   second one good. The content goes to a new file.
+//! - A damaged file is never deleted, and one of a newer watchdog or service is never overwritten.
+//! - Nothing here waits on the event loop's thread except `load` at a start, before there is anything to delay.
+
+pub mod envelope;
+mod fault;
+mod kept;
+pub mod lock;
+pub mod record;
+pub mod replace;
+pub mod runtime;
+pub mod snapshot;
+pub mod writer;
+
+pub(crate) use fault::before;
+#[cfg(test)]
+pub(crate) use fault::{Fault, child_killed_at, killed_at, plan};
