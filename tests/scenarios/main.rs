@@ -4,6 +4,7 @@
 mod control;
 mod faults;
 mod health;
+mod hostile;
 mod intercom;
 mod layout;
 mod logs;
