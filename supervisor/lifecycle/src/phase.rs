@@ -203,7 +203,25 @@ impl Deadline {
     }
 }
 
+/// The phases of which something lives, or may. Whoever asks for them decides nothing for the others.
+pub(crate) enum Live<'a> {
+    Starting(&'a mut Starting),
+    Ready(&'a mut Ready),
+    Stopping(&'a mut Stopping),
+}
+
 impl Phase {
+    pub(crate) fn live(&mut self) -> Option<Live<'_>> {
+        match self {
+            Self::Starting(starting) => Some(Live::Starting(starting)),
+            Self::Ready(ready) => Some(Live::Ready(ready)),
+            Self::Stopping(stopping) => Some(Live::Stopping(stopping)),
+            Self::Stopped { .. } | Self::Backoff { .. } | Self::Failed { .. } | Self::Completed { .. } => {
+                None
+            }
+        }
+    }
+
     /// The incarnation of which something lives, or may.
     pub fn incarnation(&self) -> Option<Incarnation> {
         match self {

@@ -36,12 +36,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use watchdog_protocol::Incarnation;
-use watchdog_protocol::session::Health;
+use watchdog_protocol::session::{Health, Progress};
 
 use crate::cause::{Actor, Cause, End, Exit, ExitReport, Manner, WatchdogReason};
 use crate::event::{Command, Event, Fact, Fallback, Gate, Haste, Occurrence, Purpose, Refusal, Verb};
 use crate::moment::{Chance, Moment};
-use crate::phase::{Deadline, Next, Phase, Pulse, Ready, Spawn, Starting, Stopping, Wanted};
+use crate::phase::{Deadline, Live, Next, Phase, Pulse, Ready, Spawn, Starting, Stopping, Wanted};
 use crate::policy::{Kind, Liveness, MISSES, Policy, Readiness};
 use crate::restart::{Decision, History};
 
@@ -225,30 +225,34 @@ impl Service {
     }
 
     fn gate(&mut self, gate: Gate, turn: &mut Turn<'_>) {
-        match (gate, &self.phase) {
-            (Gate::Open, Phase::Stopped { .. }) => match self.wanted {
-                Wanted::Up => self.start(turn),
-                Wanted::Down { .. } => {}
+        match gate {
+            Gate::Open => match (&self.phase, &self.wanted) {
+                (Phase::Stopped { .. }, Wanted::Up) => self.start(turn),
+                (Phase::Stopped { .. }, Wanted::Down { .. })
+                | (
+                    Phase::Starting(_)
+                    | Phase::Ready(_)
+                    | Phase::Stopping(_)
+                    | Phase::Backoff { .. }
+                    | Phase::Failed { .. }
+                    | Phase::Completed { .. },
+                    Wanted::Up | Wanted::Down { .. },
+                ) => {}
             },
-            (
-                Gate::Open,
-                Phase::Starting(_)
-                | Phase::Ready(_)
-                | Phase::Stopping(_)
-                | Phase::Backoff { .. }
-                | Phase::Failed { .. }
-                | Phase::Completed { .. },
-            )
-            | (Gate::Waiting, _) => {}
-            (Gate::Shut { cause, haste }, Phase::Starting(_) | Phase::Ready(_)) => {
-                self.stop(cause, haste, Next::AsPolicySays, turn);
-            }
-            (Gate::Shut { haste: Haste::AtOnce, .. }, Phase::Stopping(_)) => self.hasten(turn),
-            // It starts when the gate opens again; the streak is kept.
-            (Gate::Shut { .. }, Phase::Backoff { .. }) => self.rest(turn),
-            (Gate::Shut { haste: Haste::Orderly, .. }, Phase::Stopping(_))
-            | (Gate::Shut { .. }, Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. }) => {
-            }
+            Gate::Waiting => {}
+            Gate::Shut { cause, haste } => match (&self.phase, haste) {
+                (Phase::Starting(_) | Phase::Ready(_), Haste::Orderly | Haste::AtOnce) => {
+                    self.stop(cause, haste, Next::AsPolicySays, turn);
+                }
+                (Phase::Stopping(_), Haste::AtOnce) => self.hasten(turn),
+                // It starts when the gate opens again; the streak is kept.
+                (Phase::Backoff { .. }, Haste::Orderly | Haste::AtOnce) => self.rest(turn),
+                (Phase::Stopping(_), Haste::Orderly)
+                | (
+                    Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. },
+                    Haste::Orderly | Haste::AtOnce,
+                ) => {}
+            },
         }
     }
 
@@ -308,10 +312,11 @@ impl Service {
                     Fallback::Revision(_) => Next::FallBack,
                     Fallback::None => Next::AsPolicySays,
                 };
-                self.broken(Cause::Settings { revision: Some(revision), reason }, Haste::Orderly, next, turn);
+                let cause = Cause::Settings { revision: Some(revision), reason };
+                self.stop(cause, Haste::Orderly, next, turn);
             }
             Fact::ProtocolBroken { reason } => {
-                self.broken(Cause::Protocol { reason }, Haste::AtOnce, Next::AsPolicySays, turn);
+                self.stop(Cause::Protocol { reason }, Haste::AtOnce, Next::AsPolicySays, turn);
             }
         }
     }
@@ -329,8 +334,8 @@ impl Service {
     }
 
     fn spawned(&mut self, turn: &mut Turn<'_>) {
-        match &mut self.phase {
-            Phase::Starting(starting) => {
+        match self.phase.live() {
+            Some(Live::Starting(starting)) => {
                 starting.spawn = Spawn::Done;
                 match turn.policy.ready {
                     Readiness::Told => {}
@@ -341,40 +346,44 @@ impl Service {
                     }
                 }
             }
-            Phase::Stopped { .. }
-            | Phase::Ready(_)
-            | Phase::Stopping(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => {}
+            Some(Live::Ready(_) | Live::Stopping(_)) | None => {}
         }
     }
 
     fn ready(&mut self, turn: &mut Turn<'_>) {
-        let Phase::Starting(starting) = &self.phase else { return };
-        let incarnation = starting.incarnation;
-        let (started, took) = (starting.since, turn.now.since(starting.since));
+        let starting = match self.phase.live() {
+            Some(Live::Starting(starting)) => starting,
+            Some(Live::Ready(_) | Live::Stopping(_)) | None => return,
+        };
+        let (incarnation, now) = (starting.incarnation, turn.now);
         if starting.is_probed(turn.policy) {
             turn.commands.push(Command::StopProbe { incarnation });
         }
         let pulse = match turn.policy.liveness {
             Liveness::Unwatched => Pulse::Unwatched,
-            Liveness::Heartbeat { interval } => Pulse::Beating { due: turn.now.after(interval), missed: 0 },
+            Liveness::Heartbeat { interval } => Pulse::Beating { due: now.after(interval), missed: 0 },
             Liveness::Probe { .. } => {
                 turn.commands.push(Command::StartProbe { incarnation, purpose: Purpose::Alive });
                 Pulse::Probed { missed: 0 }
             }
         };
-        let (health, now) = (starting.health.clone(), turn.now);
-        self.phase =
-            Phase::Ready(Ready { incarnation, started, since: now, health, health_since: now, pulse });
+        let ready = Ready {
+            incarnation,
+            started: starting.since,
+            since: now,
+            health: starting.health.clone(),
+            health_since: now,
+            pulse,
+        };
+        let took = now.since(ready.started);
+        self.phase = Phase::Ready(ready);
         turn.log(Occurrence::Ready { incarnation, took });
     }
 
     /// A start that came to no process.
     fn never_was(&mut self, cause: Cause, turn: &mut Turn<'_>) {
-        match &self.phase {
-            Phase::Starting(starting) => {
+        match self.phase.live() {
+            Some(Live::Starting(starting)) => {
                 let end = End {
                     incarnation: starting.incarnation,
                     at: turn.now,
@@ -385,71 +394,43 @@ impl Service {
                 };
                 self.ended(end, Next::AsPolicySays, turn);
             }
-            Phase::Ready(_) | Phase::Stopping(_) => self.gone(turn),
-            Phase::Stopped { .. }
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => {}
+            Some(Live::Ready(_) | Live::Stopping(_)) => self.gone(turn),
+            None => {}
         }
     }
 
     fn exited(&mut self, report: ExitReport, turn: &mut Turn<'_>) {
-        let (incarnation, ready_for) = match &mut self.phase {
-            Phase::Starting(starting) => (starting.incarnation, None),
-            Phase::Ready(ready) => (ready.incarnation, Some(turn.now.since(ready.since))),
-            Phase::Stopping(stopping) => return stopping.exited(report, turn),
-            Phase::Stopped { .. }
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => return,
+        let (incarnation, ready_for, early) = match self.phase.live() {
+            // Something is awaited of it and never came: exit code 0 does not mean that its work is done.
+            Some(Live::Starting(starting)) => {
+                (starting.incarnation, None, turn.policy.ready != Readiness::Exec)
+            }
+            Some(Live::Ready(ready)) => (ready.incarnation, Some(turn.now.since(ready.since)), false),
+            Some(Live::Stopping(stopping)) => return stopping.exited(report, turn),
+            None => return,
         };
-        let cause = self.cause_of(&report, turn.policy);
+        let cause = match cause_of(&report, turn.policy) {
+            Cause::ExitCode { code: 0 } if early => Cause::EndedEarly,
+            cause => cause,
+        };
         self.stop_probe(turn);
         let mut stopping = Stopping::killing(incarnation, ready_for, cause, Manner::ByItself, turn);
         stopping.report = Some(report);
         self.phase = Phase::Stopping(stopping);
     }
 
-    /// What an end that nobody asked for means.
-    fn cause_of(&self, report: &ExitReport, policy: &Policy) -> Cause {
-        let early = match &self.phase {
-            // Something was awaited of it and never came: exit code 0 does not mean that its work is done.
-            Phase::Starting(_) => policy.ready != Readiness::Exec,
-            Phase::Stopped { .. }
-            | Phase::Ready(_)
-            | Phase::Stopping(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => false,
-        };
-        match &report.exit {
-            Exit::Code(0) if early => Cause::EndedEarly,
-            Exit::Code(EXIT_CONFIG) if policy.kind == Kind::Service => {
-                let reason = report.last_word.clone().unwrap_or_else(|| format!("exit code {EXIT_CONFIG}"));
-                Cause::Settings { revision: None, reason }
-            }
-            Exit::Code(code) => Cause::ExitCode { code: *code },
-            Exit::Signal { signal, dumped } => Cause::Signal { signal: *signal, dumped: *dumped },
-            Exit::Oom { evidence } => Cause::Oom { evidence: evidence.clone() },
-            Exit::Unknown => Cause::Unseen,
-        }
-    }
-
     fn gone(&mut self, turn: &mut Turn<'_>) {
-        match &self.phase {
-            Phase::Starting(_) | Phase::Ready(_) => {
+        match self.phase.live() {
+            Some(Live::Starting(_) | Live::Ready(_)) => {
                 // Its exit was never told; what counts is that nothing is left.
                 self.exited(Exit::Unknown.into(), turn);
                 self.gone(turn);
             }
-            Phase::Stopping(stopping) => {
+            Some(Live::Stopping(stopping)) => {
                 let (end, next) = (stopping.end(turn.now), stopping.next);
                 self.ended(end, next, turn);
             }
-            Phase::Stopped { .. }
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => {}
+            None => {}
         }
     }
 
@@ -507,12 +488,12 @@ impl Service {
     }
 
     fn health(&mut self, health: Health, turn: &mut Turn<'_>) {
-        let incarnation = match &mut self.phase {
-            Phase::Starting(starting) => {
+        let incarnation = match self.phase.live() {
+            Some(Live::Starting(starting)) => {
                 starting.health = health.clone();
                 starting.incarnation
             }
-            Phase::Ready(ready) => {
+            Some(Live::Ready(ready)) => {
                 // Another reason is the same level: its time goes on.
                 if std::mem::discriminant(&ready.health) != std::mem::discriminant(&health) {
                     ready.health_since = turn.now;
@@ -520,51 +501,49 @@ impl Service {
                 ready.health = health.clone();
                 ready.incarnation
             }
-            Phase::Stopped { .. }
-            | Phase::Stopping(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => return,
+            Some(Live::Stopping(_)) | None => return,
         };
         turn.log(Occurrence::Health { incarnation, health });
     }
 
-    fn progress(&mut self, progress: watchdog_protocol::session::Progress, turn: &mut Turn<'_>) {
-        let incarnation = match &mut self.phase {
-            Phase::Starting(starting) => {
+    fn progress(&mut self, progress: Progress, turn: &mut Turn<'_>) {
+        let incarnation = match self.phase.live() {
+            Some(Live::Starting(starting)) => {
                 starting.deadline.extend(turn.now);
                 starting.progress = Some(progress.clone());
                 starting.incarnation
             }
-            Phase::Stopping(stopping) => {
+            Some(Live::Stopping(stopping)) => {
                 stopping.extend(turn.now);
                 stopping.progress = Some(progress.clone());
                 stopping.incarnation
             }
             // At work there is no deadline to extend.
-            Phase::Ready(_)
-            | Phase::Stopped { .. }
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => return,
+            Some(Live::Ready(_)) | None => return,
         };
         turn.log(Occurrence::Progress { incarnation, progress });
     }
 
     fn heartbeat(&mut self, turn: &mut Turn<'_>) {
-        let Phase::Ready(ready) = &mut self.phase else { return };
+        let ready = match self.phase.live() {
+            Some(Live::Ready(ready)) => ready,
+            Some(Live::Starting(_) | Live::Stopping(_)) | None => return,
+        };
         ready.pulse = match (ready.pulse, turn.policy.liveness) {
             (Pulse::Beating { .. }, Liveness::Heartbeat { interval }) => {
                 Pulse::Beating { due: turn.now.after(interval), missed: 0 }
             }
-            (Pulse::Probed { .. }, _) => Pulse::Probed { missed: 0 },
-            (pulse @ (Pulse::Unwatched | Pulse::Beating { .. }), _) => pulse,
+            (Pulse::Probed { .. }, Liveness::Probe { .. }) => Pulse::Probed { missed: 0 },
+            (pulse @ (Pulse::Unwatched | Pulse::Beating { .. } | Pulse::Probed { .. }), _) => pulse,
         };
     }
 
     /// One sign of life did not come.
     fn missed(&mut self, turn: &mut Turn<'_>) {
-        let Phase::Ready(ready) = &mut self.phase else { return };
+        let ready = match self.phase.live() {
+            Some(Live::Ready(ready)) => ready,
+            Some(Live::Starting(_) | Live::Stopping(_)) | None => return,
+        };
         let (missed, interval) = match (&mut ready.pulse, turn.policy.liveness) {
             (Pulse::Beating { due, missed }, Liveness::Heartbeat { interval }) => {
                 // From now, not from when it was due: after a pause of the whole host or of the core one miss is
@@ -573,6 +552,7 @@ impl Service {
                 (missed, interval)
             }
             (Pulse::Probed { missed }, Liveness::Probe { interval }) => (missed, interval),
+            // The policy no longer asks for what this pulse counts.
             (Pulse::Unwatched | Pulse::Beating { .. } | Pulse::Probed { .. }, _) => {
                 ready.pulse = Pulse::Unwatched;
                 return;
@@ -585,20 +565,11 @@ impl Service {
         }
     }
 
-    fn broken(&mut self, cause: Cause, haste: Haste, next: Next, turn: &mut Turn<'_>) {
-        match &self.phase {
-            Phase::Starting(_) | Phase::Ready(_) => self.stop(cause, haste, next, turn),
-            Phase::Stopped { .. }
-            | Phase::Stopping(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => {}
-        }
-    }
-
     fn survivors(&mut self, pids: Vec<u32>, turn: &mut Turn<'_>) {
-        let Phase::Stopping(stopping) = &mut self.phase else { return };
-        stopping.survivors(pids, turn);
+        match self.phase.live() {
+            Some(Live::Stopping(stopping)) => stopping.survivors(pids, turn),
+            Some(Live::Starting(_) | Live::Ready(_)) | None => {}
+        }
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
@@ -637,8 +608,8 @@ impl Service {
 
     /// The core before may have died between a decision and its deed.
     fn took_over(&mut self, turn: &mut Turn<'_>) {
-        match &mut self.phase {
-            Phase::Starting(starting) => {
+        match self.phase.live() {
+            Some(Live::Starting(starting)) => {
                 let incarnation = starting.incarnation;
                 match starting.spawn {
                     Spawn::Commanded => turn.commands.push(Command::Spawn { incarnation }),
@@ -648,34 +619,28 @@ impl Service {
                     Spawn::Done => {}
                 }
             }
-            Phase::Ready(ready) => match (ready.pulse, turn.policy.liveness) {
-                (Pulse::Probed { .. }, _) => turn
-                    .commands
-                    .push(Command::StartProbe { incarnation: ready.incarnation, purpose: Purpose::Alive }),
+            Some(Live::Ready(ready)) => match (&mut ready.pulse, turn.policy.liveness) {
+                (Pulse::Probed { .. }, _) => {
+                    let (incarnation, purpose) = (ready.incarnation, Purpose::Alive);
+                    turn.commands.push(Command::StartProbe { incarnation, purpose });
+                }
                 // Nobody listened for a while.
-                (Pulse::Beating { missed, .. }, Liveness::Heartbeat { interval }) => {
-                    ready.pulse = Pulse::Beating { due: turn.now.after(interval), missed };
+                (Pulse::Beating { due, .. }, Liveness::Heartbeat { interval }) => {
+                    *due = turn.now.after(interval);
                 }
                 (Pulse::Unwatched | Pulse::Beating { .. }, _) => {}
             },
-            Phase::Stopping(stopping) => stopping.command(turn),
-            Phase::Stopped { .. }
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => {}
+            Some(Live::Stopping(stopping)) => stopping.command(turn),
+            None => {}
         }
     }
 
-    /// Begins the end of a starting or ready incarnation.
+    /// Begins the end of a starting or ready incarnation. One that ends already goes on ending.
     fn stop(&mut self, cause: Cause, haste: Haste, next: Next, turn: &mut Turn<'_>) {
-        let (incarnation, ready_for, progress) = match &mut self.phase {
-            Phase::Starting(starting) => (starting.incarnation, None, starting.progress.take()),
-            Phase::Ready(ready) => (ready.incarnation, Some(turn.now.since(ready.since)), None),
-            Phase::Stopped { .. }
-            | Phase::Stopping(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => return,
+        let (incarnation, ready_for, progress) = match self.phase.live() {
+            Some(Live::Starting(starting)) => (starting.incarnation, None, starting.progress.take()),
+            Some(Live::Ready(ready)) => (ready.incarnation, Some(turn.now.since(ready.since)), None),
+            Some(Live::Stopping(_)) | None => return,
         };
         self.stop_probe(turn);
         let mut stopping = match haste {
@@ -692,22 +657,36 @@ impl Service {
     }
 
     fn hasten(&mut self, turn: &mut Turn<'_>) {
-        if let Phase::Stopping(stopping) = &mut self.phase {
-            stopping.hasten(turn);
+        match self.phase.live() {
+            Some(Live::Stopping(stopping)) => stopping.hasten(turn),
+            Some(Live::Starting(_) | Live::Ready(_)) | None => {}
         }
     }
 
-    fn stop_probe(&self, turn: &mut Turn<'_>) {
-        let probed = match &self.phase {
-            Phase::Starting(starting) => starting.is_probed(turn.policy).then_some(starting.incarnation),
-            Phase::Ready(ready) => matches!(ready.pulse, Pulse::Probed { .. }).then_some(ready.incarnation),
-            Phase::Stopped { .. }
-            | Phase::Stopping(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. }
-            | Phase::Completed { .. } => None,
+    fn stop_probe(&mut self, turn: &mut Turn<'_>) {
+        let probed = match self.phase.live() {
+            Some(Live::Starting(starting)) => starting.is_probed(turn.policy).then_some(starting.incarnation),
+            Some(Live::Ready(ready)) => match ready.pulse {
+                Pulse::Probed { .. } => Some(ready.incarnation),
+                Pulse::Unwatched | Pulse::Beating { .. } => None,
+            },
+            Some(Live::Stopping(_)) | None => None,
         };
         turn.commands.extend(probed.map(|incarnation| Command::StopProbe { incarnation }));
+    }
+}
+
+/// What an end that nobody asked for means.
+fn cause_of(report: &ExitReport, policy: &Policy) -> Cause {
+    match &report.exit {
+        Exit::Code(EXIT_CONFIG) if policy.kind == Kind::Service => {
+            let reason = report.last_word.clone().unwrap_or_else(|| format!("exit code {EXIT_CONFIG}"));
+            Cause::Settings { revision: None, reason }
+        }
+        Exit::Code(code) => Cause::ExitCode { code: *code },
+        Exit::Signal { signal, dumped } => Cause::Signal { signal: *signal, dumped: *dumped },
+        Exit::Oom { evidence } => Cause::Oom { evidence: evidence.clone() },
+        Exit::Unknown => Cause::Unseen,
     }
 }
 

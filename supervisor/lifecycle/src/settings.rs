@@ -75,7 +75,7 @@ pub enum Outcome {
         revision: Option<Revision>,
         /// In the service's words, or the schema's.
         reason: String,
-        /// What holds instead.
+        /// What holds instead; the same again when there was nothing to go back to.
         in_force: Revision,
     },
 }
@@ -303,7 +303,7 @@ impl SettingsUpdater {
 
     /// This version could not be written. Sets that are not on disk are withdrawn; everything else happened
     /// already and is written with the next version.
-    pub fn write_failed(&mut self, version: Version, reason: &str) {
+    pub fn write_failed<E: Display>(&mut self, version: Version, reason: &str, check: Check<'_, E>) {
         let lost = |set: &Set, durable: Version| set.made > durable && set.made <= version;
         let durable = self.durable;
         let mut withdrawn = Vec::new();
@@ -325,9 +325,13 @@ impl SettingsUpdater {
         for request in withdrawn {
             let reason = reason.to_owned();
             // Not kept: the same request may be tried again.
+            self.notices.retain(
+                |(_, notice)| !matches!(notice, Notice::Saved { request: lost, .. } if *lost == request),
+            );
             self.notices.push_back((Version::default(), Notice::NotSaved { request, reason }));
         }
         self.touch();
+        self.promote(check);
     }
 
     /// What is to be told now. To be asked after each call that changes something.
@@ -354,8 +358,7 @@ impl SettingsUpdater {
 
     /// Changes several keys, all or none.
     ///
-    /// A request that was made before gets its outcome. A new one gets `Waiting` or `Pending`, which is not yet
-    /// to be told: [`Notice::Saved`] says when.
+    /// The answer is [`Notice::Saved`], once it is on disk, also to a request that was made before.
     ///
     /// # Errors
     /// [`SetError`]; nothing changed then.
@@ -364,9 +367,10 @@ impl SettingsUpdater {
         request: RequestId,
         changes: Vec<Change>,
         check: Check<'_, E>,
-    ) -> Result<Outcome, SetError<E>> {
+    ) -> Result<(), SetError<E>> {
         if let Some(outcome) = self.outcome(request) {
-            return Ok(outcome);
+            self.tell(Notice::Saved { request, outcome });
+            return Ok(());
         }
         if changes.is_empty() {
             return Err(SetError::Empty);
@@ -390,8 +394,8 @@ impl SettingsUpdater {
         self.waiting.push_back(Set { request, changes, made: self.version });
         self.promote(check);
         let outcome = self.outcome(request).unwrap_or(Outcome::Waiting);
-        self.tell(Notice::Saved { request, outcome: outcome.clone() });
-        Ok(outcome)
+        self.tell(Notice::Saved { request, outcome });
+        Ok(())
     }
 
     /// The file says something else than before, with the next life of the watchdog or a reload: a new revision,
@@ -422,7 +426,7 @@ impl SettingsUpdater {
     }
 
     /// An incarnation is about to start: what it starts with, as [`reader`](Self::reader).
-    pub fn started(&mut self, incarnation: Incarnation) -> Reader {
+    pub fn started<E: Display>(&mut self, incarnation: Incarnation, check: Check<'_, E>) -> Reader {
         self.touch();
         // What is not on disk is not delivered; it follows when it is.
         let durable = self.durable;
@@ -442,6 +446,7 @@ impl SettingsUpdater {
         let reader = self.reader();
         let holds = reader.revision;
         self.running = Some(Running { incarnation, holds, sent: None, is_ready: false });
+        self.promote(check);
         reader
     }
 
@@ -506,6 +511,10 @@ impl SettingsUpdater {
                 None
             }
             Verdict::Refused { reason } if is_pending && was_delivered => {
+                // Said once: what it started with is refused, and it is about to end.
+                if let Some(running) = self.running.as_mut().filter(|_| at_start) {
+                    running.holds = Revision::NONE;
+                }
                 let fallback = self.refuse(&reason, check);
                 at_start.then_some(Fact::SettingsRefused { revision, reason, fallback })
             }

@@ -178,6 +178,8 @@ impl StateSaver {
             Received::Newest
         } else if self.is_synced(sequence) {
             return Ok(Received::Synced);
+        } else if self.writing == Some(sequence) {
+            return Ok(Received::Again);
         } else if sequence == newest {
             Received::Again
         } else {
