@@ -4,9 +4,13 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use watchdog_protocol::session::{Health, Progress};
-use watchdog_protocol::{Incarnation, Revision, ServiceName};
+use watchdog_protocol::{Contract, Incarnation, Revision, ServiceName};
+
+use watchdog_query::WatchdogQuery;
 
 use crate::event::Event;
+use crate::query::SessionTransport;
+use crate::session::ledger::Introduced;
 use crate::session::{Link, SessionError};
 use crate::settings::{Settings, SettingsReader};
 use crate::state::{State, StateHandler};
@@ -19,7 +23,18 @@ pub struct Context<S, T, M> {
     link: Link,
     settings: SettingsReader<S>,
     state: StateHandler<T>,
+    /// Until it is given away.
+    query: Option<WatchdogQuery>,
     messages: PhantomData<fn() -> M>,
+}
+
+/// Who a process is, by the welcome.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) service: ServiceName,
+    pub(crate) incarnation: Incarnation,
+    /// Its configuration has a `control` list.
+    pub(crate) is_granted: bool,
 }
 
 /// Why a service can't say that it is ready.
@@ -53,14 +68,10 @@ pub enum NextError {
 }
 
 impl<S: Settings, T: State, M> Context<S, T, M> {
-    pub(crate) fn new(
-        service: ServiceName,
-        incarnation: Incarnation,
-        link: Link,
-        settings: SettingsReader<S>,
-        state: StateHandler<T>,
-    ) -> Self {
-        Self { service, incarnation, link, settings, state, messages: PhantomData }
+    pub(crate) fn new(about: About, link: Link, settings: SettingsReader<S>, state: StateHandler<T>) -> Self {
+        let query = about.is_granted.then(|| WatchdogQuery::over(SessionTransport(link.clone())));
+        let About { service, incarnation, .. } = about;
+        Self { service, incarnation, link, settings, state, query, messages: PhantomData }
     }
 
     /// The name this process runs under.
@@ -116,6 +127,12 @@ impl<S: Settings, T: State, M> Context<S, T, M> {
         }
     }
 
+    /// Asks for a lane; `None` when the session ended before there was an answer.
+    #[cfg_attr(not(test), expect(dead_code, reason = "what intercom handles are made by"))]
+    pub(crate) async fn introduce(&self, peer: String, contract: Contract) -> Option<Introduced> {
+        self.link.write(|ledger| ledger.introduce(peer, contract)).await.ok()
+    }
+
     /// The settings: their current value, and how to refuse a new one.
     pub fn settings(&self) -> &SettingsReader<S> {
         &self.settings
@@ -124,6 +141,12 @@ impl<S: Settings, T: State, M> Context<S, T, M> {
     /// The state: to look at, change and save.
     pub fn state(&self) -> &StateHandler<T> {
         &self.state
+    }
+
+    /// The right to command the watchdog as far as the service's grant goes: its `control` list in
+    /// `watchdog.toml`. Given once; `None` afterwards, and without a grant.
+    pub fn query(&mut self) -> Option<WatchdogQuery> {
+        self.query.take()
     }
 
     /// Raises the service's own judgement of how it is, for the operator; it holds until the next call, and is

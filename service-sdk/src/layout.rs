@@ -93,7 +93,7 @@ fn fields(values: &[&NamedValue], out: &mut String) {
 
 /// Stops the compiler at a type that a few hostile bytes could make a receiver build without end: a list whose
 /// elements take no bytes has no bound in its packet.
-pub const fn checked(ty: &'static NamedType) -> &'static NamedType {
+pub(crate) const fn checked(ty: &'static NamedType) -> &'static NamedType {
     assert!(
         lists_are_bounded(ty),
         "a list or map of elements without bytes, as Vec<()>, can't be part of a message: nothing bounds its length"

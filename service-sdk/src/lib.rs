@@ -48,6 +48,7 @@ mod context;
 mod event;
 mod layout;
 mod message;
+mod query;
 mod reply;
 mod run;
 mod session;
@@ -69,8 +70,7 @@ pub use watchdog_protocol::{Incarnation, MessageId, Revision, Sequence, ServiceN
 /// What derived code reaches; no part of the API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::layout::checked;
-    pub use crate::message::{Asks, Reader, Writer, shape};
+    pub use crate::message::{Asks, Carried, Reader, Writer, shape};
     pub use crate::reply::ReplyPort;
     pub use postcard_schema::{self, Schema};
     pub use serde;

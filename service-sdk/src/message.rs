@@ -1,5 +1,7 @@
 //! [`Message`]: what an inbox takes.
 
+use postcard_schema::Schema;
+use postcard_schema::schema::NamedType;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use watchdog_protocol::manifest::{Contract, MessageShape, fnv1a};
@@ -50,6 +52,53 @@ pub trait Message: Sized + Send + 'static {
     /// The message of exactly these bytes. A `reply` that is not used says that it was dropped.
     #[doc(hidden)]
     fn decode(payload: &[u8], reply: Option<ReplyPort>) -> Result<Self, DecodeError>;
+}
+
+/// What a field or a reply can be: what serde and a postcard schema know of.
+///
+/// A list of elements without bytes is none, though they know of it: a few bytes of it are a list without end.
+/// ```compile_fail,E0080
+/// #[derive(watchdog_service::Message)]
+/// enum BombMsg {
+///     Put { units: Vec<()> },
+/// }
+/// ```
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be a field or a reply of a message",
+    label = "not known in bytes",
+    note = "`#[derive(watchdog_service::Payload)]` on `{Self}` makes it one"
+)]
+pub trait Carried: Sized {
+    /// Its layout, once it is known to be bounded.
+    const LAYOUT: &'static NamedType;
+    /// Appends its bytes.
+    fn append(&self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
+    /// Takes it from the start of `rest`.
+    fn take(rest: &mut &[u8]) -> Result<Self, DecodeError>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Schema> Carried for T {
+    const LAYOUT: &'static NamedType = layout::checked(Self::SCHEMA);
+
+    fn append(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        append(self, out)
+    }
+
+    fn take(rest: &mut &[u8]) -> Result<Self, DecodeError> {
+        take(rest)
+    }
+}
+
+fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    postcard::to_io(value, out).map(drop).map_err(EncodeError::Postcard)
+}
+
+fn take<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, DecodeError> {
+    let (value, behind) = postcard::take_from_bytes(rest).map_err(DecodeError::Postcard)?;
+    *rest = behind;
+    Ok(value)
 }
 
 /// How often an ask may be handed to a handler.
@@ -133,13 +182,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends a field.
-    pub fn field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        postcard::to_io(value, &mut *self.0).map(drop).map_err(EncodeError::Postcard)
+    pub fn field<T: Carried>(&mut self, value: &T) -> Result<(), EncodeError> {
+        value.append(self.0)
     }
 
     /// Appends bytes in one go; the same bytes [`field`](Self::field) writes one by one.
     pub fn bytes(&mut self, value: &[u8]) -> Result<(), EncodeError> {
-        self.field(serde_bytes::Bytes::new(value))
+        append(serde_bytes::Bytes::new(value), self.0)
     }
 }
 
@@ -165,15 +214,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes a field.
-    pub fn field<T: DeserializeOwned>(&mut self) -> Result<T, DecodeError> {
-        let (value, rest) = postcard::take_from_bytes(self.rest).map_err(DecodeError::Postcard)?;
-        self.rest = rest;
-        Ok(value)
+    pub fn field<T: Carried>(&mut self) -> Result<T, DecodeError> {
+        T::take(&mut self.rest)
     }
 
     /// Takes bytes in one go.
     pub fn bytes(&mut self) -> Result<Vec<u8>, DecodeError> {
-        self.field().map(serde_bytes::ByteBuf::into_vec)
+        take(&mut self.rest).map(serde_bytes::ByteBuf::into_vec)
     }
 
     /// For a variant beyond the last of `known`.
@@ -203,8 +250,8 @@ impl<'a> Reader<'a> {
 pub fn shape(
     name: &str,
     asks: Asks,
-    fields: &[(&str, &'static postcard_schema::schema::NamedType)],
-    reply: Option<&'static postcard_schema::schema::NamedType>,
+    fields: &[(&str, &'static NamedType)],
+    reply: Option<&'static NamedType>,
 ) -> MessageShape {
     let mut text = String::new();
     for (field, ty) in fields {

@@ -48,7 +48,9 @@ impl<T> fmt::Debug for Reply<T> {
 
 /// What carries an answer back. Dropped unused it says that the handler dropped its reply.
 #[doc(hidden)]
-pub struct ReplyPort(Option<Box<dyn FnOnce(Option<Vec<u8>>) + Send + Sync>>);
+pub struct ReplyPort(Option<Box<Deliver>>);
+
+type Deliver = dyn FnOnce(Option<Vec<u8>>) + Send + Sync;
 
 impl ReplyPort {
     /// `deliver` is called once, with the encoded answer, or with `None` when there is none.

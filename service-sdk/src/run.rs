@@ -14,7 +14,7 @@ use watchdog_protocol::session::{FromService, SESSION, StateOrigin, Verdict, enc
 use watchdog_protocol::{Revision, Sequence};
 use watchdog_seqpacket::{AsyncSeqpacket, InheritedError, Seqpacket, inherited};
 
-use crate::context::Context;
+use crate::context::{About, Context};
 use crate::message::Message;
 use crate::session::ledger::Ledger;
 use crate::session::offers::Offers;
@@ -61,7 +61,7 @@ impl fmt::Debug for ServiceError {
 /// How a service's process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Exit {
+pub(crate) enum Exit {
     /// It returned `Ok(())`.
     Done = 0,
     /// It returned an error.
@@ -320,7 +320,12 @@ where
         max_message: usize::try_from(welcome.max_message).unwrap_or(usize::MAX),
         heartbeat: welcome.heartbeat_ms.map(Duration::from_millis),
     };
-    let context = Context::new(welcome.service, welcome.incarnation, link.clone(), settings.clone(), state);
+    let about = About {
+        service: welcome.service,
+        incarnation: welcome.incarnation,
+        is_granted: !welcome.grant.is_empty(),
+    };
+    let context = Context::new(about, link.clone(), settings.clone(), state);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -371,3 +376,8 @@ fn abort_after(stop_timeout: Duration) {
         complain(&format!("the watchdog is gone, and no thread can wait for the service to end: {error}"));
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fake_core;
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use watchdog_protocol::limits::{MAX_PACKET, MAX_SETTINGS};
+use watchdog_protocol::limits::{MAX_FRAME, MAX_PACKET, MAX_SETTINGS};
 use watchdog_protocol::session::{FromService, LaneIn, LaneOut, ToService, Urgency, decode};
 use watchdog_protocol::{Incarnation, LaneEpoch, MessageNumber, Mismatch, Sequence};
 use watchdog_seqpacket::{AsyncSeqpacket, Received};
@@ -99,6 +99,7 @@ pub(crate) trait Lanes: Send {
 
 /// What comes beside a lane, in the order of the protocol: this side's page is writable.
 #[derive(Debug)]
+#[expect(dead_code, reason = "what the lanes are made of")]
 pub(crate) struct LaneEnds {
     pub(crate) socket: OwnedFd,
     pub(crate) own_page: OwnedFd,
@@ -188,6 +189,9 @@ impl<L: Lanes> Session<L> {
                 step = self.link.until(Ledger::step), if next.is_none() => match step {
                     Step::Say(message) => next = Some(Packet::plain(&message)),
                     Step::State(urgency) => next = self.snapshot(urgency)?,
+                    Step::Call { request, call } => {
+                        next = Some(Packet::with_content(call, |call| FromService::Control { request, call })?);
+                    }
                     Step::Done => return Ok(None),
                 },
                 () = tick(heartbeat.as_mut()) => self.link.write(Ledger::heartbeat),
@@ -204,7 +208,7 @@ impl<L: Lanes> Session<L> {
                 self.link.write(|ledger| ledger.settings.arrived(revision, json));
             }
             ToService::StateReceived { sequence } => {
-                self.link.write(|ledger| ledger.state.received(sequence))
+                self.link.write(|ledger| ledger.state.received(sequence));
             }
             ToService::StateSynced { sequence } => self.link.write(|ledger| ledger.state.synced(sequence)),
             ToService::StateFailed { sequence, reason } => {
@@ -228,7 +232,7 @@ impl<L: Lanes> Session<L> {
                 self.link.write(|ledger| ledger.introduced(request, outcome));
             }
             ToService::PeerDied { lane, incarnation, taken } => {
-                self.lanes.peer_died(lane, incarnation, taken)
+                self.lanes.peer_died(lane, incarnation, taken);
             }
             ToService::LaneFits { lane, mismatch } => self.lanes.fits(lane, mismatch),
             ToService::LaneClosed { lane } => {
@@ -236,7 +240,10 @@ impl<L: Lanes> Session<L> {
                 self.lanes.closed(lane);
             }
             ToService::TookOver => self.link.write(Ledger::took_over),
-            ToService::Answer { .. } => return Err(Fault::Packet("an answer came to a call nobody made")),
+            ToService::Answer { request, reply } => {
+                let reply = packet::content("answer", reply, &mut beside.into_iter(), MAX_FRAME)?;
+                self.link.write(|ledger| ledger.answered(request, reply));
+            }
             ToService::Rejected { reason } => return Ok(Some(SessionEnd::Rejected(reason))),
         }
         Ok(None)

@@ -30,25 +30,31 @@ struct Values<S> {
     before: Option<Arc<S>>,
 }
 
-/// JSON text that is not of the settings type.
+/// JSON text that is not of the settings type: where, and what was expected.
 #[derive(Debug, thiserror::Error)]
-#[error("{}{source}", place(.path))]
+#[error("{path}: {problem}")]
 pub(crate) struct SettingsError {
     path: String,
-    source: serde_json::Error,
+    problem: String,
 }
 
-fn place(path: &str) -> String {
-    // The path of the whole is a dot.
-    if path == "." { String::new() } else { format!("`{path}`: ") }
+impl SettingsError {
+    fn at(path: &str, error: &serde_json::Error) -> Self {
+        // The path of the whole is a dot.
+        let path = if path == "." { "the settings".into() } else { format!("`{path}`") };
+        // Whoever set them never saw the text, so its lines and columns say nothing.
+        let text = error.to_string();
+        let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem).to_owned();
+        Self { path, problem }
+    }
 }
 
 /// Reads settings from JSON text.
 pub(crate) fn parse<S: Settings>(json: &[u8]) -> Result<S, SettingsError> {
     let mut text = serde_json::Deserializer::from_slice(json);
     let value = serde_path_to_error::deserialize(&mut text)
-        .map_err(|error| SettingsError { path: error.path().to_string(), source: error.into_inner() })?;
-    text.end().map_err(|source| SettingsError { path: ".".into(), source })?;
+        .map_err(|error| SettingsError::at(&error.path().to_string(), error.inner()))?;
+    text.end().map_err(|error| SettingsError::at(".", &error))?;
     Ok(value)
 }
 

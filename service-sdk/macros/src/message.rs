@@ -33,7 +33,11 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let encode = variants.iter().enumerate().map(|(at, variant)| variant.encode(number(at)));
     let expects = variants.iter().map(Shape::expects_reply);
     let decode = variants.iter().enumerate().map(|(at, variant)| variant.decode(number(at)));
+    let layouts = variants.iter().flat_map(Shape::types).map(layout);
     Ok(quote! {
+        // At the type's definition, and not where a contract is first asked for.
+        const _: () = { #(let _ = #layouts;)* };
+
         #[automatically_derived]
         impl ::watchdog_service::Message for #name {
             const ASKS: ::watchdog_service::__private::Asks = ::watchdog_service::__private::#asks;
@@ -146,6 +150,13 @@ impl<'a> Shape<'a> {
         })
     }
 
+    /// All that goes over the lane, there and back.
+    fn types(&self) -> impl Iterator<Item = &'a Type> {
+        self.fields.iter().map(|role| match role {
+            Role::Payload(ty) | Role::Bytes(ty) | Role::Reply(ty) => *ty,
+        })
+    }
+
     /// `{ n: field_0, … }`, with one expression or pattern a field; braces also name the fields of a tuple.
     fn braces(&self, values: impl Iterator<Item = TokenStream>) -> TokenStream {
         let members = self.variant.fields.members();
@@ -188,7 +199,7 @@ impl<'a> Shape<'a> {
         let fields = self.fields.iter().enumerate().filter_map(|(at, role)| {
             let binding = binding(at);
             match role {
-                Role::Payload(_) => Some(quote!(writer.field(#binding)?;)),
+                Role::Payload(ty) => Some(quote!(writer.field::<#ty>(#binding)?;)),
                 Role::Bytes(_) => Some(quote!(writer.bytes(#binding)?;)),
                 Role::Reply(_) => None,
             }
@@ -239,13 +250,7 @@ impl<'a> Shape<'a> {
 
 /// The layout of a type, named at the type's own place so that a missing one is told there.
 fn layout(ty: &Type) -> TokenStream {
-    quote_spanned! {ty.span()=>
-        const {
-            ::watchdog_service::__private::checked(
-                <#ty as ::watchdog_service::__private::Schema>::SCHEMA,
-            )
-        }
-    }
+    quote_spanned!(ty.span()=> <#ty as ::watchdog_service::__private::Carried>::LAYOUT)
 }
 
 fn role(field: &Field) -> Result<Role<'_>> {
@@ -285,12 +290,14 @@ fn last_segment(ty: &Type) -> Option<(&Ident, Option<&Type>)> {
 }
 
 fn mentions_reply(ty: &Type) -> bool {
-    fn any(tokens: TokenStream) -> bool {
-        tokens.into_iter().any(|token| match token {
-            TokenTree::Ident(name) => name == "Reply",
-            TokenTree::Group(group) => any(group.stream()),
-            TokenTree::Punct(_) | TokenTree::Literal(_) => false,
-        })
-    }
-    any(ty.to_token_stream())
+    mentions(ty.to_token_stream(), "Reply")
+}
+
+/// Whether a name is anywhere in a type.
+pub(crate) fn mentions(tokens: TokenStream, name: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(found) => found == name,
+        TokenTree::Group(group) => mentions(group.stream(), name),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
 }

@@ -1,8 +1,10 @@
 //! `derive(Payload)`.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::{ToTokens, format_ident, quote};
 use syn::{Attribute, Data, DeriveInput, Error, Fields, Result, parse_quote};
+
+use crate::message::mentions;
 
 /// Serde's words that write different bytes for different values, which postcard can't read back: it has no
 /// field names to go by.
@@ -27,13 +29,14 @@ pub(crate) fn derive(mut input: DeriveInput) -> Result<TokenStream> {
             "a payload can't be generic: both sides must know its bytes",
         ));
     }
+    let text = input.ident.to_string();
     prepare(&mut input.attrs)?;
     match &mut input.data {
-        Data::Struct(data) => prepare_fields(&mut data.fields)?,
+        Data::Struct(data) => prepare_fields(&mut data.fields, &text)?,
         Data::Enum(data) => {
             for variant in &mut data.variants {
                 prepare(&mut variant.attrs)?;
-                prepare_fields(&mut variant.fields)?;
+                prepare_fields(&mut variant.fields, &text)?;
             }
         }
         Data::Union(_) => {
@@ -41,7 +44,6 @@ pub(crate) fn derive(mut input: DeriveInput) -> Result<TokenStream> {
         }
     }
     let name = std::mem::replace(&mut input.ident, format_ident!("Copied"));
-    let text = name.to_string();
     input.vis = parse_quote!();
     Ok(quote! {
         const _: () = {
@@ -50,7 +52,9 @@ pub(crate) fn derive(mut input: DeriveInput) -> Result<TokenStream> {
                 ::watchdog_service::__private::serde::Deserialize,
                 ::watchdog_service::__private::Schema,
             )]
-            #[serde(crate = "::watchdog_service::__private::serde", remote = #text, rename = #text)]
+            #[serde(crate = "::watchdog_service::__private::serde", remote = #text)]
+            // By itself: the schema's derive reads no attribute behind a word it does not know.
+            #[serde(rename = #text)]
             #[postcard(crate = ::watchdog_service::__private::postcard_schema)]
             #[allow(dead_code)]
             #input
@@ -83,8 +87,12 @@ pub(crate) fn derive(mut input: DeriveInput) -> Result<TokenStream> {
     })
 }
 
-fn prepare_fields(fields: &mut Fields) -> Result<()> {
+fn prepare_fields(fields: &mut Fields, of: &str) -> Result<()> {
     for field in fields {
+        if mentions(field.ty.to_token_stream(), of) {
+            let text = "a payload can't contain itself: nothing would bound how deep a receiver has to read";
+            return Err(Error::new_spanned(&field.ty, text));
+        }
         prepare(&mut field.attrs)?;
         field.vis = parse_quote!();
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use watchdog_protocol::limits::MAX_TEXT;
 use watchdog_protocol::session::{FromService, Health, Progress, Refusal, Resumed, Urgency};
 use watchdog_protocol::{Contract, LaneEpoch, Revision};
@@ -21,13 +21,14 @@ use crate::context::NextError;
 pub(crate) struct Ledger {
     pub(crate) settings: Offers,
     pub(crate) state: Saves,
-    ready: Said,
+    ready: Ready,
     health: Health,
     health_due: bool,
     progress: Option<Progress>,
     heartbeat_due: bool,
     requests: u64,
     introductions: BTreeMap<u64, Introduction>,
+    calls: BTreeMap<u64, Call>,
     lanes: Lanes,
     resume_due: bool,
     last_word: Option<String>,
@@ -37,7 +38,7 @@ pub(crate) struct Ledger {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum Ready {
     NotYet,
     Due,
     Said,
@@ -54,6 +55,18 @@ struct Introduction {
     answer: oneshot::Sender<Introduced>,
 }
 
+/// A call of WatchdogQuery. Its end is the caller's to see, who drops the receiver then.
+#[derive(Debug)]
+struct Call {
+    /// Until it goes.
+    due: Option<Vec<u8>>,
+    replies: mpsc::Sender<Vec<u8>>,
+}
+
+/// Replies a caller may be behind: two seconds of a busy event log. One that is further behind is cut off, and
+/// asks again for what it has not seen.
+const REPLIES_BEHIND: usize = 256;
+
 #[derive(Debug, Default)]
 struct Lanes {
     out: Vec<LaneEpoch>,
@@ -67,6 +80,13 @@ pub(crate) enum Step {
     Say(FromService),
     /// The newest state, encoded when it goes.
     State(Urgency),
+    /// A call of WatchdogQuery.
+    Call {
+        /// Its number.
+        request: u64,
+        /// Encoded.
+        call: Vec<u8>,
+    },
     /// Nothing more, ever.
     Done,
 }
@@ -76,13 +96,14 @@ impl Ledger {
         Self {
             settings,
             state,
-            ready: Said::NotYet,
+            ready: Ready::NotYet,
             health: Health::Ok,
             health_due: false,
             progress: None,
             heartbeat_due: false,
             requests: 0,
             introductions: BTreeMap::new(),
+            calls: BTreeMap::new(),
             lanes: Lanes::default(),
             resume_due: false,
             last_word: None,
@@ -97,13 +118,13 @@ impl Ledger {
     /// Says ready, once, which accepts the initial settings.
     pub(crate) fn ready(&mut self) {
         self.settings.ready();
-        if self.ready == Said::NotYet {
-            self.ready = Said::Due;
+        if self.ready == Ready::NotYet {
+            self.ready = Ready::Due;
         }
     }
 
     pub(crate) fn is_ready_said(&self) -> bool {
-        self.ready == Said::Said
+        self.ready == Ready::Said
     }
 
     /// Raises a level; the one in force is not said again.
@@ -136,6 +157,18 @@ impl Ledger {
         receiver
     }
 
+    /// Calls; what comes back comes out of the receiver. It ends without an end of the call when a new core took
+    /// over, when its caller is too far behind, or with the session.
+    pub(crate) fn call(&mut self, call: Vec<u8>) -> mpsc::Receiver<Vec<u8>> {
+        let (replies, receiver) = mpsc::channel(REPLIES_BEHIND);
+        self.calls.retain(|_, open| !open.replies.is_closed());
+        if self.end.is_none() {
+            self.requests += 1;
+            self.calls.insert(self.requests, Call { due: Some(call), replies });
+        }
+        receiver
+    }
+
     /// Nothing more will be said after what is owed now; a last word goes last.
     pub(crate) fn close(&mut self, last_word: Option<String>) {
         self.last_word = last_word.map(cut);
@@ -151,6 +184,7 @@ impl Ledger {
     /// The session is over: no request will be answered.
     pub(crate) fn ended(&mut self, end: SessionEnd) {
         self.introductions.clear();
+        self.calls.clear();
         self.end.get_or_insert(end);
     }
 
@@ -167,6 +201,13 @@ impl Ledger {
         }
     }
 
+    /// One reply to a call; one to a call whose caller has gone is nobody's.
+    pub(crate) fn answered(&mut self, request: u64, reply: Vec<u8>) {
+        if self.calls.get(&request).is_some_and(|open| open.replies.try_send(reply).is_err()) {
+            self.calls.remove(&request);
+        }
+    }
+
     pub(crate) fn lane_arrived(&mut self, lane: LaneEpoch) {
         if !self.lanes.arriving.contains(&lane) {
             self.lanes.arriving.push(lane);
@@ -178,10 +219,12 @@ impl Ledger {
         self.lanes.arriving.retain(|open| *open != lane);
     }
 
-    /// A new core: it is told again whatever the old one may not have answered.
+    /// A new core: it is told again whatever the old one may not have answered. Calls that went are cut off: their
+    /// callers repeat them, and know from where.
     pub(crate) fn took_over(&mut self) {
         self.settings.repeat();
         self.state.repeat();
+        self.calls.retain(|_, open| open.due.is_some());
         self.introductions.retain(|_, open| !open.answer.is_closed());
         for open in self.introductions.values_mut() {
             open.due = true;
@@ -211,8 +254,8 @@ impl Ledger {
         if let Some((revision, verdict)) = self.settings.verdict_due() {
             return Some(Step::Say(FromService::Verdict { revision, verdict }));
         }
-        if self.ready == Said::Due {
-            self.ready = Said::Said;
+        if self.ready == Ready::Due {
+            self.ready = Ready::Said;
             return Some(Step::Say(FromService::Ready));
         }
         for (request, open) in &mut self.introductions {
@@ -223,6 +266,11 @@ impl Ledger {
         }
         if let Some(urgency) = self.state.due(self.closing) {
             return Some(Step::State(urgency));
+        }
+        for (request, open) in &mut self.calls {
+            if let Some(call) = open.due.take() {
+                return Some(Step::Call { request: *request, call });
+            }
         }
         if std::mem::take(&mut self.health_due) {
             return Some(Step::Say(FromService::Health(self.health.clone())));

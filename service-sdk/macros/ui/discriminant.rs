@@ -1,0 +1,8 @@
+use watchdog_service::Message;
+
+#[derive(Message)]
+enum NumberedMsg {
+    First = 7,
+}
+
+fn main() {}
