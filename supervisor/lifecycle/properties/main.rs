@@ -1,0 +1,19 @@
+//! Random events against a short model of the world the core acts on: what it is commanded, and what can then
+//! happen. Each test's name is a sentence that would be false if the property broke.
+
+mod roster;
+mod service;
+mod settings;
+mod state;
+mod world;
+
+use proptest::test_runner::{Config, FileFailurePersistence};
+
+/// What failed once is tried again first, for ever: the files beside these modules are part of the tests.
+fn config() -> Config {
+    Config {
+        cases: 512,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..Config::default()
+    }
+}
