@@ -10,7 +10,7 @@
 //!    ├── leaders      one process of each service
 //!    └── orphans      what leaders left behind
 //! ```
-//! [`run`] is what the keeper does; [`protocol`] is what a core says to it, [`explain`] and [`PidRecord`] what a
+//! [`run`] is what the keeper does; [`protocol`] is what a core says to it, [`failure::explain`] and [`PidRecord`] what a
 //! core makes of its answers.
 //!
 //! Invariants:
@@ -31,7 +31,7 @@ mod child;
 mod console;
 mod core_process;
 mod descriptors;
-mod failure;
+pub mod failure;
 mod finish;
 mod keeper;
 mod leaders;
@@ -58,7 +58,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use watchdog_protocol::LaneEpoch;
 
 pub use core_process::CHANNEL;
-pub use failure::{SpawnFailure, explain};
 pub use packet::{DecodeError, EncodeError, Packet};
 pub use pid_record::{PidRecord, start_time};
 

@@ -214,6 +214,8 @@ fn plan(request: &SpawnRequest, beside: &[BorrowedFd<'_>]) -> Option<Plan> {
     for step in &request.steps {
         let path = match step {
             ChildStep::ChangeDir(folder) => Some(CString::new(folder.as_slice()).ok()?),
+            // To the kernel that number means "as it is": the program would run as the keeper's user.
+            ChildStep::Ids { uid: u32::MAX, .. } | ChildStep::Ids { gid: u32::MAX, .. } => return None,
             _ => None,
         };
         plan.steps.push((step.clone(), path));
