@@ -15,17 +15,18 @@ use watchdog_protocol::Incarnation;
 
 use crate::protocol::{ChildStep, FailedStep, Limit};
 
-/// Why a process could not be started.
+/// Why a process could not be started. The text names what it is about; [`step`](SpawnFailure::step) is to be
+/// shown beside it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpawnFailure {
     /// The program is not there.
-    #[error("exec: there is no file {program:?}")]
+    #[error("there is no file {program:?}")]
     MissingFile {
         /// The program.
         program: PathBuf,
     },
     /// The program is there, what its first bytes say runs it is not.
-    #[error("exec: {program:?} needs the interpreter {interpreter:?}, which is not there")]
+    #[error("{program:?} needs the interpreter {interpreter:?}, which is not there")]
     MissingInterpreter {
         /// The program.
         program: PathBuf,
@@ -33,13 +34,13 @@ pub enum SpawnFailure {
         interpreter: PathBuf,
     },
     /// The program is a folder or something else that is no file.
-    #[error("exec: {program:?} is no regular file")]
+    #[error("{program:?} is no regular file")]
     NoFile {
         /// The program.
         program: PathBuf,
     },
     /// A file without execute permission.
-    #[error("exec: {program:?} is not executable (mode {mode:03o})")]
+    #[error("{program:?} is not executable (mode {mode:03o})")]
     NotExecutable {
         /// The program, or its interpreter.
         program: PathBuf,
@@ -48,7 +49,7 @@ pub enum SpawnFailure {
     },
     /// Executable, and refused all the same.
     #[error(
-        "exec: may not execute {program:?}: the user may not enter a folder of its path or execute the file, \
+        "may not execute {program:?}: the user may not enter a folder of its path or execute the file, \
          or it is on a noexec mount"
     )]
     Forbidden {
@@ -56,25 +57,25 @@ pub enum SpawnFailure {
         program: PathBuf,
     },
     /// Neither a binary of this machine nor a script with a `#!` line.
-    #[error("exec: {program:?} has a wrong format: no binary of this machine, no script with a `#!` line")]
+    #[error("{program:?} has a wrong format: no binary of this machine, no script with a `#!` line")]
     WrongFormat {
         /// The program.
         program: PathBuf,
     },
     /// Somebody has the program open for writing.
-    #[error("exec: {program:?} is busy: somebody has it open for writing")]
+    #[error("{program:?} is busy: somebody has it open for writing")]
     Busy {
         /// The program.
         program: PathBuf,
     },
     /// More arguments and environment than the kernel takes.
-    #[error("exec: {program:?} got more arguments and environment than the kernel takes")]
+    #[error("{program:?} got more arguments and environment than the kernel takes")]
     TooLong {
         /// The program.
         program: PathBuf,
     },
     /// The working folder can't be entered.
-    #[error("working folder: cannot enter {folder:?}: {}", reason(*errno))]
+    #[error("cannot enter the folder {folder:?}: {}", reason(*errno))]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -82,7 +83,7 @@ pub enum SpawnFailure {
         errno: i32,
     },
     /// The user or its groups can't be taken.
-    #[error("user: cannot become uid {uid}, gid {gid}: {}", reason(*errno))]
+    #[error("cannot become uid {uid}, gid {gid}: {}", reason(*errno))]
     User {
         /// The user.
         uid: u32,
@@ -92,7 +93,7 @@ pub enum SpawnFailure {
         errno: i32,
     },
     /// A resource limit can't be set.
-    #[error("rlimit: cannot set {} to {}:{}: {}", resource_name(limit.resource), amount(limit.soft), amount(limit.hard), reason(*errno))]
+    #[error("cannot set {} to {}:{}: {}", resource_name(limit.resource), amount(limit.soft), amount(limit.hard), reason(*errno))]
     Rlimit {
         /// The limit.
         limit: Limit,
@@ -106,7 +107,7 @@ pub enum SpawnFailure {
         living: Incarnation,
     },
     /// A step had no end in time; the child was killed.
-    #[error("{step}: no answer in time while starting {program:?}")]
+    #[error("no answer in time while starting {program:?}")]
     NoAnswer {
         /// The program.
         program: PathBuf,
@@ -114,7 +115,7 @@ pub enum SpawnFailure {
         step: String,
     },
     /// Any other step.
-    #[error("{step}: cannot start {program:?}: {}", reason(*errno))]
+    #[error("cannot start {program:?}: {}", reason(*errno))]
     Step {
         /// The program.
         program: PathBuf,
@@ -123,6 +124,27 @@ pub enum SpawnFailure {
         /// The kernel's answer.
         errno: i32,
     },
+}
+
+impl SpawnFailure {
+    /// The step that failed: `exec`, `chdir`, `rlimit nofile`, `user`, `clone` and so on.
+    pub fn step(&self) -> String {
+        match self {
+            Self::MissingFile { .. }
+            | Self::MissingInterpreter { .. }
+            | Self::NoFile { .. }
+            | Self::NotExecutable { .. }
+            | Self::Forbidden { .. }
+            | Self::WrongFormat { .. }
+            | Self::Busy { .. }
+            | Self::TooLong { .. } => "exec".to_owned(),
+            Self::Folder { .. } => "chdir".to_owned(),
+            Self::User { .. } => "user".to_owned(),
+            Self::Rlimit { limit, .. } => format!("rlimit {}", resource_name(limit.resource)),
+            Self::AnotherLives { .. } => "incarnation".to_owned(),
+            Self::NoAnswer { step, .. } | Self::Step { step, .. } => step.clone(),
+        }
+    }
 }
 
 /// What a [`SpawnFailed`](crate::protocol::FromKeeper::SpawnFailed) means for this program. Reads the first bytes
@@ -156,9 +178,7 @@ fn step_name(step: &FailedStep) -> String {
         FailedStep::Unshare => "descriptor table",
         FailedStep::PidRecord => "pid record",
         FailedStep::Child(ChildStep::SetSid) => "setsid",
-        FailedStep::Child(ChildStep::ChangeDir(folder)) => {
-            return format!("working folder {:?}", path_of(folder));
-        }
+        FailedStep::Child(ChildStep::ChangeDir(folder)) => return format!("chdir {:?}", path_of(folder)),
         FailedStep::Child(ChildStep::Umask(_)) => "umask",
         FailedStep::Child(ChildStep::Rlimit(limit)) => {
             return format!("rlimit {}", resource_name(limit.resource));
@@ -342,7 +362,7 @@ mod tests {
         let outer = file(folder.path(), "outer", format!("#!{}\n", inner.display()).as_bytes(), 0o755);
         assert_eq!(
             explain(&outer, &FailedStep::Exec, libc::ENOENT).to_string(),
-            format!("exec: {outer:?} needs the interpreter \"/no/such/shell\", which is not there"),
+            format!("{outer:?} needs the interpreter \"/no/such/shell\", which is not there"),
         );
     }
 
@@ -373,15 +393,18 @@ mod tests {
     #[test]
     fn each_step_is_named_with_what_it_concerns() {
         let program = Path::new("/bin/true");
-        let text = |step: FailedStep, errno| explain(program, &step, errno).to_string();
+        let text = |step: FailedStep, errno| {
+            let failure = explain(program, &step, errno);
+            format!("{}: {failure}", failure.step())
+        };
         let limit = Limit { resource: libc::RLIMIT_NOFILE, soft: 5, hard: u64::MAX };
         assert_eq!(
             text(FailedStep::Child(ChildStep::change_dir(Path::new("/no"))), libc::ENOENT),
-            "working folder: cannot enter \"/no\": No such file or directory",
+            "chdir: cannot enter the folder \"/no\": No such file or directory",
         );
         assert_eq!(
             text(FailedStep::Child(ChildStep::Rlimit(limit)), libc::EPERM),
-            "rlimit: cannot set nofile to 5:unlimited: Operation not permitted",
+            "rlimit nofile: cannot set nofile to 5:unlimited: Operation not permitted",
         );
         assert_eq!(
             text(FailedStep::Child(ChildStep::Ids { uid: 5, gid: 6, groups: vec![] }), libc::EPERM),
@@ -393,7 +416,7 @@ mod tests {
         );
         assert_eq!(
             text(FailedStep::AnotherLives(Incarnation::FIRST), 0),
-            "incarnation 1 of the service still lives",
+            "incarnation: incarnation 1 of the service still lives",
         );
         assert_eq!(
             text(FailedStep::CloneIntoCgroup, libc::EBUSY),

@@ -222,7 +222,8 @@ impl Keeper {
     }
 
     fn say_no_core(&self, step: &FailedStep, errno: i32) {
-        say(format_args!("cannot start a core: {}", explain(&self.life.core.program, step, errno)));
+        let failure = explain(&self.life.core.program, step, errno);
+        say(format_args!("cannot start a core: {}: {failure}", failure.step()));
     }
 
     fn hand_over(&mut self) {

@@ -32,7 +32,8 @@ fn failed(core: &mut Core) -> (FailedStep, i32) {
 
 fn said(core: &mut Core, service: &str, path: &Path) -> String {
     let (step, errno) = failure(core, &program(service, path));
-    explain(path, &step, errno).to_string()
+    let failure = explain(path, &step, errno);
+    format!("{}: {failure}", failure.step())
 }
 
 #[test]
