@@ -10,7 +10,7 @@ use watchdog_protocol::{Manifest, ServiceName};
 use super::Kind;
 use super::launch::user_exists;
 use super::manifest_of::manifest_of;
-use super::problem::{ConfigError, ConfigErrors, Problem};
+use super::problem::{ConfigErrors, Problem};
 use super::schema::Schema;
 use super::spec::{Config, ServiceSpec};
 
@@ -110,17 +110,134 @@ pub fn check_settings(spec: &ServiceSpec, manifest: Manifest) -> Result<CheckedS
         let problem = Problem::Schema { service: spec.name.clone(), error };
         ConfigErrors::from(spec.error(&spec.places.exec, problem))
     })?;
-    let settings = match schema.complete(spec.settings.values.clone()) {
-        Ok(settings) => settings,
-        Err(invalid) => {
-            let error = |error: super::schema::Invalid| -> ConfigError {
-                let at = spec.settings_place(error.path()).clone();
-                spec.error(&at, Problem::Settings { service: spec.name.clone(), error })
-            };
-            let errors = invalid.into_iter().map(error).collect();
-            ConfigErrors::none_of(errors)?;
-            Value::Null
-        }
-    };
+    let settings = schema.complete(spec.settings.values.clone()).map_err(|invalid| {
+        let at_its_place = |error: super::schema::Invalid| {
+            let at = spec.settings_place(error.path()).clone();
+            spec.error(&at, Problem::Settings { service: spec.name.clone(), error })
+        };
+        ConfigErrors::some_of(invalid.into_iter().map(at_its_place).collect())
+    })?;
     Ok(CheckedService { manifest, schema, settings })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::fixture::{Folder, manifest, prints};
+
+    const STEP: &str = r#"{"type":"object","properties":{"step":{"type":"integer","minimum":1,"maximum":1000},
+        "name":{"type":"string","default":"x"}},"required":["step"]}"#;
+
+    fn folder() -> Folder {
+        let folder = Folder::new();
+        folder.script("counter.sh", &prints(&manifest(Some(STEP))));
+        folder.script("plain.sh", &prints(&manifest(None)));
+        folder
+    }
+
+    fn wrong(text: &str) -> String {
+        let folder = folder();
+        folder.hide(&check(&folder.config(text), None).unwrap_err())
+    }
+
+    #[test]
+    fn checked_services_have_their_settings_with_the_defaults_filled_in() {
+        let text = r#"
+            [service.counter]
+            exec = ["/bin/sh", "counter.sh"]
+            settings = { step = 2 }
+            [service.plain]
+            exec = ["/bin/sh", "plain.sh"]
+            [program.other]
+            exec = ["/never/run"]
+        "#;
+        let checked = check(&folder().config(text), None).unwrap().services;
+        assert_eq!(checked.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["counter", "plain"]);
+        assert_eq!(checked["counter"].settings, json!({ "step": 2, "name": "x" }));
+        assert_eq!(checked["plain"].settings, Value::Null);
+        assert!(checked["plain"].schema.has_no_settings());
+    }
+
+    #[test]
+    fn all_services_errors_are_told_in_file_order() {
+        insta::assert_snapshot!(wrong(r#"
+[service.plain]
+exec = ["/bin/sh", "plain.sh"]
+settings.step = 1
+
+[service.one]
+exec = ["/bin/sh", "counter.sh"]
+[service.one.settings]
+stp = 1
+name = 7
+
+[service.two]
+exec = ["/bin/sh", "counter.sh"]
+settings = { step = 0 }
+
+[service.three]
+exec = ["/bin/sh", "counter.sh"]
+
+[service.four]
+exec = ["/bin/sh", "-c", "echo broken >&2; exit 2"]
+
+[program.five]
+exec = ["five"]
+user = "no-such-user"
+"#), @r#"
+        watchdog.toml:4:1: plain: it has no settings, so none can be given
+          4 | settings.step = 1
+            | ^^^^^^^^
+        watchdog.toml:8:14: one: step is missing, expected an integer 1 to 1000
+          8 | [service.one.settings]
+            |              ^^^^^^^^
+        watchdog.toml:9:1: one: unknown setting `stp`
+          9 | stp = 1
+            | ^^^
+          hint: did you mean `step`?
+        watchdog.toml:10:1: one: name = 7, expected a string
+          10 | name = 7
+             | ^^^^
+        watchdog.toml:14:14: two: step = 0, expected 1 to 1000
+          14 | settings = { step = 0 }
+             |              ^^^^
+        watchdog.toml:16:10: three: step is missing, expected an integer 1 to 1000
+          16 | [service.three]
+             |          ^^^^^
+        watchdog.toml:20:8: four: /bin/sh ended with code 2 when asked to describe itself
+          20 | exec = ["/bin/sh", "-c", "echo broken >&2; exit 2"]
+             |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          stderr: broken
+        watchdog.toml:24:8: there is no user `no-such-user` on this machine
+          24 | user = "no-such-user"
+             |        ^^^^^^^^^^^^^^
+        "#);
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_told() {
+        let folder = Folder::new();
+        folder.script("a.sh", &prints(&manifest(Some("[]"))));
+        let text = "[service.a]\nexec = [\"/bin/sh\", \"a.sh\"]\n";
+        let errors = check(&folder.config(text), None).unwrap_err();
+        insta::assert_snapshot!(folder.hide(&errors), @r#"
+        watchdog.toml:2:8: a: its settings schema can't be used: [] is not of types "boolean", "object"
+          2 | exec = ["/bin/sh", "a.sh"]
+            |        ^^^^^^^^^^^^^^^^^^^
+        "#);
+    }
+
+    #[test]
+    fn a_check_before_the_first_run_leaves_nothing_behind() {
+        let folder = folder();
+        let config = folder.config("[service.plain]\nexec = [\"/bin/sh\", \"plain.sh\"]\n");
+        let cache = manifest_cache(&config);
+        check(&config, Some(&cache)).unwrap();
+        assert!(!config.watchdog.runtime.exists());
+        std::fs::create_dir_all(&config.watchdog.runtime).unwrap();
+        check(&config, Some(&cache)).unwrap();
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+    }
 }

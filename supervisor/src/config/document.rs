@@ -11,7 +11,7 @@ use watchdog_lifecycle::policy::Kind;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::limits::{DEFAULT_MAX_MESSAGE, MAX_FRAME, MAX_PACKET};
 
-use super::problem::{ConfigErrors, Problem};
+use super::problem::{ConfigError, ConfigErrors, Problem};
 use super::quantity;
 use super::section::{Entry, Report, Section};
 use super::source::Source;
@@ -23,7 +23,7 @@ use super::{graph, service_table};
 /// # Errors
 /// All that is wrong, in file order.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
-    let (root, mut report) = read(path, text);
+    let (root, mut report) = read(path, text)?;
     let mut file = Section::new("the file".to_owned(), root.get_ref());
     let watchdog = file.get("watchdog").and_then(|entry| entry.section(&mut report, "a table"));
     let watchdog = watchdog_section(watchdog, &mut report);
@@ -43,7 +43,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// All that is wrong, in file order.
 pub fn parse_one(path: &Path, text: &str) -> Result<ServiceSpec, ConfigErrors> {
-    let (root, mut report) = read(path, text);
+    let (root, mut report) = read(path, text)?;
     let mut file = Section::new("the file".to_owned(), root.get_ref());
     let (mut services, found) = tables(&mut file, &mut report);
     file.end(&mut report);
@@ -55,23 +55,39 @@ pub fn parse_one(path: &Path, text: &str) -> Result<ServiceSpec, ConfigErrors> {
     Ok(only)
 }
 
-/// The tables of a text, and what is no TOML in it.
-fn read<'t>(path: &Path, text: &'t str) -> (Spanned<DeTable<'t>>, Report) {
+/// The tables of a text.
+///
+/// # Errors
+/// When it is no TOML. A bracket that is not closed turns all that follows into errors, and tables into values:
+/// what is told is the first error of each of the first lines that have one, and which bracket it is; nothing of
+/// the tables.
+fn read<'t>(path: &Path, text: &'t str) -> Result<(Spanned<DeTable<'t>>, Report), ConfigErrors> {
+    const LINES: usize = 3;
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut report = Report { source: Arc::new(Source::new(path, text)), errors: Vec::new() };
+    let mut no_toml = Vec::new();
     for error in errors {
         let at = error.span().unwrap_or(0..0);
-        let key = text.get(at.clone()).unwrap_or_default();
-        let problem = match error.message() {
-            "duplicate key" => {
-                let first = first_of(root.get_ref(), text, &at).map(|first| report.source.place(first));
-                Problem::Twice { key: key.to_owned(), first }
-            }
-            message => Problem::Syntax { message: message.to_owned() },
-        };
-        report.at(at, problem);
+        if error.message() == "duplicate key" {
+            let key = text.get(at.clone()).unwrap_or_default().to_owned();
+            let first = first_of(root.get_ref(), text, &at).map(|first| report.source.place(first));
+            report.at(at, Problem::Twice { key, first });
+        } else {
+            let place = report.source.place(at);
+            no_toml.push((place, Problem::Syntax { message: error.message().to_owned() }));
+        }
     }
-    (root, report)
+    if no_toml.is_empty() {
+        return Ok((root, report));
+    }
+    no_toml.sort_by_key(|(place, _)| (place.line(), place.column()));
+    let (unclosed, mut no_toml): (Vec<_>, Vec<_>) = no_toml.into_iter().partition(
+        |(_, problem)| matches!(problem, Problem::Syntax { message } if message.starts_with("unclosed")),
+    );
+    no_toml.dedup_by_key(|(place, _)| place.line());
+    let no_toml = no_toml.into_iter().take(LINES).chain(unclosed);
+    report.errors.extend(no_toml.map(|(place, problem)| ConfigError { place: Some(place), problem }));
+    Err(ConfigErrors::some_of(report.errors))
 }
 
 /// Where the key repeated at `again` is first. The parser keeps the first value of a repeated key; of a repeated
@@ -158,7 +174,8 @@ fn watchdog_section(section: Option<Section<'_>>, report: &mut Report) -> Watchd
         log_files: 5,
         max_message: DEFAULT_MAX_MESSAGE,
     };
-    let Some(mut section) = section else { return watchdog };
+    let Some(section) = section else { return watchdog };
+    let mut section = section.called("[watchdog]");
     let path = |entry: Option<Entry<'_>>, report: &mut Report, into: &mut PathBuf| {
         let path = entry.and_then(|entry| entry.parsed(report, "a path", |text| text_path(&folder, text)));
         if let Some(path) = path {

@@ -84,13 +84,19 @@ mod tests {
         };
         assert_eq!(refused(0o644, 0), None);
         assert_eq!(refused(0o664, 0), None);
-        insta::assert_snapshot!(refused(0o666, 0).unwrap(), @"");
-        insta::assert_snapshot!(refused(0o664, 65534).unwrap(), @"");
+        insta::assert_snapshot!(refused(0o666, 0).unwrap(), @r#"
+        /watchdog.toml can be changed by everybody (mode 0666, owner 0)
+          hint: whoever changes it runs programs as you: chmod go-w /watchdog.toml
+        "#);
+        insta::assert_snapshot!(refused(0o664, 65534).unwrap(), @r#"
+        /watchdog.toml can be changed by its group (mode 0664, owner 65534)
+          hint: whoever changes it runs programs as you: chmod go-w /watchdog.toml
+        "#);
     }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let errors = load(Path::new("/nowhere/watchdog.toml")).unwrap_err();
-        insta::assert_snapshot!(errors, @"");
+        insta::assert_snapshot!(errors, @"cannot read /nowhere/watchdog.toml: No such file or directory (os error 2)");
     }
 }

@@ -12,6 +12,8 @@
 
 mod check;
 mod document;
+#[cfg(test)]
+mod fixture;
 mod grant;
 pub mod graph;
 mod launch;
@@ -26,6 +28,8 @@ mod service_table;
 mod setting;
 mod source;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use check::{Checked, CheckedService, check, check_service, check_settings, manifest_cache};
 pub use document::{parse, parse_one};
@@ -34,7 +38,7 @@ pub use launch::{Launch, NoExecutable, Resource, Rlimit};
 pub use locate::{FILE_NAME, find, load};
 pub use probe::{Probe, ProbeKind};
 pub use problem::{ConfigError, ConfigErrors, Problem};
-pub use setting::{Overrides, SettingPath, SettingPathError};
+pub use setting::{SettingPath, SettingPathError};
 pub use source::{Place, Source};
 pub use spec::{Config, ServiceSpec, SettingsTable, WatchdogSection};
 pub use watchdog_lifecycle::policy::Kind;

@@ -117,7 +117,7 @@ pub enum Problem {
         /// The name.
         name: ServiceName,
         /// One that looks like it.
-        nearest: Option<ServiceName>,
+        nearest: Option<String>,
     },
     /// A file that holds more or less than the one service to register.
     #[error("expected exactly one [service.NAME] or [program.NAME], found {found}")]
@@ -235,14 +235,20 @@ impl fmt::Display for ConfigError {
         if let Some(place) = &self.place {
             write!(out, "{place}: ")?;
         }
-        write!(out, "{}", self.problem)?;
+        let mut text = self.problem.to_string();
         let mut cause = std::error::Error::source(&self.problem);
         while let Some(error) = cause {
-            write!(out, ": {error}")?;
+            text.push_str(&format!(": {error}"));
             cause = error.source();
         }
+        // The place belongs to the first line; what a program wrote comes after it.
+        let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+        out.write_str(first)?;
         if let Some(place) = &self.place {
             write!(out, "\n{}", place.excerpt())?;
+        }
+        if !rest.is_empty() {
+            write!(out, "\n{rest}")?;
         }
         if let Some(hint) = self.problem.hint() {
             write!(out, "\n  hint: {hint}")?;
@@ -262,12 +268,14 @@ impl ConfigErrors {
     ///
     /// # Errors
     /// When `errors` is not empty.
-    pub fn none_of(mut errors: Vec<ConfigError>) -> Result<(), Self> {
-        if errors.is_empty() {
-            return Ok(());
-        }
+    pub fn none_of(errors: Vec<ConfigError>) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self::some_of(errors)) }
+    }
+
+    /// All of `errors`, of which there is at least one, in file order.
+    pub(super) fn some_of(mut errors: Vec<ConfigError>) -> Self {
         errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.line(), place.column())));
-        Err(Self(errors))
+        Self(errors)
     }
 
     /// Each of them.

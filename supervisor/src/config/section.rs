@@ -105,7 +105,7 @@ impl<'d> Entry<'d> {
 
     pub(super) fn section(&self, report: &mut Report, expected: &str) -> Option<Section<'d>> {
         match self.value.get_ref().as_table() {
-            Some(table) => Some(Section::new(self.name.clone(), table)),
+            Some(table) => Some(Section::new(format!("`{}`", self.name), table)),
             None => self.expected(report, expected),
         }
     }
@@ -141,6 +141,11 @@ pub(super) struct Section<'d> {
 impl<'d> Section<'d> {
     pub(super) fn new(name: String, table: &'d DeTable<'d>) -> Self {
         Self { name, table, asked: Vec::new() }
+    }
+
+    /// The same table under the name that its header has.
+    pub(super) fn called(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     /// The value of a key, if it is there. The key is known from now on.

@@ -50,6 +50,7 @@ pub(super) fn read(
     let before = report.errors.len();
     let folder = report.source.folder().to_owned();
     let title = format!("[{}.{}]", title(kind), entry.name);
+    table = table.called(&title);
 
     let exec = table.get("exec");
     let exec_place = exec.as_ref().map_or_else(|| entry.key.clone(), |exec| exec.value.span());
@@ -133,6 +134,8 @@ fn command(entry: &Entry<'_>, folder: &Path, report: &mut Report) -> Option<(Pat
         return entry.expected(report, COMMAND);
     };
     let program = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };
+    // `./bin/worker` is read again in errors and in the process list.
+    let program = program.components().collect();
     Some((program, args.iter().map(|arg| (*arg).to_owned()).collect()))
 }
 

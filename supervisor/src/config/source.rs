@@ -110,7 +110,7 @@ impl Place {
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
         let caret = format!("{}{}", " ".repeat(self.caret), "^".repeat(self.width));
-        format!("  {number} | {}\n  {gutter} | {caret}", self.excerpt)
+        format!("{}\n  {gutter} | {caret}", format!("  {number} | {}", self.excerpt).trim_end())
     }
 }
 

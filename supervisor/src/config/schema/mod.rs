@@ -8,6 +8,7 @@ mod words;
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
+use jsonschema::paths::Location;
 use serde_json::{Map, Value};
 use watchdog_protocol::Manifest;
 
@@ -62,14 +63,6 @@ pub enum Invalid {
         /// The keys there are in its place.
         known: Vec<String>,
     },
-    /// A path that leads into a value without an inside.
-    #[error("{path} can't be set: {outer} is no table")]
-    NoTable {
-        /// Which.
-        path: SettingPath,
-        /// What is in the way.
-        outer: SettingPath,
-    },
     /// The settings type is `()`.
     #[error("it has no settings, so none can be given")]
     NoSettings,
@@ -79,10 +72,7 @@ impl Invalid {
     /// Which value, or where it would be.
     pub fn path(&self) -> &SettingPath {
         match self {
-            Self::Value { path, .. }
-            | Self::Missing { path, .. }
-            | Self::Unknown { path, .. }
-            | Self::NoTable { path, .. } => path,
+            Self::Value { path, .. } | Self::Missing { path, .. } | Self::Unknown { path, .. } => path,
             Self::NoSettings => const { &SettingPath::WHOLE },
         }
     }
@@ -184,9 +174,8 @@ impl Schema {
 
 /// What a validator's finding means to whoever wrote the value.
 fn translate(error: &ValidationError<'_>, root: &Shape<'_>, value: &Value, found: &mut Vec<Invalid>) {
-    let keys = error.instance_path().segments().map(|segment| segment.to_string()).collect::<Vec<_>>();
-    let shape = keys.iter().fold(root.clone(), |shape, key| shape.inner(key));
-    let path = keys.iter().fold(SettingPath::WHOLE, |path, key| path.join(key));
+    let path = SettingPath::WHOLE.joined(error.instance_path().segments().map(|key| key.to_string()));
+    let shape = path.keys().iter().fold(root.clone(), |shape, key| shape.inner(key));
     let told = |found: &[Invalid], path: &SettingPath| found.iter().any(|invalid| invalid.path() == path);
     let expected = match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected }
@@ -211,6 +200,12 @@ fn translate(error: &ValidationError<'_>, root: &Shape<'_>, value: &Value, found
                 for error in meant {
                     translate(error, root, value, found);
                 }
+                return;
+            }
+            if let Some((tag, variants)) = unknown_variant(context) {
+                let path = SettingPath::WHOLE.joined(tag.segments().map(|key| key.to_string()));
+                let found_tag = value.pointer(tag.as_str()).map(words::json).unwrap_or_default();
+                found.push(Invalid::Value { path, found: found_tag, expected: words::any_of(variants) });
                 return;
             }
             words::expected(&shape)
@@ -258,6 +253,24 @@ fn meant<'e>(
     let best = context.iter().map(worst).min().filter(|best| *best < 3)?;
     let mut closest = context.iter().filter(|errors| worst(errors) == best);
     closest.next().filter(|_| closest.next().is_none())
+}
+
+/// When all alternatives are tables told apart by a tag, and its value is that of none: the tag's place, and the
+/// values there are.
+fn unknown_variant<'e>(context: &'e [Vec<ValidationError<'static>>]) -> Option<(&'e Location, Vec<String>)> {
+    let tag = |errors: &Vec<ValidationError<'static>>| {
+        errors.iter().position(|error| matches!(error.kind(), ValidationErrorKind::Constant { .. }))
+    };
+    let tags: Option<Vec<_>> = context.iter().map(|errors| tag(errors).map(|at| &errors[at])).collect();
+    let tags = tags?;
+    let place = tags.first()?.instance_path();
+    let variant = |error: &&ValidationError<'static>| match error.kind() {
+        ValidationErrorKind::Constant { expected_value } if error.instance_path() == place => {
+            Some(expected_value.to_string())
+        }
+        _ => None,
+    };
+    Some((place, tags.iter().map(variant).collect::<Option<_>>()?))
 }
 
 #[cfg(test)]

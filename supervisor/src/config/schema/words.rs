@@ -30,8 +30,7 @@ pub(super) fn shortened(text: &str) -> String {
 
 /// `an integer 1 to 1000`.
 pub(super) fn expected(shape: &Shape<'_>) -> String {
-    let all = shape.heads().iter().map(|head| of(head, shape.document(), DEEPEST));
-    any_of(all.collect())
+    any_of(shape.heads().iter().flat_map(|head| of(head, shape.document(), DEEPEST)).collect())
 }
 
 /// The same; of a number that is merely out of its bounds, the bounds.
@@ -49,33 +48,30 @@ pub(super) fn expected_instead_of(found: &Value, shape: &Shape<'_>) -> String {
     expected(shape)
 }
 
-fn of(schema: &Value, document: &Value, depth: u8) -> String {
-    let Value::Object(schema) = schema else { return "a value".to_owned() };
-    if depth == 0 {
-        return "a value".to_owned();
-    }
+/// Each alternative.
+fn of(schema: &Value, document: &Value, depth: u8) -> Vec<String> {
+    let anything = || vec!["a value".to_owned()];
+    let Value::Object(schema) = schema else { return anything() };
+    let Some(depth) = depth.checked_sub(1) else { return anything() };
     if let Some(constant) = schema.get("const") {
-        return constant.to_string();
+        return vec![constant.to_string()];
     }
     if let Some(Value::Array(values)) = schema.get("enum") {
-        return any_of(values.iter().filter(|value| !value.is_null()).map(Value::to_string).collect());
+        return values.iter().filter(|value| !value.is_null()).map(Value::to_string).collect();
     }
     if let Some(target) = refers_to(schema, document) {
-        return of(target, document, depth - 1);
+        return of(target, document, depth);
     }
     let alternatives = alternatives(schema);
     if !alternatives.is_empty() {
-        return any_of(alternatives.into_iter().map(|schema| of(schema, document, depth - 1)).collect());
+        return alternatives.into_iter().flat_map(|schema| of(schema, document, depth)).collect();
     }
     if let Some(all) = schema.get("allOf").and_then(|all| all.get(0)) {
-        return of(all, document, depth - 1);
+        return of(all, document, depth);
     }
     let types = schema.get("type").map(names).unwrap_or_default();
-    let words = types.iter().filter_map(|name| of_type(name, schema, document, depth));
-    match any_of(words.collect()) {
-        nothing if nothing.is_empty() => "a value".to_owned(),
-        words => words,
-    }
+    let words: Vec<_> = types.iter().filter_map(|name| of_type(name, schema, document, depth)).collect();
+    if words.is_empty() { anything() } else { words }
 }
 
 fn of_type(name: &str, schema: &Map<String, Value>, document: &Value, depth: u8) -> Option<String> {
@@ -100,7 +96,7 @@ fn of_type(name: &str, schema: &Map<String, Value>, document: &Value, depth: u8)
         "array" => {
             let count = of_count(number("minItems"), number("maxItems"), "element");
             let each = schema.get("items").filter(|items| items.is_object());
-            let each = each.map(|items| format!(", each {}", of(items, document, depth - 1)));
+            let each = each.map(|items| format!(", each {}", any_of(of(items, document, depth))));
             format!("an array{count}{}", each.unwrap_or_default())
         }
         "object" => {
@@ -152,7 +148,7 @@ fn bounds(schema: &Map<String, Value>) -> Option<String> {
 }
 
 /// `a, b or c`, each once.
-fn any_of(words: Vec<String>) -> String {
+pub(super) fn any_of(words: Vec<String>) -> String {
     let mut distinct: Vec<String> = Vec::new();
     for word in words {
         if !distinct.contains(&word) {
