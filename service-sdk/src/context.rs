@@ -10,7 +10,7 @@ use watchdog_query::WatchdogQuery;
 
 use crate::event::Event;
 use crate::query::SessionTransport;
-use crate::session::ledger::Introduced;
+use crate::session::ledger::{Introduced, Ledger, News};
 use crate::session::{Link, SessionError};
 use crate::settings::{Settings, SettingsReader};
 use crate::state::{State, StateHandler};
@@ -120,10 +120,16 @@ impl<S: Settings, T: State, M> Context<S, T, M> {
     /// [`NextError`]: the process can't go on.
     pub async fn next(&mut self) -> Result<Option<Event<M>>, NextError> {
         self.settings.accept();
-        tokio::select! {
-            biased;
-            over = self.link.until(|ledger| ledger.over()) => over.map(|()| None),
-            _ = self.settings.updated() => Ok(Some(Event::SettingsUpdated)),
+        loop {
+            match self.link.until(Ledger::news).await {
+                News::Failed(error) => return Err(error),
+                News::Over => return Ok(None),
+                News::Settings(offer) => {
+                    if self.settings.try_on(offer).is_some() {
+                        return Ok(Some(Event::SettingsUpdated));
+                    }
+                }
+            }
         }
     }
 

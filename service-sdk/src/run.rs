@@ -120,7 +120,10 @@ where
         }
         Err(error) => {
             complain(&chain(&error));
-            Exit::Protocol
+            match error {
+                InheritedError::Threads { .. } | InheritedError::Count(_) => Exit::Failed,
+                _ => Exit::Protocol,
+            }
         }
     };
     exit.into()
@@ -170,7 +173,7 @@ fn manifest<S: Settings, T: State, M: Message>() -> postcard::Result<Manifest> {
 }
 
 /// `()` is the type of what a service does not have.
-fn is_none<T: 'static>() -> bool {
+pub(crate) fn is_none<T: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<()>()
 }
 
@@ -265,10 +268,10 @@ fn prepare<S: Settings, T: State, M: Message>(socket: &Seqpacket) -> Result<Prep
         let settings = settings::parse(&json).map_err(|source| StartError::Settings { revision, source })?;
         (Some(revision), settings)
     };
-    let stored = match opening.state.take() {
-        Some(stored) => stored,
-        None if is_none::<T>() => StoredState::fresh(),
-        None => return Err(StartError::Missing { what: "state" }),
+    let stored = if is_none::<T>() {
+        StoredState::fresh()
+    } else {
+        opening.state.take().ok_or(StartError::Missing { what: "state" })?
     };
     let state = state::restore(&stored).map_err(StartError::State)?;
     Ok(Prepared { opening, revision, settings, state, origin: stored.origin, sequence: stored.sequence })
@@ -315,7 +318,7 @@ where
     let session = Session {
         socket,
         link: link.clone(),
-        state: (!is_none::<T>()).then(|| state.snapshot()),
+        state: state.snapshot(),
         lanes: crate::session::NoLanes,
         max_message: usize::try_from(welcome.max_message).unwrap_or(usize::MAX),
         heartbeat: welcome.heartbeat_ms.map(Duration::from_millis),
@@ -348,11 +351,19 @@ where
     link.write(|ledger| ledger.close(reason));
     // The watchdog kills after this time anyway; what is not said by then is not said.
     let _ = tokio::time::timeout(stop_timeout, tasks.join_next()).await;
-    link.read(|ledger| match (ledger.end(), ledger.settings.refused_initial(), &result) {
-        (Some(SessionEnd::Rejected(_) | SessionEnd::Broken(_)), _, _) => Exit::Protocol,
-        (_, Some(_), _) => Exit::Configuration,
-        (_, None, Err(_)) => Exit::Failed,
-        (_, None, Ok(())) => Exit::Done,
+    link.read(|ledger| {
+        if let Some(error) = ledger.end().and_then(SessionEnd::error) {
+            if result.is_ok() {
+                complain(&error.to_string());
+            }
+            Exit::Protocol
+        } else if ledger.settings.refused_initial().is_some() {
+            Exit::Configuration
+        } else if result.is_err() {
+            Exit::Failed
+        } else {
+            Exit::Done
+        }
     })
 }
 

@@ -32,8 +32,8 @@ use self::packet::{Fault, Packet};
 /// Descriptors beside one packet of a session: a lane has three.
 pub(crate) const MAX_BESIDE: usize = 3;
 
-/// Before what waits for a free descriptor is tried again: nothing tells when one is closed.
-const TABLE_FULL_PAUSE: Duration = Duration::from_millis(100);
+/// Before what needs a free descriptor or memory is tried again: nothing tells when there is one.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,8 +130,7 @@ impl Lanes for NoLanes {
 pub(crate) struct Session<L> {
     pub(crate) socket: AsyncSeqpacket,
     pub(crate) link: Link,
-    /// `None` for a service without state.
-    pub(crate) state: Option<Arc<dyn Snapshot>>,
+    pub(crate) state: Arc<dyn Snapshot>,
     pub(crate) lanes: L,
     /// The largest state, in bytes.
     pub(crate) max_message: usize,
@@ -175,22 +174,27 @@ impl<L: Lanes> Session<L> {
                     Ok(Received::TooManyDescriptors) => {
                         return Err(Fault::Packet("a packet with more descriptors than any came"));
                     }
-                    Err(full) if is_table_full(&full) => {
-                        tracing::error!("no descriptor is free for what the watchdog hands over; waiting for one");
-                        tokio::time::sleep(TABLE_FULL_PAUSE).await;
-                    }
+                    Err(error) if may_pass(&error) => wait_out(&error).await,
                     Err(error) => return Err(Fault::Read(error)),
                 },
                 sent = send(&self.socket, next.as_ref()), if next.is_some() => match sent {
+                    Ok(()) => next = None,
                     // What the watchdog said before it went is still to be read, up to the end.
-                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Fault::Write(error)),
-                    _ => next = None,
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => next = None,
+                    Err(error) if may_pass(&error) => wait_out(&error).await,
+                    Err(error) => return Err(Fault::Write(error)),
                 },
                 step = self.link.until(Ledger::step), if next.is_none() => match step {
                     Step::Say(message) => next = Some(Packet::plain(&message)),
-                    Step::State(urgency) => next = self.snapshot(urgency)?,
+                    Step::State(urgency) => next = self.snapshot(urgency).await?,
                     Step::Call { request, call } => {
-                        next = Some(Packet::with_content(call, |call| FromService::Control { request, call })?);
+                        match Packet::with_content(call, |call| FromService::Control { request, call }) {
+                            Ok(packet) => next = Some(packet),
+                            Err(error) => {
+                                wait_out(&error).await;
+                                self.link.write(|ledger| ledger.cut_off(request));
+                            }
+                        }
                     }
                     Step::Done => return Ok(None),
                 },
@@ -249,35 +253,32 @@ impl<L: Lanes> Session<L> {
         Ok(None)
     }
 
-    /// The newest state as a packet; `None` when it can't leave this process, which its saves are told.
-    fn snapshot(&self, urgency: Urgency) -> Result<Option<Packet>, Fault> {
-        let state = self.state.as_ref().expect("a state that was updated is one");
-        let (sequence, encoded) = state.encode();
-        let content = match encoded {
-            Ok(bytes) if bytes.len() > self.max_message => {
-                Err(format!("it has {} bytes, at most {} are allowed", bytes.len(), self.max_message))
+    /// The newest state as a packet. `None`: it can't leave this process, which its saves are told, or it can't
+    /// now, and is due again.
+    async fn snapshot(&self, urgency: Urgency) -> Result<Option<Packet>, Fault> {
+        let (sequence, encoded) = self.state.encode();
+        let problem = match encoded {
+            Ok(bytes) if bytes.len() <= self.max_message => {
+                let version = self.state.version();
+                let message = |content| FromService::State { sequence, version, urgency, content };
+                match Packet::with_content(bytes, message) {
+                    Ok(packet) => {
+                        self.link.write(|ledger| ledger.state.sent(sequence, urgency));
+                        return Ok(Some(packet));
+                    }
+                    Err(error) if may_pass(&error) => {
+                        wait_out(&error).await;
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(Fault::Seal(error)),
+                }
             }
-            Ok(bytes) => Ok(bytes),
-            Err(error) => Err(format!("it can't be written in postcard: {error}")),
+            Ok(bytes) => format!("it has {} bytes, at most {} are allowed", bytes.len(), self.max_message),
+            Err(error) => format!("it can't be written in postcard: {error}"),
         };
-        match content {
-            Ok(bytes) => {
-                let version = state.version();
-                let packet = Packet::with_content(bytes, |content| FromService::State {
-                    sequence,
-                    version,
-                    urgency,
-                    content,
-                })?;
-                self.link.write(|ledger| ledger.state.sent(sequence, urgency));
-                Ok(Some(packet))
-            }
-            Err(reason) => {
-                tracing::error!(%sequence, reason, "the state can't be sent");
-                self.link.write(|ledger| ledger.state.unsent(sequence, reason));
-                Ok(None)
-            }
-        }
+        tracing::error!(%sequence, problem, "the state can't be sent");
+        self.link.write(|ledger| ledger.state.unsent(sequence, problem));
+        Ok(None)
     }
 }
 
@@ -300,8 +301,15 @@ async fn tick(heartbeat: Option<&mut Interval>) {
     }
 }
 
-fn is_table_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+/// What another process, or another user's, has used up and may give back.
+fn may_pass(error: &io::Error) -> bool {
+    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ETOOMANYREFS];
+    error.raw_os_error().is_some_and(|number| exhausted.contains(&number))
+}
+
+async fn wait_out(error: &io::Error) {
+    tracing::error!(%error, "the session waits for what is used up");
+    tokio::time::sleep(EXHAUSTED_PAUSE).await;
 }
 
 /// An error with its causes, as one line.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use watchdog_protocol::Revision;
 
 use crate::session::Link;
-use crate::session::offers::Refused;
+use crate::session::offers::{Offer, Refused};
 
 /// A service's settings type; every type that serde reads and schemars describes is one.
 ///
@@ -83,13 +83,9 @@ impl<S: Settings> SettingsReader<S> {
     pub async fn updated(&self) -> Arc<S> {
         self.accept();
         loop {
-            let (revision, json) = self.link.until(|ledger| ledger.settings.take()).await;
-            match parse(&json) {
-                Ok(value) => return self.install(value),
-                Err(error) => {
-                    tracing::warn!(%revision, %error, "settings refused");
-                    self.link.write(|ledger| ledger.settings.refuse(error.to_string()));
-                }
+            let offer = self.link.until(|ledger| ledger.settings.take()).await;
+            if let Some(value) = self.try_on(offer) {
+                return value;
             }
         }
     }
@@ -121,11 +117,21 @@ impl<S: Settings> SettingsReader<S> {
         }
     }
 
-    fn install(&self, value: S) -> Arc<S> {
-        let value = Arc::new(value);
-        let mut values = self.values();
-        values.before = Some(std::mem::replace(&mut values.current, Arc::clone(&value)));
-        value
+    /// Makes what is on trial the current value; `None`: it is not of type `S`, and is refused.
+    pub(crate) fn try_on(&self, (revision, json): Offer) -> Option<Arc<S>> {
+        match parse(&json) {
+            Ok(value) => {
+                let value = Arc::new(value);
+                let mut values = self.values();
+                values.before = Some(std::mem::replace(&mut values.current, Arc::clone(&value)));
+                Some(value)
+            }
+            Err(error) => {
+                tracing::warn!(%revision, %error, "settings refused");
+                self.link.write(|ledger| ledger.settings.refuse(error.to_string()));
+                None
+            }
+        }
     }
 
     fn values(&self) -> MutexGuard<'_, Values<S>> {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use watchdog_protocol::Sequence;
 pub use watchdog_protocol::session::StateOrigin;
 
+use crate::run::is_none;
 use crate::session::opening::StoredState;
 use crate::session::saves::{Save, SaveFailure};
 use crate::session::{Link, Snapshot};
@@ -166,9 +167,12 @@ impl<T: State> StateHandler<T> {
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut content = self.content();
         let result = change(&mut content.value);
-        content.sequence = content.sequence.next();
-        content.is_kept = true;
-        self.link.write(|ledger| ledger.state.updated(content.sequence));
+        // Nobody keeps a `()`.
+        if !is_none::<T>() {
+            content.sequence = content.sequence.next();
+            content.is_kept = true;
+            self.link.write(|ledger| ledger.state.updated(content.sequence));
+        }
         result
     }
 

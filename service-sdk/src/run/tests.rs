@@ -556,6 +556,21 @@ fn a_state_too_large_fails_its_save_and_ends_the_service() {
 }
 
 #[test]
+fn a_service_without_state_sends_none() {
+    let core = FakeCore::start(
+        welcome_with_state(StateOrigin::Restored, 4, 1, vec![9]),
+        async |ctx: Context<(), (), ()>| {
+            ctx.state().update(|()| ());
+            ctx.state().save().await?;
+            ctx.ready().await?;
+            idle(ctx).await
+        },
+    );
+    core.expect(&FromService::Ready);
+    assert_eq!(core.stop(), (vec![], Exit::Done));
+}
+
+#[test]
 fn an_older_state_is_migrated() {
     let (seen, sees) = mpsc::channel();
     let old = welcome_with_state(StateOrigin::Restored, 4, 1, vec![9]);

@@ -12,7 +12,7 @@ use watchdog_protocol::session::{FromService, Health, Progress, Refusal, Resumed
 use watchdog_protocol::{Contract, LaneEpoch, Revision};
 
 use super::SessionEnd;
-use super::offers::Offers;
+use super::offers::{Offer, Offers};
 use super::saves::Saves;
 use crate::context::NextError;
 
@@ -71,6 +71,17 @@ const REPLIES_BEHIND: usize = 256;
 struct Lanes {
     out: Vec<LaneEpoch>,
     arriving: Vec<LaneEpoch>,
+}
+
+/// What a service hears beside messages.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It can't go on.
+    Failed(NextError),
+    /// A stop was asked for, or the watchdog is gone.
+    Over,
+    /// New settings, on trial now.
+    Settings(Offer),
 }
 
 /// What goes next.
@@ -208,6 +219,11 @@ impl Ledger {
         }
     }
 
+    /// A call that can't go: its caller may repeat it.
+    pub(crate) fn cut_off(&mut self, request: u64) {
+        self.calls.remove(&request);
+    }
+
     pub(crate) fn lane_arrived(&mut self, lane: LaneEpoch) {
         if !self.lanes.arriving.contains(&lane) {
             self.lanes.arriving.push(lane);
@@ -234,15 +250,18 @@ impl Ledger {
 
     // ---- what is asked of the ledger ----
 
-    /// Whether `next()` ends, and with which error: a stop was asked for, or the session is over.
-    pub(crate) fn over(&self) -> Option<Result<(), NextError>> {
+    /// What `next()` is to know before it looks for a message. New settings are taken.
+    pub(crate) fn news(&mut self) -> Option<News> {
         if let Some(error) = self.end.as_ref().and_then(SessionEnd::error) {
-            return Some(Err(NextError::Session(error)));
+            return Some(News::Failed(NextError::Session(error)));
         }
         if let Some(reason) = self.state.unwritable() {
-            return Some(Err(NextError::State { reason: reason.to_owned() }));
+            return Some(News::Failed(NextError::State { reason: reason.to_owned() }));
         }
-        (self.stop || self.end.is_some()).then_some(Ok(()))
+        if self.stop || self.end.is_some() {
+            return Some(News::Over);
+        }
+        self.settings.take().map(News::Settings)
     }
 
     pub(crate) fn end(&self) -> Option<&SessionEnd> {

@@ -16,11 +16,14 @@ pub(crate) struct Offers {
     on_trial: Option<Revision>,
     /// The initial one, until the service is ready.
     initial: Option<Revision>,
-    offered: Option<(Revision, Vec<u8>)>,
+    offered: Option<Offer>,
     last: Option<(Revision, Verdict)>,
     due: bool,
     refused_initial: Option<Revision>,
 }
+
+/// A revision and its JSON text.
+pub(crate) type Offer = (Revision, Vec<u8>);
 
 impl Offers {
     /// With the revision of the welcome, on trial until [`ready`](Self::ready).
@@ -42,7 +45,7 @@ impl Offers {
     }
 
     /// Takes the newest offer for a trial.
-    pub(crate) fn take(&mut self) -> Option<(Revision, Vec<u8>)> {
+    pub(crate) fn take(&mut self) -> Option<Offer> {
         let (revision, json) = self.offered.take()?;
         self.on_trial = Some(revision);
         Some((revision, json))

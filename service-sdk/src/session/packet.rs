@@ -21,8 +21,8 @@ pub(crate) enum Fault {
     Read(#[source] io::Error),
     #[error("cannot write to the session")]
     Write(#[source] io::Error),
-    #[error("cannot put {length} bytes beside a packet")]
-    Seal { length: usize, source: io::Error },
+    #[error("cannot put bytes beside a packet")]
+    Seal(#[source] io::Error),
     #[error("cannot decode a packet")]
     Decode(#[source] DecodeError),
     #[error("cannot read the {what} beside a packet")]
@@ -42,13 +42,12 @@ impl Packet {
     pub(super) fn with_content(
         bytes: Vec<u8>,
         message: impl FnOnce(Content) -> FromService,
-    ) -> Result<Self, Fault> {
-        let length = bytes.len();
-        if length <= MAX_INLINE {
+    ) -> io::Result<Self> {
+        if bytes.len() <= MAX_INLINE {
             return Ok(Self::plain(&message(Content::Inline(bytes))));
         }
-        let beside = payload::seal(&bytes).map_err(|source| Fault::Seal { length, source })?;
-        let message = message(Content::Beside { length: length as u64 });
+        let beside = payload::seal(&bytes)?;
+        let message = message(Content::Beside { length: bytes.len() as u64 });
         Ok(Self { bytes: encode(&message), beside: Some(beside) })
     }
 }
