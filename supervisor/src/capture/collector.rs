@@ -1,0 +1,438 @@
+//! The thread behind all pipes.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use tokio::sync::oneshot;
+use watchdog_protocol::limits::MAX_TEXT;
+use watchdog_protocol::{Incarnation, ServiceName};
+
+use super::hand::{Hand, Mark, Peek};
+use super::lines::{self, End, LONGEST};
+use super::log::Log;
+use super::{Logs, Stream, reader};
+
+/// What the event loop asks of the thread.
+#[derive(Debug)]
+pub(super) enum Command {
+    Add { service: ServiceName, stream: Stream, pipe: OwnedFd },
+    Remove { service: ServiceName },
+    Begins { service: ServiceName, incarnation: Incarnation },
+    LastLines { service: ServiceName, reply: oneshot::Sender<Vec<String>> },
+    Stop { reply: Option<oneshot::Sender<()>> },
+}
+
+/// Lines of standard error kept in memory per service, for the cause of its death.
+const LAST_LINES: usize = 20;
+
+/// An incomplete line older than this is written as a piece: a prompt should be seen.
+const UNFINISHED: Duration = Duration::from_secs(1);
+
+/// Between two looks at an incomplete line: a service that writes byte by byte would have each look copy them all.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What the pipe of a service may hold at most, if the service made it larger.
+const LARGEST_PIPE: usize = 1024 * 1024;
+
+/// The token of the eventfd.
+const WAKE: u64 = u64::MAX;
+
+/// One pipe.
+#[derive(Debug)]
+struct Source {
+    service: ServiceName,
+    stream: Stream,
+    pipe: OwnedFd,
+    /// From this many bytes on an incomplete line is cut: less than a full pipe holds in the worst case, which is
+    /// half of its pages.
+    piece_at: usize,
+    /// There may be something to read.
+    ready: bool,
+    unfinished: Option<Unfinished>,
+}
+
+/// An incomplete line at the head of a pipe.
+#[derive(Debug, Clone, Copy)]
+struct Unfinished {
+    /// When it was first seen.
+    since: Instant,
+    /// When it was last looked at.
+    looked: Instant,
+}
+
+impl Source {
+    /// When to look at it; `None`: when it says so.
+    fn due(&self) -> Option<Due> {
+        match (self.ready, self.unfinished) {
+            (true, None) => Some(Due::Now),
+            (true, Some(line)) => Some(Due::At(line.looked + LOOK_AGAIN)),
+            (false, Some(line)) => Some(Due::At(line.since + UNFINISHED)),
+            (false, None) => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Now,
+    At(Instant),
+}
+
+/// What becomes of an incomplete line at a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    /// It waits for its end.
+    Waits,
+    /// It is written now.
+    Taken(End),
+}
+
+/// Everything the thread has.
+#[derive(Debug)]
+pub(super) struct Collector {
+    logs: Logs,
+    hand: Hand,
+    peek: Peek,
+    epoll: Epoll,
+    inbox: Receiver<Command>,
+    wake: Arc<EventFd>,
+    sources: HashMap<u64, Source>,
+    next_token: u64,
+    written: HashMap<ServiceName, Written>,
+    raw: Vec<u8>,
+    records: String,
+}
+
+/// What was written of one service.
+#[derive(Debug)]
+struct Written {
+    log: Log,
+    last_errors: VecDeque<String>,
+}
+
+impl Collector {
+    /// Finishes the batch a killed core left in the hand.
+    pub(super) fn new(
+        logs: Logs,
+        hand: Hand,
+        inbox: Receiver<Command>,
+        wake: Arc<EventFd>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        let mut collector = Self {
+            logs,
+            hand,
+            peek: Peek::new()?,
+            epoll,
+            inbox,
+            wake,
+            sources: HashMap::new(),
+            next_token: 0,
+            written: HashMap::new(),
+            raw: vec![0; LONGEST],
+            records: String::new(),
+        };
+        collector.finish_batch()?;
+        Ok(collector)
+    }
+
+    /// Until told to stop, or until the event loop is gone.
+    pub(super) fn run(&mut self) {
+        loop {
+            match self.obey() {
+                Obeyed::All => {}
+                Obeyed::Stop(reply) => {
+                    self.drain_all();
+                    // Whoever asked may have gone on without us.
+                    let _ = reply.map(|reply| reply.send(()));
+                    return;
+                }
+            }
+            self.turn();
+            self.wait();
+        }
+    }
+
+    fn obey(&mut self) -> Obeyed {
+        loop {
+            match self.inbox.try_recv() {
+                Err(TryRecvError::Empty) => return Obeyed::All,
+                Err(TryRecvError::Disconnected) => return Obeyed::Stop(None),
+                Ok(Command::Stop { reply }) => return Obeyed::Stop(reply),
+                Ok(Command::Add { service, stream, pipe }) => self.add(service, stream, pipe),
+                Ok(Command::Remove { service }) => self.remove(&service),
+                Ok(Command::Begins { service, incarnation }) => self.begins(&service, incarnation),
+                Ok(Command::LastLines { service, reply }) => {
+                    // Nobody waits any more: a disk that stood still.
+                    let _ = reply.send(self.last_lines(&service));
+                }
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, service: ServiceName, stream: Stream, pipe: OwnedFd) {
+        let token = self.next_token;
+        self.next_token += 1;
+        // Edge-triggered: an incomplete line stays in the pipe and must not wake us until it grows.
+        let wanted = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        if let Err(error) = self.epoll.add(&pipe, EpollEvent::new(wanted, token)) {
+            tracing::error!("cannot capture what `{service}` writes to {stream}: {error}");
+            return;
+        }
+        let capacity = fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
+        let piece_at = capacity.map_or(LONGEST, |size| size / 2).min(LONGEST);
+        self.written_of(&service);
+        self.sources.insert(token, Source { service, stream, pipe, piece_at, ready: true, unfinished: None });
+    }
+
+    fn remove(&mut self, service: &ServiceName) {
+        self.drain(service);
+        for token in self.tokens_of(service) {
+            if let Some(source) = self.sources.remove(&token) {
+                // Before the close: the keeper's copy of this descriptor would go on waking us.
+                let _ = self.epoll.delete(&source.pipe);
+            }
+        }
+        self.written.remove(service);
+    }
+
+    pub(super) fn begins(&mut self, service: &ServiceName, incarnation: Incarnation) {
+        let stamp = stamp();
+        let record = format!("{stamp} {} {}{incarnation}\n", Stream::Watchdog, reader::BEGINS);
+        self.written_of(service);
+        let Self { logs, written, .. } = self;
+        let log = &mut written.get_mut(service).expect("made above").log;
+        let length = log.length(logs);
+        log.append(logs, length, &stamp, &record, 1);
+    }
+
+    pub(super) fn last_lines(&mut self, service: &ServiceName) -> Vec<String> {
+        self.drain(service);
+        let lines = self.written.get_mut(service).map(|written| std::mem::take(&mut written.last_errors));
+        lines.unwrap_or_default().into()
+    }
+
+    pub(super) fn drain_all(&mut self) {
+        for service in self.written.keys().cloned().collect::<Vec<_>>() {
+            // The services go on: what has no line end yet waits for the next core.
+            for token in self.tokens_of(&service) {
+                self.drain_pipe(token, Tail::Waits);
+            }
+        }
+    }
+
+    /// Writes all that a service that ended left in its pipes.
+    fn drain(&mut self, service: &ServiceName) {
+        for token in self.tokens_of(service) {
+            self.drain_pipe(token, Tail::Taken(End::Line));
+        }
+    }
+
+    /// Bounded: something else that holds the pipe may write on for ever.
+    fn drain_pipe(&mut self, token: u64, tail: Tail) {
+        let mut left = LARGEST_PIPE;
+        loop {
+            match self.batch(token, tail) {
+                0 => return,
+                taken if taken >= left => return,
+                taken => left -= taken,
+            }
+        }
+    }
+
+    fn tokens_of(&self, service: &ServiceName) -> Vec<u64> {
+        self.sources
+            .iter()
+            .filter(|(_, source)| source.service == *service)
+            .map(|(token, _)| *token)
+            .collect()
+    }
+
+    /// One batch for each pipe that is due: a flooder delays the others by one batch.
+    pub(super) fn turn(&mut self) {
+        let now = Instant::now();
+        let due: Vec<u64> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| match source.due() {
+                Some(Due::Now) => true,
+                Some(Due::At(at)) => at <= now,
+                None => false,
+            })
+            .map(|(token, _)| *token)
+            .collect();
+        for token in due {
+            let old = self.sources[&token].unfinished.is_some_and(|line| line.since + UNFINISHED <= now);
+            self.batch(token, if old { Tail::Taken(End::GoesOn) } else { Tail::Waits });
+        }
+    }
+
+    /// The lines at the head of a pipe, into their file. How many bytes were taken; with 0 nothing is to be had now.
+    fn batch(&mut self, token: u64, tail: Tail) -> usize {
+        match self.try_batch(token, tail) {
+            Ok(taken) => taken,
+            Err(error) => {
+                // Only pipes of our own and memory are involved: a bug or a host out of memory.
+                if let Some(source) = self.sources.get_mut(&token) {
+                    tracing::error!(
+                        "cannot capture what `{}` writes to {}: {error}",
+                        source.service,
+                        source.stream
+                    );
+                    source.ready = false;
+                    source.unfinished = None;
+                }
+                0
+            }
+        }
+    }
+
+    fn try_batch(&mut self, token: u64, tail: Tail) -> io::Result<usize> {
+        let Some(source) = self.sources.get_mut(&token) else { return Ok(0) };
+        let seen = self.peek.at(&source.pipe, &mut self.raw)?;
+        let lines = lines::whole(&self.raw[..seen]);
+        let all = seen < self.raw.len();
+        let (length, end) = match tail {
+            Tail::Taken(End::Line) if all => (seen, End::Line),
+            _ if lines > 0 => (lines, End::Line),
+            Tail::Waits if seen < source.piece_at => (0, End::Line),
+            Tail::Waits | Tail::Taken(_) => (lines::piece(&self.raw[..seen]), End::GoesOn),
+        };
+        // Behind what is taken there may be more. If nothing is, then what comes wakes us.
+        source.ready = length > 0;
+        let now = Instant::now();
+        source.unfinished = (length == 0 && seen > 0)
+            .then(|| Unfinished { since: source.unfinished.map_or(now, |line| line.since), looked: now });
+        if length == 0 {
+            return Ok(0);
+        }
+        let (service, stream) = (source.service.clone(), source.stream);
+        let file_length = {
+            let Self { logs, written, .. } = self;
+            written.get_mut(&service).map_or(0, |written| written.log.length(logs))
+        };
+        self.hand.mark(&Mark { service: service.clone(), stream, end, length: file_length })?;
+        let taken = self.hand.take(&self.sources[&token].pipe, length)?;
+        // Fewer than wanted only when its buffers are more than the hand has places: then the last is a piece.
+        let end = if taken < length { End::GoesOn } else { end };
+        self.write(&service, stream, end, file_length, taken)?;
+        Ok(taken)
+    }
+
+    /// Appends what is in the hand, the first `taken` bytes of `raw`, and empties it.
+    fn write(
+        &mut self,
+        service: &ServiceName,
+        stream: Stream,
+        end: End,
+        file_length: u64,
+        taken: usize,
+    ) -> io::Result<()> {
+        let stamp = stamp();
+        self.written_of(service);
+        let Self { logs, written, records, raw, hand, .. } = self;
+        let Written { log, last_errors } = written.get_mut(service).expect("made above");
+        records.clear();
+        let lines = lines::append(&raw[..taken], &stamp, stream.word(), end, records, |text| {
+            if stream == Stream::Errors {
+                keep(last_errors, text);
+            }
+        });
+        log.append(logs, file_length, &stamp, records, lines);
+        hand.consume(&mut raw[..taken])
+    }
+
+    /// The hand is not empty: a core was killed after it took these bytes. The mark says where they belong, and
+    /// what of them may be in the file is cut off.
+    fn finish_batch(&mut self) -> io::Result<()> {
+        let taken = self.peek.at(self.hand.out(), &mut self.raw)?;
+        if taken == 0 {
+            return Ok(());
+        }
+        match self.hand.marked()? {
+            Some(Mark { service, stream, end, length }) => {
+                if let Err(error) = Log::new(service.clone()).cut(&self.logs, length) {
+                    tracing::error!("lines in the log of `{service}` may stand there twice: {error}");
+                }
+                self.write(&service, stream, end, length, taken)
+            }
+            None => {
+                // The mark is written before anything is taken: a bug, and nobody knows whose bytes these are.
+                tracing::error!("{taken} bytes of some service's output are lost: the mark can't be read");
+                self.hand.consume(&mut self.raw[..taken])
+            }
+        }
+    }
+
+    /// What this service's errors said before this core began is read from its file.
+    fn written_of(&mut self, service: &ServiceName) -> &mut Written {
+        let folder = &self.logs.folder;
+        self.written.entry(service.clone()).or_insert_with(|| Written {
+            log: Log::new(service.clone()),
+            last_errors: reader::last_errors(folder, service, LAST_LINES).unwrap_or_default().into(),
+        })
+    }
+
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let wait = self
+            .sources
+            .values()
+            .filter_map(|source| match source.due()? {
+                Due::Now => Some(Duration::ZERO),
+                Due::At(at) => Some(at.saturating_duration_since(now)),
+            })
+            .min();
+        let timeout = match wait {
+            None => EpollTimeout::NONE,
+            // Rounded up: a wait of 0.4 ms must not become none.
+            Some(wait) => {
+                EpollTimeout::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(EpollTimeout::MAX)
+            }
+        };
+        let mut events = [EpollEvent::empty(); 64];
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Err(Errno::EINTR) => 0,
+            count => count.expect("epoll waits on descriptors that are ours"),
+        };
+        for event in &events[..count] {
+            if event.data() == WAKE {
+                // Level before work: a command sent from here on wakes again.
+                let _ = self.wake.read();
+            } else if let Some(source) = self.sources.get_mut(&event.data()) {
+                source.ready = true;
+            }
+        }
+    }
+}
+
+enum Obeyed {
+    All,
+    Stop(Option<oneshot::Sender<()>>),
+}
+
+fn keep(last: &mut VecDeque<String>, text: &str) {
+    if last.len() == LAST_LINES {
+        last.pop_front();
+    }
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    last.push_back(text[..end].to_owned());
+}
+
+/// Now, in UTC: always 27 characters.
+fn stamp() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
