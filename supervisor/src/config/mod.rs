@@ -16,6 +16,7 @@ mod document;
 mod fixture;
 mod grant;
 pub mod graph;
+mod keeping;
 mod launch;
 mod locate;
 pub mod manifest_of;
@@ -26,8 +27,10 @@ pub mod schema;
 mod section;
 mod service_table;
 mod setting;
+mod settings_table;
 mod source;
 mod spec;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,201 @@
+//! The keys about starting, restarting and stopping.
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness};
+use watchdog_lifecycle::restart::{Delay, Limit, When};
+
+use super::probe::{Probe, ProbeKind};
+use super::quantity;
+use super::section::{Entry, Report, Section};
+use super::surroundings::command;
+
+const PROBE_UNTIL_READY: Duration = Duration::from_millis(250);
+const PROBE_ALIVE: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the keys about starting, restarting and stopping say.
+pub(super) struct Keeping {
+    pub(super) policy: Policy,
+    pub(super) stop_signal: Signal,
+    pub(super) ready_probe: Option<Probe>,
+    pub(super) liveness_probe: Option<Probe>,
+}
+
+pub(super) fn keeping(kind: Kind, folder: &Path, table: &mut Section<'_>, report: &mut Report) -> Keeping {
+    let mut policy = match kind {
+        Kind::Service => Policy::service(),
+        Kind::Program => Policy::program(),
+    };
+    let when = table.get("restart").and_then(|entry| {
+        entry.parsed(report, "\"always\", \"on-failure\" or \"never\"", |text| match text {
+            "always" => Some(When::Always),
+            "on-failure" => Some(When::OnFailure),
+            "never" => Some(When::Never),
+            _ => None,
+        })
+    });
+    policy.restart.when = when.unwrap_or(policy.restart.when);
+    let limit = table.get("restart_limit").and_then(|entry| limit(&entry, report));
+    policy.restart.limit = limit.unwrap_or(policy.restart.limit);
+    let delay = table.get("restart_delay").and_then(|entry| delay(&entry, report));
+    policy.restart.delay = delay.unwrap_or(policy.restart.delay);
+    policy.start_timeout = time(table, "start_timeout", report).unwrap_or(policy.start_timeout);
+    let stop_signal = table.get("stop_signal").and_then(|entry| {
+        entry.parsed(report, "the name of a signal, like \"TERM\" or \"INT\"", |text| {
+            Signal::from_str(text).or_else(|_| Signal::from_str(&format!("SIG{text}"))).ok()
+        })
+    });
+    let stop_timeout = table.get("stop_timeout").and_then(|entry| entry.duration(report));
+    policy.stop_timeout = stop_timeout.unwrap_or(policy.stop_timeout);
+    let (mut ready_probe, mut liveness_probe) = (None, None);
+    if let Some((readiness, probe)) = table.get("ready").and_then(|entry| ready(kind, &entry, folder, report))
+    {
+        policy.ready = readiness;
+        ready_probe = probe;
+    }
+    if let Some((alive, probe)) =
+        table.get("liveness").and_then(|entry| liveness(kind, &entry, folder, report))
+    {
+        policy.liveness = alive;
+        liveness_probe = probe;
+    }
+    let failing = table.get("failing_timeout").and_then(|entry| {
+        entry.parsed(report, "\"off\" or a duration above zero, like \"1m\"", |text| match text {
+            "off" => Some(None),
+            text => quantity::duration(text).filter(|time| !time.is_zero()).map(Some),
+        })
+    });
+    policy.failing_timeout = failing.unwrap_or(policy.failing_timeout);
+    Keeping { policy, stop_signal: stop_signal.unwrap_or(Signal::SIGTERM), ready_probe, liveness_probe }
+}
+
+pub(super) fn time(table: &mut Section<'_>, key: &'static str, report: &mut Report) -> Option<Duration> {
+    table.get(key)?.some_time(report)
+}
+
+fn limit(entry: &Entry<'_>, report: &mut Report) -> Option<Limit> {
+    const EXPECTED: &str = "\"off\", \"5/60s\" or { count = 5, within = \"60s\" }";
+    if let Some(table) = entry.value.get_ref().as_table() {
+        let mut table = Section::new("`restart_limit`".to_owned(), table);
+        let count = table.get("count").map(|count| count.number(report, 1, 1000));
+        let within = table.get("within").map(|within| within.some_time(report));
+        table.end(report);
+        return match (count, within) {
+            (Some(count), Some(within)) => {
+                Some(Limit::Within { failures: u32::try_from(count?).ok()?, window: within? })
+            }
+            (None, _) | (_, None) => entry.expected(report, EXPECTED),
+        };
+    }
+    entry.parsed(report, EXPECTED, |text| {
+        if text == "off" {
+            return Some(Limit::Off);
+        }
+        let (count, within) = text.split_once('/')?;
+        let failures = count.parse().ok().filter(|count| (1..=1000).contains(count))?;
+        let window = quantity::duration(within).filter(|within| !within.is_zero())?;
+        Some(Limit::Within { failures, window })
+    })
+}
+
+fn delay(entry: &Entry<'_>, report: &mut Report) -> Option<Delay> {
+    const EXPECTED: &str = "\"0s\" (always at once) or { min = \"100ms\", max = \"30s\", reset = \"60s\" }";
+    let Some(table) = entry.value.get_ref().as_table() else {
+        let none = |text: &str| quantity::duration(text)?.is_zero().then_some(Delay::AtOnce);
+        return entry.parsed(report, EXPECTED, none);
+    };
+    let mut table = Section::new("`restart_delay`".to_owned(), table);
+    let min = table.get("min").map(|min| min.some_time(report));
+    let max = table.get("max").map(|max| max.some_time(report));
+    let reset = table.get("reset").map(|reset| reset.some_time(report));
+    table.end(report);
+    let min = min.unwrap_or(Some(Duration::from_millis(100)))?;
+    let max = max.unwrap_or(Some(min.max(Duration::from_secs(30))))?;
+    let reset = reset.unwrap_or(Some(Duration::from_secs(60)))?;
+    if min > max {
+        return entry.expected(report, "min not above max");
+    }
+    Some(Delay::Growing { min, max, reset })
+}
+
+fn ready(
+    kind: Kind,
+    entry: &Entry<'_>,
+    folder: &Path,
+    report: &mut Report,
+) -> Option<(Readiness, Option<Probe>)> {
+    let expected = match kind {
+        Kind::Service => "\"sdk\", \"exec\", { tcp = \"host:port\" } or { exec = [\"command\"] }",
+        Kind::Program => "\"exec\", { tcp = \"host:port\" } or { exec = [\"command\"] }",
+    };
+    if entry.value.get_ref().is_table() {
+        let probe = probe(entry, expected, PROBE_UNTIL_READY, folder, report)?;
+        return Some((Readiness::Probe, Some(probe)));
+    }
+    entry.parsed(report, expected, |text| match (text, kind) {
+        ("exec", _) => Some((Readiness::Exec, None)),
+        ("sdk", Kind::Service) => Some((Readiness::Told, None)),
+        _ => None,
+    })
+}
+
+fn liveness(
+    kind: Kind,
+    entry: &Entry<'_>,
+    folder: &Path,
+    report: &mut Report,
+) -> Option<(Liveness, Option<Probe>)> {
+    match kind {
+        Kind::Service => {
+            const EXPECTED: &str = "the time between two heartbeats, like \"5s\"";
+            let read = |text: &str| quantity::duration(text).filter(|time| !time.is_zero());
+            let interval = entry.parsed(report, EXPECTED, read)?;
+            Some((Liveness::Heartbeat { interval }, None))
+        }
+        Kind::Program => {
+            const EXPECTED: &str = "{ tcp = \"host:port\" } or { exec = [\"command\"] }";
+            let probe = probe(entry, EXPECTED, PROBE_ALIVE, folder, report)?;
+            Some((Liveness::Probe { interval: probe.interval }, Some(probe)))
+        }
+    }
+}
+
+fn probe(
+    entry: &Entry<'_>,
+    expected: &str,
+    interval: Duration,
+    folder: &Path,
+    report: &mut Report,
+) -> Option<Probe> {
+    let mut table = entry.section(report, expected)?;
+    let tcp = table.get("tcp");
+    let exec = table.get("exec");
+    let kind = match (&tcp, &exec) {
+        (Some(tcp), None) => tcp.parsed(report, "\"host:port\"", endpoint),
+        (None, Some(exec)) => {
+            command(exec, folder, report).map(|(program, args)| ProbeKind::Exec { program, args })
+        }
+        (None, None) | (Some(_), Some(_)) => entry.expected(report, expected),
+    };
+    let interval = time(&mut table, "interval", report).unwrap_or(interval);
+    let timeout = time(&mut table, "timeout", report).unwrap_or(PROBE_TIMEOUT);
+    table.end(report);
+    Some(Probe { kind: kind?, interval, timeout })
+}
+
+/// `localhost:80`, `127.0.0.1:80`, `[::1]:80`.
+fn endpoint(text: &str) -> Option<ProbeKind> {
+    let (host, port) = text.rsplit_once(':')?;
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().ok().map(|address| address.to_string())?,
+        None => host.to_owned(),
+    };
+    let plain = bracketed.is_some() || !host.contains([':', '[', ']', ' ', '/', '\0']);
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    (plain && !host.is_empty()).then_some(ProbeKind::Tcp { host, port })
+}
