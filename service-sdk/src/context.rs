@@ -3,14 +3,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use watchdog_protocol::session::{Health, Progress};
-use watchdog_protocol::{Contract, Incarnation, Revision, ServiceName};
+use watchdog_protocol::session::{Health, Progress, Refusal};
+use watchdog_protocol::{Contract, Incarnation, LaneEpoch, Revision, ServiceName};
 
 use watchdog_query::WatchdogQuery;
 
 use crate::event::Event;
 use crate::query::SessionTransport;
-use crate::session::ledger::{Introduced, Ledger, News};
+use crate::session::ledger::{Ledger, News};
 use crate::session::{Link, SessionError};
 use crate::settings::{Settings, SettingsReader};
 use crate::state::{State, StateHandler};
@@ -65,6 +65,18 @@ pub enum NextError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// Why there is no handle to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IntroduceError {
+    /// The watchdog said no, and why.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The session ended before there was an answer.
+    #[error("the session ended before the watchdog answered")]
+    SessionEnded,
 }
 
 impl<S: Settings, T: State, M> Context<S, T, M> {
@@ -133,10 +145,15 @@ impl<S: Settings, T: State, M> Context<S, T, M> {
         }
     }
 
-    /// Asks for a lane; `None` when the session ended before there was an answer.
+    /// Asks for a lane to a peer's inbox. Cancel safe: the answer to a dropped call is nobody's.
     #[cfg_attr(not(test), expect(dead_code, reason = "what intercom handles are made by"))]
-    pub(crate) async fn introduce(&self, peer: String, contract: Contract) -> Option<Introduced> {
-        self.link.write(|ledger| ledger.introduce(peer, contract)).await.ok()
+    pub(crate) async fn introduce(
+        &self,
+        peer: String,
+        contract: Contract,
+    ) -> Result<LaneEpoch, IntroduceError> {
+        let answer = self.link.write(|ledger| ledger.introduce(peer, contract));
+        Ok(answer.await.map_err(|_| IntroduceError::SessionEnded)??)
     }
 
     /// The settings: their current value, and how to refuse a new one.

@@ -55,16 +55,16 @@ mod session;
 mod settings;
 mod state;
 
-pub use context::{Context, NextError, ReadyError};
+pub use context::{Context, IntroduceError, NextError, ReadyError};
 pub use event::Event;
 pub use message::{DecodeError, EncodeError, Message};
 pub use reply::Reply;
 pub use run::{ServiceError, run};
 pub use session::SessionError;
 pub use settings::{Settings, SettingsReader};
-pub use state::{MigrateError, SaveError, State, StateHandler, StateOrigin};
+pub use state::{MigrateError, SaveError, State, StateHandler, StateOrigin, decode_state};
 pub use watchdog_macros::{Message, Payload};
-pub use watchdog_protocol::session::Health;
+pub use watchdog_protocol::session::{Health, Refusal};
 pub use watchdog_protocol::{Incarnation, MessageId, Revision, Sequence, ServiceName};
 
 /// What derived code reaches; no part of the API.

@@ -19,6 +19,28 @@ use crate::session::{Link, Snapshot};
 /// [`migrate`](Self::migrate) reads the older ones. Serde's `default`, `flatten`, `untagged` and `skip_…` do not
 /// work in it; large byte fields are faster with `serde_bytes`.
 ///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use watchdog_service::{MigrateError, State, decode_state};
+///
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct CounterState {
+///     total: u64,
+///     applied: u64,
+/// }
+///
+/// impl State for CounterState {
+///     const VERSION: u32 = 2;
+///
+///     fn migrate(from: u32, old: &[u8]) -> Result<Self, MigrateError> {
+///         match from {
+///             1 => Ok(Self { total: decode_state(old)?, applied: 0 }),
+///             _ => Err(MigrateError::new("no release has written it")),
+///         }
+///     }
+/// }
+/// ```
+///
 /// [`VERSION`]: Self::VERSION
 pub trait State: Default + Serialize + DeserializeOwned + Send + 'static {
     /// The version this program writes, and the newest it reads. A state of a newer one is left as it is, and
@@ -55,9 +77,20 @@ impl MigrateError {
     }
 }
 
-impl From<postcard::Error> for MigrateError {
-    fn from(error: postcard::Error) -> Self {
-        Self { reason: "the bytes are no state of that version".into(), source: Some(error.into()) }
+/// Reads a state of an older version as the type it was written from, for [`State::migrate`].
+///
+/// # Errors
+/// When the bytes are not exactly one value of that type.
+pub fn decode_state<Old: DeserializeOwned>(old: &[u8]) -> Result<Old, MigrateError> {
+    match postcard::take_from_bytes(old) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, extra)) => {
+            Err(MigrateError::new(format!("{} bytes are behind a state of that version", extra.len())))
+        }
+        Err(error) => Err(MigrateError {
+            reason: "the bytes are no state of that version".into(),
+            source: Some(error.into()),
+        }),
     }
 }
 
