@@ -1,8 +1,10 @@
 //! The loop: one thread, which waits for signals, for the core, and for children on their way to exec.
 
+mod children;
+mod requests;
+
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,28 +12,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use watchdog_protocol::limits::MAX_PACKET;
 use watchdog_protocol::{Incarnation, LaneEpoch, ServiceName};
-use watchdog_seqpacket::{MAX_DESCRIPTORS as MOST_IN_A_PACKET, Received, Seqpacket};
 
 use crate::console::say;
 use crate::core_process::{Core, CoreProgram, LEAVE, NoCore};
-use crate::descriptors::{Store, above_window};
+use crate::descriptors::Store;
 use crate::failure::explain;
 use crate::finish::Finish;
-use crate::leaders::{Leader, Leaders, Phase};
+use crate::leaders::Leaders;
 use crate::outbox::{Flushed, Outbox};
-use crate::protocol::{
-    ExitReport, ExitStatus, FailedStep, FromKeeper, Hello, Limit, MAX_DESCRIPTORS, MAX_ORPHANS, Refusal,
-    SpawnRequest, ToKeeper, VERSION,
-};
+use crate::protocol::{ExitStatus, FailedStep, FromKeeper, Hello, Limit, VERSION};
 use crate::raw;
-use crate::reap::{self, Dead};
+use crate::reap;
 use crate::spawn::Spawner;
-
-/// Dead children reaped before the core is listened to again: a fork bomb must not make the keeper deaf.
-const DEAD_A_TURN: usize = 256;
-
-/// Packets read before the children are looked at again.
-const PACKETS_A_TURN: usize = 64;
 
 /// How soon the keeper tries again what the kernel had no room for.
 const RETRY: Duration = Duration::from_millis(5);
@@ -317,235 +309,4 @@ impl Keeper {
         self.finish = Some(Finish::new(code, now));
         self.may_be_dead = true;
     }
-
-    // ---- requests ----
-
-    fn take_requests(&mut self) {
-        for _ in 0..PACKETS_A_TURN {
-            if !self.take_request() {
-                return;
-            }
-        }
-    }
-
-    fn take_all_requests(&mut self) {
-        while self.take_request() {}
-    }
-
-    /// Whether there may be another one.
-    fn take_request(&mut self) -> bool {
-        let Some(channel) = self.core.process.as_ref().and_then(|core| core.channel.as_ref()) else {
-            return false;
-        };
-        match receive(channel, &mut self.buffer) {
-            Ok(Arrived::Message(message, beside)) => self.perform(message, beside),
-            Ok(Arrived::Nonsense) => {
-                self.tell(&FromKeeper::Refused(Refusal::NotUnderstood), Vec::new());
-            }
-            Ok(Arrived::End) => {
-                if let Some(core) = &mut self.core.process {
-                    core.channel = None;
-                    core.kill_at.get_or_insert(Instant::now() + LEAVE);
-                }
-                return false;
-            }
-            Err(_) => return false,
-        }
-        true
-    }
-
-    fn perform(&mut self, message: ToKeeper, beside: Vec<OwnedFd>) {
-        if self.finish.is_some() {
-            return;
-        }
-        match message {
-            ToKeeper::Spawn(request) => self.spawn(&request, &beside),
-            ToKeeper::Signal { service, incarnation, signal, whom } => {
-                if let Some(leader) = self.leaders.get(&service).filter(|it| it.incarnation == incarnation) {
-                    leader.signal(signal, whom);
-                }
-            }
-            ToKeeper::AckExit { service, incarnation } => {
-                self.ends.remove(&(service, incarnation));
-            }
-            ToKeeper::Store { name } => self.put(name, beside),
-            ToKeeper::Drop { name } => self.store.drop_name(&name),
-            ToKeeper::Orphans => {
-                let orphans = self.orphans();
-                self.tell(&FromKeeper::Orphans(orphans), Vec::new());
-            }
-            ToKeeper::SignalOrphan { pid, signal } => {
-                if self.is_orphan(pid) && reap::children().is_ok_and(|children| children.contains(&pid)) {
-                    let _ = raw::kill(pid as i32, signal);
-                }
-            }
-            ToKeeper::Finish { code } => self.begin_finish(code),
-        }
-    }
-
-    fn put(&mut self, name: Vec<u8>, descriptors: Vec<OwnedFd>) {
-        let arrived = descriptors.len();
-        let lifted: Result<Vec<OwnedFd>, _> = descriptors.into_iter().map(above_window).collect();
-        match lifted {
-            Ok(lifted) if (1..=MAX_DESCRIPTORS).contains(&arrived) => self.store.put(name, lifted),
-            _ => {
-                let refusal = Refusal::Descriptors { name, arrived: arrived as u32 };
-                self.tell(&FromKeeper::Refused(refusal), Vec::new());
-            }
-        }
-    }
-
-    // ---- children ----
-
-    fn spawn(&mut self, request: &SpawnRequest, beside: &[OwnedFd]) {
-        let (service, incarnation) = (request.service.clone(), request.incarnation);
-        if let Some(end) = self.ends.get(&(service.clone(), incarnation)).cloned() {
-            return self.tell(&end, Vec::new());
-        }
-        if let Some(leader) = self.leaders.get(&service) {
-            if leader.incarnation != incarnation {
-                let step = FailedStep::AnotherLives(leader.incarnation);
-                let refused = FromKeeper::SpawnFailed { service, incarnation, step, errno: libc::EEXIST };
-                return self.tell(&refused, Vec::new());
-            }
-            return self.tell_spawned(&service);
-        }
-        let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
-        match self.spawner.start(request, &beside, Instant::now()) {
-            Ok(starting) => {
-                let (pid, phase) = (starting.pid(), Phase::Starting(Box::new(starting)));
-                self.leaders.insert(service, Leader { incarnation, pid, phase });
-            }
-            Err((step, errno)) => self.spawn_failed(service, incarnation, step, errno),
-        }
-    }
-
-    fn spawn_failed(&mut self, service: ServiceName, incarnation: Incarnation, step: FailedStep, errno: i32) {
-        let key = (service.clone(), incarnation);
-        let failed = FromKeeper::SpawnFailed { service, incarnation, step, errno };
-        self.tell(&failed, Vec::new());
-        self.ends.insert(key, failed);
-    }
-
-    /// Nothing while it is on its way to exec: it is told then.
-    fn tell_spawned(&mut self, service: &ServiceName) {
-        if let Some((child, pidfd)) = self.leaders.get(service).and_then(|leader| leader.as_child(service)) {
-            self.tell(&FromKeeper::Spawned(child), vec![pidfd]);
-        }
-    }
-
-    /// A child's pipe has ended: it runs its program, or its death follows and tells the rest.
-    fn exec_seen(&mut self, service: &ServiceName) {
-        let Some(leader) = self.leaders.get_mut(service) else { return };
-        let Phase::Starting(starting) = &mut leader.phase else { return };
-        if starting.pipe_ended() {
-            self.runs(service);
-        }
-    }
-
-    fn runs(&mut self, service: &ServiceName) {
-        if let Some(starting) = self.leaders.get_mut(service).and_then(Leader::run) {
-            self.spawner.retire(*starting);
-            self.tell_spawned(service);
-        }
-    }
-
-    fn reap(&mut self, now: Instant) {
-        self.may_be_dead = false;
-        let mut reports = Vec::new();
-        for turn in 0.. {
-            match reap::next_dead() {
-                Dead::Child(_) if turn == DEAD_A_TURN => {
-                    self.may_be_dead = true;
-                    break;
-                }
-                Dead::Child(pid) => reports.extend(self.bury(pid, now)),
-                Dead::Nobody => break,
-                Dead::NoChildren => {
-                    if let Some(finish) = &mut self.finish {
-                        finish.nobody_left();
-                    }
-                    break;
-                }
-            }
-        }
-        if reports.is_empty() {
-            return;
-        }
-        let orphans = self.orphans();
-        for mut report in reports {
-            report.orphans.clone_from(&orphans);
-            let key = (report.service.clone(), report.incarnation);
-            let end = FromKeeper::Exited(report);
-            self.tell(&end, Vec::new());
-            self.ends.insert(key, end);
-        }
-    }
-
-    /// One dead child, not yet reaped. A leader's report, still without orphans.
-    fn bury(&mut self, pid: u32, now: Instant) -> Option<ExitReport> {
-        if self.core.process.as_ref().is_some_and(|core| core.pid == pid) {
-            self.core_died(pid, now);
-            return None;
-        }
-        let Some(service) = self.leaders.service_of(pid).cloned() else {
-            if reap::reap(pid).is_some() && self.outbox.takes_hints() {
-                self.tell(&FromKeeper::OrphanReaped { pid }, Vec::new());
-            }
-            return None;
-        };
-        let failure = match &self.leaders.get(&service)?.phase {
-            Phase::Starting(starting) => starting.failure(),
-            Phase::Running { .. } => None,
-        };
-        if failure.is_none() {
-            self.runs(&service); // if it is not known yet: its exec was missed, or a signal ended it before
-        }
-        self.leaders.get(&service)?.kill_group();
-        let (status, usage) = reap::reap(pid)?;
-        let leader = self.leaders.remove(&service)?;
-        let incarnation = leader.incarnation;
-        if let Phase::Starting(starting) = leader.phase {
-            self.spawner.retire(*starting);
-        }
-        if let Some((step, errno)) = failure {
-            self.spawn_failed(service, incarnation, step, errno);
-            return None;
-        }
-        Some(ExitReport { service, incarnation, pid, status, usage, orphans: Vec::new() })
-    }
-
-    fn is_orphan(&self, pid: u32) -> bool {
-        let core = self.core.process.as_ref().map(|core| core.pid);
-        core != Some(pid) && self.leaders.service_of(pid).is_none()
-    }
-
-    fn orphans(&self) -> Vec<u32> {
-        let children = reap::children().unwrap_or_default();
-        children.into_iter().filter(|pid| self.is_orphan(*pid)).take(MAX_ORPHANS).collect()
-    }
-}
-
-enum Arrived {
-    Message(ToKeeper, Vec<OwnedFd>),
-    Nonsense,
-    End,
-}
-
-/// The next packet as a message. An error means that there is none now.
-fn receive(channel: &Seqpacket, buffer: &mut [u8]) -> io::Result<Arrived> {
-    let (length, mut beside) = match channel.recv(buffer, MOST_IN_A_PACKET) {
-        Ok(Received::Packet(packet)) => (packet.length, packet.descriptors),
-        Ok(Received::End) => return Ok(Arrived::End),
-        Ok(Received::Oversize { .. } | Received::TooManyDescriptors | Received::Empty) => {
-            return Ok(Arrived::Nonsense);
-        }
-        // No number is left for its descriptors. Done without them, the request is refused by name.
-        Err(err) if err.raw_os_error() == Some(libc::EMFILE) => (channel.consume(buffer)?, Vec::new()),
-        Err(err) => return Err(err),
-    };
-    Ok(match ToKeeper::decode(&buffer[..length], &mut beside) {
-        Ok(message) => Arrived::Message(message, beside),
-        Err(_) => Arrived::Nonsense,
-    })
 }

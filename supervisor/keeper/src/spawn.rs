@@ -35,6 +35,9 @@ const EXEC_DEADLINE: Duration = Duration::from_secs(5);
 /// meanwhile. Only a child that was stopped or frozen at birth takes longer.
 const APART_DEADLINE: Duration = Duration::from_secs(1);
 
+/// Stacks kept for the next starts.
+const SPARE_STACKS: usize = 16;
+
 /// What failed, and the errno.
 pub(crate) type Failure = (FailedStep, i32);
 
@@ -153,7 +156,9 @@ impl Spawner {
 
     /// Takes back what a child at its end, or in its program, no longer uses.
     pub(crate) fn retire(&mut self, starting: Starting) {
-        self.stacks.push(starting.stack);
+        if self.stacks.len() < SPARE_STACKS {
+            self.stacks.push(starting.stack);
+        }
         // A child that changed its user did so while it shared the keeper's memory: the kernel then sets that
         // memory's dumpable flag to what `fs.suid_dumpable` says.
         let _ = prctl::set_dumpable(false);

@@ -1,6 +1,9 @@
 //! What a core finds that its predecessor left.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::sys::stat::fstat;
 use watchdog_keeper::protocol::{MAX_DESCRIPTORS, ToKeeper, VERSION};
@@ -161,5 +164,23 @@ fn an_unread_hand_over_does_not_stop_the_keeper() {
     core.die();
     let mut core = stage.next_core();
     assert_eq!(core.hand_over().stored.len(), 20);
+    stage.finish(core);
+}
+
+#[test]
+fn a_process_of_the_same_user_can_not_open_the_keeper() {
+    let nobody = 65534;
+    let folder = tempfile::tempdir().unwrap();
+    let testbed = folder.path().join("testbed");
+    std::fs::copy(env!("CARGO_BIN_EXE_keeper-testbed"), &testbed).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(testbed);
+    command.arg("keeper").uid(nobody).gid(nobody);
+    let stage = Stage::start_with(command);
+    let mut core = stage.next_core();
+    core.hand_over();
+    // The kernel gives what is not dumpable to root. This core did not ask for it, a real one does.
+    let owner = |pid| std::fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid();
+    assert_eq!((owner(stage.pid()), owner(core.pid())), (0, nobody));
     stage.finish(core);
 }
