@@ -1,0 +1,75 @@
+//! What all verbs need: which watchdog, and where to print.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use watchdog_query::{QueryError, WatchdogQuery};
+
+use super::look::{ColorChoice, Look, ProgressLine};
+use super::place::Place;
+use super::report::CliError;
+
+/// What is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug)]
+pub(super) struct Console {
+    pub(super) config: Option<PathBuf>,
+    pub(super) format: Format,
+    pub(super) look: Look,
+    progress: Arc<ProgressLine>,
+}
+
+impl Console {
+    pub(super) fn new(config: Option<PathBuf>, format: Format, color: ColorChoice) -> Self {
+        let progress = Arc::new(ProgressLine::new());
+        Self { config, format, look: Look::of_stdout(color), progress }
+    }
+
+    pub(super) fn place(&self) -> Result<Place, CliError> {
+        Place::find(self.config.as_deref())
+    }
+
+    /// Asks the watchdog of this place, showing meanwhile what it waits for.
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&WatchdogQuery) -> Result<T, QueryError>,
+    ) -> Result<T, CliError> {
+        let place = self.place()?;
+        let answer = question(&place.query(&self.progress)).await;
+        self.progress.clear();
+        answer.map_err(|error| CliError::of_query(error, &place.config, place.named))
+    }
+
+    /// Prints `text` as it is.
+    pub(super) fn print(&self, text: &str) -> Result<(), CliError> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Prints one JSON document.
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let mut text = serde_json::to_string_pretty(value).expect("what is shown has text keys");
+        text.push('\n');
+        self.print(&text)
+    }
+
+    /// Writes bytes to standard output. A reader that went away ends the command quietly.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(written)
+    }
+}
+
+/// The error of a write to standard output.
+pub(super) fn written(error: io::Error) -> CliError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::ReaderGone,
+        _ => CliError::Io { what: "write to standard output", source: error },
+    }
+}

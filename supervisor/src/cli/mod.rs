@@ -1,0 +1,175 @@
+//! The command line: one file per verb, which parses, asks and prints.
+//!
+//! ```text
+//! argv ─► Arguments ─► verb ─► WatchdogQuery ─► control socket
+//!                       └─► text or JSON on standard output; errors, hints and progress on standard error
+//! ```
+//! Nothing is decided here: a verb is one call and its words. `run` and `check` work without a watchdog, `logs`
+//! reads the files. No text of a service reaches a terminal with control characters in it, except `logs`, which
+//! shows what was printed.
+
+mod changed;
+mod check;
+mod console;
+mod events;
+mod exit;
+mod figures;
+mod get;
+mod intercoms;
+mod kill;
+mod look;
+mod place;
+mod register;
+mod report;
+mod reset;
+mod restart;
+mod run;
+mod set;
+mod shutdown;
+mod start;
+mod state;
+mod status;
+mod stop;
+mod table;
+mod unregister;
+mod unset;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::console::{Console, Format};
+pub use self::exit::Exit;
+use self::look::{ColorChoice, Look};
+use self::report::CliError;
+
+/// Keeps services alive, each its own process, with their settings, state and messages.
+#[derive(Debug, Parser)]
+#[command(
+    name = "watchdog",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The configuration file; else watchdog.toml here or in a folder above.
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    /// When to use colour. `auto`: on a terminal, unless NO_COLOR is set.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Global options"
+    )]
+    color: ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Arguments),
+    Check(check::Arguments),
+    Register(register::Arguments),
+    Unregister(unregister::Arguments),
+    Start(start::Arguments),
+    Stop(stop::Arguments),
+    Restart(restart::Arguments),
+    Kill(kill::Arguments),
+    Reset(reset::Arguments),
+    Set(set::Arguments),
+    Get(get::Arguments),
+    Unset(unset::Arguments),
+    State(state::Arguments),
+    Status(status::Arguments),
+    Events(events::Arguments),
+    Intercoms(intercoms::Arguments),
+    Shutdown(shutdown::Arguments),
+}
+
+/// Does what the command line says, and says on standard error what went wrong.
+pub fn main() -> ExitCode {
+    execute(std::env::args_os())
+}
+
+fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed =
+        command().try_get_matches_from(arguments).and_then(|found| Arguments::from_arg_matches(&found));
+    let Arguments { global, verb } = match parsed {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output; a reader that went away is no failure.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let format = if global.json { Format::Json } else { Format::Text };
+    let console = Console::new(global.config, format, global.color);
+    match verb.execute(&console) {
+        Ok(code) => code,
+        Err(CliError::ReaderGone) => Exit::Ok.into(),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{}", error.text(&Look::of_stderr(global.color)));
+            error.exit().into()
+        }
+    }
+}
+
+fn command() -> clap::Command {
+    Arguments::command().after_help(Exit::help())
+}
+
+impl Verb {
+    fn execute(self, console: &Console) -> Result<ExitCode, CliError> {
+        if let Self::Run(arguments) = self {
+            return arguments.execute(console);
+        }
+        let done = async {
+            match self {
+                Self::Run(_) => unreachable!("it has no runtime: its process becomes the keeper"),
+                Self::Check(arguments) => arguments.execute(console),
+                Self::Register(arguments) => arguments.execute(console).await,
+                Self::Unregister(arguments) => arguments.execute(console).await,
+                Self::Start(arguments) => arguments.execute(console).await,
+                Self::Stop(arguments) => arguments.execute(console).await,
+                Self::Restart(arguments) => arguments.execute(console).await,
+                Self::Kill(arguments) => arguments.execute(console).await,
+                Self::Reset(arguments) => arguments.execute(console).await,
+                Self::Set(arguments) => arguments.execute(console).await,
+                Self::Get(arguments) => arguments.execute(console).await,
+                Self::Unset(arguments) => arguments.execute(console).await,
+                Self::State(arguments) => arguments.execute(console).await,
+                Self::Status(arguments) => arguments.execute(console).await,
+                Self::Events(arguments) => arguments.execute(console).await,
+                Self::Intercoms(arguments) => arguments.execute(console).await,
+                Self::Shutdown(arguments) => arguments.execute(console).await,
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| CliError::Io { what: "start", source })?;
+        runtime.block_on(done).map(|()| Exit::Ok.into())
+    }
+}

@@ -1,0 +1,108 @@
+//! Which watchdog a command is for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+use watchdog_query::WatchdogQuery;
+
+use super::look::ProgressLine;
+use super::report::CliError;
+use crate::config::{self, ConfigErrors, Problem};
+use crate::core::control::SOCKET;
+
+/// A configuration file and the folders it names.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) config: PathBuf,
+    pub(super) runtime: PathBuf,
+    pub(super) logs: PathBuf,
+    /// By `--config`, not found by folder.
+    pub(super) named: bool,
+}
+
+impl Place {
+    /// The file that `--config` names, else `watchdog.toml` here or above. Absolute.
+    pub(super) fn file(named: Option<&Path>) -> Result<PathBuf, CliError> {
+        let here = || {
+            std::env::current_dir().map_err(|source| CliError::Io { what: "find the current folder", source })
+        };
+        match named {
+            Some(path) => std::path::absolute(path).map_err(|source| CliError::File {
+                what: "find",
+                path: path.to_owned(),
+                source,
+            }),
+            None => Ok(config::find(&here()?).map_err(ConfigErrors::from)?),
+        }
+    }
+
+    pub(super) fn find(named: Option<&Path>) -> Result<Self, CliError> {
+        let config = Self::file(named)?;
+        let (runtime, logs) = match config::load(&config) {
+            Ok(loaded) => (loaded.watchdog.runtime, loaded.watchdog.logs),
+            // A running watchdog must be reached while its file is being edited: only the folders count here.
+            Err(errors) => folders(&config).ok_or(errors)?,
+        };
+        Ok(Self { config, runtime, logs, named: named.is_some() })
+    }
+
+    pub(super) fn query(&self, progress: &Arc<ProgressLine>) -> WatchdogQuery {
+        let progress = Arc::clone(progress);
+        WatchdogQuery::at(&self.runtime.join(SOCKET)).on_progress(move |line| progress.show(line))
+    }
+}
+
+/// Runtime and log folder of a file that is TOML, whatever else is wrong with it.
+fn folders(config: &Path) -> Option<(PathBuf, PathBuf)> {
+    let text = std::fs::read_to_string(config).ok()?;
+    let root = DeTable::parse(&text).ok()?;
+    let folder = config.parent()?;
+    let named = |key: &str, default: &str| {
+        let section = root.get_ref().get("watchdog").and_then(|value| value.get_ref().as_table());
+        match section.and_then(|section| section.get(key)).map(|value| value.get_ref()) {
+            Some(DeValue::String(path)) => folder.join(&**path),
+            _ => folder.join(default),
+        }
+    };
+    Some((named("runtime", ".watchdog/run"), named("logs", ".watchdog/logs")))
+}
+
+impl From<Problem> for CliError {
+    fn from(problem: Problem) -> Self {
+        Self::Config(problem.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Result<Place, CliError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("watchdog.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut place = Place::find(Some(&file))?;
+        for path in [&mut place.config, &mut place.runtime, &mut place.logs] {
+            *path = path.strip_prefix(folder.path()).map_or(path.clone(), Path::to_owned);
+        }
+        Ok(place)
+    }
+
+    #[test]
+    fn folders_are_found_also_when_a_service_is_wrong() {
+        let whole = place("[watchdog]\nruntime = \"r\"\nlogs = \"/var/log/w\"\n").unwrap();
+        let edited =
+            place("[watchdog]\nruntime = \"r\"\nlogs = \"/var/log/w\"\n[service.x]\nexce = 1\n").unwrap();
+        for found in [whole, edited] {
+            assert_eq!((found.runtime, found.logs), ("r".into(), "/var/log/w".into()));
+        }
+        let default = place("[service.x]\nexce = 1\n").unwrap();
+        assert_eq!(default.runtime, Path::new(".watchdog/run"));
+    }
+
+    #[test]
+    fn what_is_no_toml_is_a_configuration_error() {
+        assert!(matches!(place("[watchdog\n"), Err(CliError::Config(_))));
+    }
+}

@@ -1,0 +1,133 @@
+//! What went wrong, as an operator reads it.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use watchdog_protocol::ServiceName;
+use watchdog_query::QueryError;
+
+use super::exit::Exit;
+use super::look::{Look, Paint, harmless};
+use crate::config::ConfigErrors;
+use crate::run::RunError;
+
+/// Why a command did not do what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Nobody listens for this configuration.
+    #[error("no watchdog runs for {}", config.display())]
+    NoWatchdog { config: PathBuf, named: bool },
+    #[error("cannot reach the watchdog of {}", config.display())]
+    Unreachable { config: PathBuf, source: QueryError },
+    #[error(transparent)]
+    Query(QueryError),
+    /// The service took none of a settings change.
+    #[error(
+        "`{service}` refused revision {refused}: {reason}; revision {now} holds the values of before and is in force"
+    )]
+    SettingsRefused { service: ServiceName, refused: u64, reason: String, now: u64 },
+    #[error("`{service}` has no setting `{key}`")]
+    NoSetting { service: ServiceName, key: String, nearest: Option<String> },
+    #[error("cannot {what} {}", path.display())]
+    File { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("a snapshot is bytes, and standard output is a terminal")]
+    BytesToTerminal,
+    /// The keeper was told to end, and has not.
+    #[error("every service has ended, the watchdog's keeper (pid {pid}) has not after {seconds} s")]
+    KeeperStays { pid: u32, seconds: u64 },
+    #[error("cannot {what}")]
+    Io { what: &'static str, source: io::Error },
+    /// Whoever read standard output went away, as `head` does: it has what it wanted.
+    #[error("nobody reads standard output")]
+    ReaderGone,
+}
+
+impl CliError {
+    /// A call to the watchdog of `config` failed; `named` when the operator chose it by `--config`.
+    pub(super) fn of_query(error: QueryError, config: &Path, named: bool) -> Self {
+        let config = || config.to_owned();
+        match error {
+            QueryError::NotReachable { ref source, .. } => match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    Self::NoWatchdog { config: config(), named }
+                }
+                _ => Self::Unreachable { config: config(), source: error },
+            },
+            QueryError::Version { .. } | QueryError::Stranger { .. } => {
+                Self::Unreachable { config: config(), source: error }
+            }
+            other => Self::Query(other),
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::SettingsRefused { .. } => Exit::Configuration,
+            Self::Run(RunError::Config(_)) => Exit::Configuration,
+            Self::Run(RunError::Locked(_)) => Exit::AlreadyRunning,
+            Self::Run(_) | Self::File { .. } | Self::Io { .. } | Self::KeeperStays { .. } => Exit::Failed,
+            Self::Unreachable { source: QueryError::NotReachable { source, .. }, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Exit::NotPermitted
+            }
+            Self::NoWatchdog { .. } | Self::Unreachable { .. } => Exit::NotReachable,
+            Self::NoSetting { .. } | Self::BytesToTerminal => Exit::Usage,
+            Self::Query(QueryError::Refused(failure)) => failure.kind.into(),
+            Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => Exit::TryAgain,
+            Self::Query(_) => Exit::Failed,
+            Self::ReaderGone => Exit::Ok,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoWatchdog { config, named: true } => {
+                Some(format!("watchdog run --config {}", config.display()))
+            }
+            Self::NoWatchdog { named: false, .. } => Some("watchdog run".into()),
+            Self::Unreachable { source: QueryError::Version { .. }, .. } => {
+                Some("use the `watchdog` command of the release that runs".into())
+            }
+            Self::Query(QueryError::Refused(failure)) => failure.hint.clone(),
+            Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => {
+                Some("whether it was done is not known: watchdog status".into())
+            }
+            Self::NoSetting { nearest: Some(key), .. } => Some(format!("did you mean `{key}`?")),
+            Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
+            Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),
+            Self::Run(RunError::Locked(_)) => Some("watchdog status; watchdog shutdown".into()),
+            Self::KeeperStays { .. } => Some("watchdog status shows what it waits for".into()),
+            _ => None,
+        }
+    }
+
+    /// The whole of it, over several lines: what, the causes, what to do.
+    pub(super) fn text(&self, look: &Look) -> String {
+        let error = look.paint(Paint::Bad, "error:");
+        if let Self::Config(errors) | Self::Run(RunError::Config(errors)) = self {
+            let lines = errors.iter().map(|wrong| format!("{error} {}", harmless_lines(&wrong.to_string())));
+            return lines.collect::<Vec<_>>().join("\n");
+        }
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text = format!("{error} {}", harmless_lines(&text));
+        if let Some(hint) = self.hint() {
+            text += &format!("\n  {} {}", look.paint(Paint::Strong, "hint:"), harmless(&hint));
+        }
+        text
+    }
+}
+
+fn harmless_lines(text: &str) -> String {
+    text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
+}

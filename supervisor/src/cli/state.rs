@@ -1,0 +1,160 @@
+//! `watchdog state`.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use watchdog_protocol::ServiceName;
+use watchdog_protocol::control::StateView;
+
+use super::changed::done;
+use super::console::{Console, Format};
+use super::figures::{size, span};
+use super::report::CliError;
+
+/// Look at the state a service saved, take it out, put it in, or clear it.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  watchdog state show counter\n  watchdog state export counter counter.snapshot"
+)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Show version, number, age and size of the state on disk.
+    #[command(after_help = "Example:\n  watchdog state show counter")]
+    Show {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Write the state as a snapshot file.
+    #[command(after_help = "Example:\n  watchdog state export counter counter.snapshot")]
+    Export {
+        /// Whose.
+        service: ServiceName,
+        /// Where to; else to standard output.
+        file: Option<PathBuf>,
+    },
+    /// Put a snapshot file in place of the state; only while the service is stopped.
+    #[command(
+        after_help = "Example:\n  watchdog stop counter && watchdog state import counter counter.snapshot"
+    )]
+    Import {
+        /// Whose.
+        service: ServiceName,
+        /// Of an export; `-` for standard input.
+        file: PathBuf,
+    },
+    /// Go back to the initial state; only while the service is stopped. The old files are set aside.
+    #[command(after_help = "Example:\n  watchdog stop counter && watchdog state reset counter")]
+    Reset {
+        /// Whose.
+        service: ServiceName,
+    },
+}
+
+impl Arguments {
+    pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
+        match self.what {
+            What::Show { service } => {
+                let view = console.ask(async |query| query.state_show(&service).await).await?;
+                match console.format {
+                    Format::Json => console.json(&view),
+                    Format::Text => console.print(&text(&service, &view)),
+                }
+            }
+            What::Export { service, file: None } => {
+                if std::io::stdout().is_terminal() {
+                    return Err(CliError::BytesToTerminal);
+                }
+                let snapshot = console.ask(async |query| query.state_export(&service).await).await?;
+                console.bytes(&snapshot)
+            }
+            What::Export { service, file: Some(file) } => {
+                let snapshot = console.ask(async |query| query.state_export(&service).await).await?;
+                write(&file, &snapshot)?;
+                done(
+                    &format!("{service}: {} written to {}", size(snapshot.len() as u64), file.display()),
+                    console,
+                )
+            }
+            What::Import { service, file } => {
+                let snapshot = read(file)?;
+                let words = console.ask(async |query| query.state_import(&service, snapshot).await).await?;
+                done(&words, console)
+            }
+            What::Reset { service } => {
+                let words = console.ask(async |query| query.state_reset(&service).await).await?;
+                done(&words, console)
+            }
+        }
+    }
+}
+
+/// A state may hold what only its owner should read.
+fn write(path: &Path, snapshot: &[u8]) -> Result<(), CliError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let write = || {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(snapshot)?;
+        file.sync_all()
+    };
+    write().map_err(|source| CliError::File { what: "write", path: path.to_owned(), source })
+}
+
+fn read(path: PathBuf) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes))
+    };
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(CliError::File { what: "read", path, source }),
+    }
+}
+
+fn text(service: &ServiceName, view: &StateView) -> String {
+    let StateView { file, version, incarnation, sequence, bytes, age_ms, newest } = view;
+    let behind =
+        if newest > sequence { format!("; the newest is {newest}, not on disk yet") } else { String::new() };
+    format!(
+        "{service}: sequence {sequence}{behind}\n  version  {version}\n  written  {} ago, by process {incarnation}\n  \
+         size     {}\n  file     {file}\n",
+        span(*age_ms),
+        size(*bytes),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use watchdog_protocol::Sequence;
+
+    use super::*;
+
+    #[test]
+    fn a_state_is_shown_with_what_is_not_on_disk_yet() {
+        let view = StateView {
+            file: "/w/.watchdog/state/counter.snapshot".into(),
+            version: 2,
+            incarnation: 3,
+            sequence: Sequence::from_stored(40),
+            bytes: 1500,
+            age_ms: 340,
+            newest: Sequence::from_stored(42),
+        };
+        assert_eq!(
+            text(&"counter".parse().unwrap(), &view),
+            "counter: sequence 40; the newest is 42, not on disk yet\n  \
+             version  2\n  \
+             written  340ms ago, by process 3\n  \
+             size     1.5KiB\n  \
+             file     /w/.watchdog/state/counter.snapshot\n"
+        );
+    }
+}
