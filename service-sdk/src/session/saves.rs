@@ -19,8 +19,6 @@ pub(crate) struct Saves {
     wanted: Sequence,
     /// The largest number that went with a `save` waiting.
     pressed: Sequence,
-    /// What this process started from: never sent by it.
-    floor: Sequence,
     failed: Option<(Sequence, SaveFailure)>,
 }
 
@@ -43,16 +41,15 @@ pub(crate) enum Save {
 }
 
 impl Saves {
-    /// With the sequence of the welcome. Whether that one is on disk is not known here.
-    pub(crate) fn starting_from(floor: Sequence) -> Self {
+    /// With the sequence of the welcome, which is with the watchdog. Whether it is on disk is not known here.
+    pub(crate) fn starting_from(stored: Sequence) -> Self {
         Self {
-            newest: floor,
-            sent: floor,
-            received: floor,
+            newest: stored,
+            sent: stored,
+            received: stored,
             synced: Sequence::NONE,
             wanted: Sequence::NONE,
             pressed: Sequence::NONE,
-            floor,
             failed: None,
         }
     }
@@ -133,12 +130,12 @@ impl Saves {
         self.failed = Some((sequence.min(self.sent), SaveFailure::NotWritten(reason)));
     }
 
-    /// A new core: the newest goes again unless it is on disk, or is what the watchdog itself gave.
+    /// A new core: the newest goes again unless it is on disk, also when it is what the old core gave; that one
+    /// may not have written it.
     pub(crate) fn repeat(&mut self) {
-        let known = self.synced.max(self.floor);
-        self.sent = known;
-        self.received = known;
-        self.pressed = known;
+        self.sent = self.synced;
+        self.received = self.synced;
+        self.pressed = self.synced;
     }
 }
 
@@ -159,11 +156,21 @@ mod tests {
 
     #[test]
     fn ss_5_the_initial_value_is_not_sent() {
-        assert_eq!(Saves::starting_from(at(7)).due(false), None);
+        let mut saves = Saves::starting_from(Sequence::NONE);
+        saves.repeat();
+        assert_eq!((saves.due(false), saves.due(true)), (None, None));
+        let saves = Saves::starting_from(at(7));
+        assert_eq!((saves.due(false), saves.due(true)), (None, None));
+    }
+
+    #[test]
+    fn a_new_core_gets_the_restored_state_under_the_number_it_has() {
         let mut saves = Saves::starting_from(at(7));
         saves.repeat();
-        assert_eq!(saves.due(false), None, "a new core has it from where the old one had it");
-        assert_eq!(saves.due(true), None);
+        assert_eq!(go(&mut saves), Some((at(7), Urgency::Soon)));
+        saves.synced(at(7));
+        saves.repeat();
+        assert_eq!(go(&mut saves), None);
     }
 
     #[test]
