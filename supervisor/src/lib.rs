@@ -8,7 +8,22 @@
 //! client of the core's.
 
 pub mod capture;
+pub mod cli;
 pub mod config;
+mod core;
 pub mod probe;
 pub mod processes;
+pub mod run;
 pub mod store;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The role of this process, by its first argument: a core when the keeper started it, else a verb.
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match arguments.as_slice() {
+        [_, role, config, runtime] if role == run::CORE => core::main(Path::new(config), Path::new(runtime)),
+        _ => cli::main(),
+    }
+}

@@ -85,7 +85,9 @@ impl EventLog {
         for file in [path.with_extension("jsonl.1"), path.clone()] {
             match std::fs::read(&file) {
                 Ok(bytes) => kept.extend(
-                    bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<EventRecord>(l).ok()),
+                    bytes
+                        .split(|b| *b == b'\n')
+                        .filter_map(|l| serde_json::from_slice::<EventRecord>(l).ok()),
                 ),
                 Err(err) if err.kind() == io::ErrorKind::NotFound => {}
                 Err(err) => return Err(err),

@@ -38,10 +38,8 @@ impl Note {
     /// The one an older core kept, and its newest whole record.
     pub(crate) fn reopen<T: DeserializeOwned>(fd: OwnedFd) -> io::Result<(Self, Option<T>)> {
         let file = File::from(fd);
-        let newest = [read_slot(&file, 0)?, read_slot(&file, 1)?]
-            .into_iter()
-            .flatten()
-            .max_by_key(|(turn, _)| *turn);
+        let newest =
+            [read_slot(&file, 0)?, read_slot(&file, 1)?].into_iter().flatten().max_by_key(|(turn, _)| *turn);
         Ok(match newest {
             None => (Self { file, turn: 0, last: Vec::new() }, None),
             Some((turn, bytes)) => {

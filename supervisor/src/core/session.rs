@@ -11,10 +11,12 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use watchdog_protocol::control::Reply;
 use watchdog_protocol::limits::{MAX_INLINE, MAX_PACKET};
 use watchdog_protocol::session::{Content, FromService, ToService, decode, encode};
 use watchdog_protocol::{Incarnation, ServiceName};
@@ -26,6 +28,9 @@ const OUTBOX: usize = 4096;
 
 /// Descriptors a service may send beside one packet: the content of a state.
 const FROM_SERVICE_FDS: usize = 1;
+
+/// Between two tries to send descriptors when too many of this user are in flight.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// What a session tells the event loop.
 #[derive(Debug)]
@@ -50,13 +55,14 @@ pub(crate) enum SessionEvent {
 pub(crate) struct Session {
     incarnation: Incarnation,
     shared: Arc<Shared>,
+    ended: bool,
     _stop: mpsc::Sender<()>,
 }
 
 #[derive(Debug)]
 struct Shared {
     socket: AsyncSeqpacket,
-    outbox: Mutex<VecDeque<Outgoing>>,
+    outbox: Mutex<VecDeque<Arc<Outgoing>>>,
     room_wanted: Notify,
     drain: Notify,
 }
@@ -90,7 +96,7 @@ impl Session {
         let (stop, stopped) = mpsc::channel(1);
         let task = Task { service, incarnation, shared: Arc::clone(&shared), events };
         tasks.spawn(task.run(stopped));
-        Ok(Self { incarnation, shared, _stop: stop })
+        Ok(Self { incarnation, shared, ended: false, _stop: stop })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -99,27 +105,46 @@ impl Session {
 
     /// Sends now or as soon as the service reads. Order is kept.
     pub(crate) fn send(&self, message: &ToService, beside: Vec<OwnedFd>) -> Result<(), Unread> {
-        let bytes = encode(message);
-        let mut outbox = self.shared.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if outbox.is_empty() {
-            match self.shared.try_send(&bytes, &beside) {
-                Ok(()) => return Ok(()),
-                Err(err) if full(&err) => {}
-                // Gone: what it would have been told no longer matters to it.
-                Err(_) => return Ok(()),
-            }
-        }
-        if outbox.len() >= OUTBOX {
-            return Err(Unread);
-        }
-        outbox.push_back(Outgoing { bytes, beside });
-        self.shared.room_wanted.notify_one();
-        Ok(())
+        self.shared.send(encode(message), beside)
+    }
+
+    /// Its end was told: nothing more will come.
+    pub(crate) fn mark_ended(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended
     }
 
     /// The process is gone: read what it left, then end.
     pub(crate) fn drain(&self) {
         self.shared.drain.notify_one();
+    }
+}
+
+/// Answers one call of a service, over its session, from a task of its own.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    shared: Arc<Shared>,
+    request: u64,
+}
+
+impl Answers {
+    pub(crate) fn new(session: &Session, request: u64) -> Self {
+        Self { shared: Arc::clone(&session.shared), request }
+    }
+
+    /// Until the last reply, or until the call is let go.
+    pub(crate) async fn forward(self, mut replies: mpsc::Receiver<Reply>) {
+        while let Some(reply) = replies.recv().await {
+            let mut beside = Vec::new();
+            let Ok(reply) = content(encode(&reply), &mut beside) else { return };
+            let answer = ToService::Answer { request: self.request, reply };
+            if self.shared.send(encode(&answer), beside).is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -129,27 +154,53 @@ fn full(err: &io::Error) -> bool {
 }
 
 impl Shared {
+    fn send(&self, bytes: Vec<u8>, beside: Vec<OwnedFd>) -> Result<(), Unread> {
+        let mut outbox = self.outbox();
+        if outbox.is_empty() {
+            match self.try_send(&bytes, &beside) {
+                Ok(()) => return Ok(()),
+                Err(err) if full(&err) => {}
+                // Gone: what it would have been told no longer matters to it.
+                Err(_) => return Ok(()),
+            }
+        }
+        if outbox.len() >= OUTBOX {
+            return Err(Unread);
+        }
+        outbox.push_back(Arc::new(Outgoing { bytes, beside }));
+        self.room_wanted.notify_one();
+        Ok(())
+    }
+
     fn try_send(&self, bytes: &[u8], beside: &[OwnedFd]) -> io::Result<()> {
         let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
         self.socket.try_send(&[IoSlice::new(bytes)], &beside)
     }
 
-    /// Sends what waits until the outbox is empty. Cancel safe: a packet leaves the outbox once it was sent.
+    /// Sends what waits. Cancel safe: a packet leaves the outbox in the same step in which it was sent.
     async fn flush(&self) {
         loop {
-            let next = self.outbox.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(next) = next else { return self.room_wanted.notified().await };
-            match self.try_send(&next.bytes, &next.beside) {
+            let next = self.outbox().front().cloned();
+            let Some(next) = next else {
+                self.room_wanted.notified().await;
+                continue;
+            };
+            let beside: Vec<_> = next.beside.iter().map(AsFd::as_fd).collect();
+            match self.socket.send(&[IoSlice::new(&next.bytes)], &beside).await {
                 Ok(()) => {}
-                Err(err) if full(&err) => {
-                    self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push_front(next);
-                    if self.socket.writable().await.is_err() {
-                        return self.room_wanted.notified().await;
-                    }
+                Err(err) if err.raw_os_error() == Some(nix::libc::ETOOMANYREFS) => {
+                    tokio::time::sleep(RETRY).await;
+                    continue;
                 }
-                Err(_) => self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clear(),
+                // Gone: the reading side of this task will see the end.
+                Err(_) => self.outbox().clear(),
             }
+            self.outbox().pop_front();
         }
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, VecDeque<Arc<Outgoing>>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,7 +231,7 @@ impl Task {
     /// All that is queued, then the end: nobody writes any more.
     async fn read_rest(&self, buffer: &mut [u8]) {
         loop {
-            match self.shared.socket.get_ref().recv(buffer, FROM_SERVICE_FDS) {
+            match self.shared.socket.socket().recv(buffer, FROM_SERVICE_FDS) {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     self.tell(SessionEvent::Ended).await;
                     return;
@@ -203,9 +254,9 @@ impl Task {
             },
             Ok(Received::End) => SessionEvent::Ended,
             Ok(Received::Empty) => SessionEvent::Broken("it sent an empty packet".into()),
-            Ok(Received::Oversize { length }) => {
-                SessionEvent::Broken(format!("it sent a packet of {length} bytes, at most {MAX_PACKET} are read"))
-            }
+            Ok(Received::Oversize { length }) => SessionEvent::Broken(format!(
+                "it sent a packet of {length} bytes, at most {MAX_PACKET} are read"
+            )),
             Ok(Received::TooManyDescriptors) => {
                 SessionEvent::Broken("it sent more descriptors than a message has".into())
             }

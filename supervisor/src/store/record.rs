@@ -94,7 +94,7 @@ pub fn names(folder: &Path) -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     let content = serde_json::to_vec(record).expect("records are plain data with text keys");
     envelope::encode(Kind::Record, VERSION, Incarnation::NONE, Sequence::NONE, &content)
 }

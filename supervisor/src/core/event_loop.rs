@@ -1,0 +1,292 @@
+//! The loop: one input at a time, decided on, noted, performed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use watchdog_keeper::protocol::{FromKeeper, ToKeeper, Whom};
+use watchdog_lifecycle::{Chance, Command, Haste, Kind, Occurrence, Purpose, ServiceCommand, Wanted};
+use watchdog_protocol::control::{Failure, FailureKind};
+use watchdog_protocol::session::ToService;
+use watchdog_protocol::{Incarnation, ServiceName};
+
+use super::control::ControlCall;
+use super::events::Entry as Logged;
+use super::exits::LOOK;
+use super::registration::{Described, next_described};
+use super::session::FromSession;
+use super::{Core, CoreError, Shutdown, chain, now};
+use crate::probe::Heard;
+use crate::store::record;
+use crate::store::writer::{ChangeNumber, Done};
+
+/// Where inputs come from, apart from the keeper and the store, which the core asks itself.
+pub(super) struct Inputs {
+    pub(super) sessions: mpsc::Receiver<FromSession>,
+    pub(super) calls: mpsc::Receiver<ControlCall>,
+}
+
+enum Input {
+    Keeper(FromKeeper),
+    Session(FromSession),
+    Call(ControlCall),
+    Stored(Done),
+    Probe(Heard),
+    Described(Described),
+    Timer,
+}
+
+impl Core {
+    /// Until everything is stopped: the exit code of the whole watchdog.
+    pub(super) async fn run(&mut self, inputs: &mut Inputs) -> Result<u8, CoreError> {
+        loop {
+            self.settle().await?;
+            if self.is_finished() {
+                return Ok(0);
+            }
+            let input = self.next_input(inputs).await?;
+            self.take(input).await?;
+        }
+    }
+
+    async fn next_input(&mut self, inputs: &mut Inputs) -> Result<Input, CoreError> {
+        let wake = self.next_wake();
+        tokio::select! {
+            // Deaths before requests: what is asked for next should meet what is.
+            biased;
+            message = self.keeper.recv() => Ok(Input::Keeper(message.map_err(CoreError::Keeper)?.0)),
+            Some(told) = inputs.sessions.recv() => Ok(Input::Session(told)),
+            done = self.store.done() => Ok(Input::Stored(done)),
+            heard = self.probes.heard() => Ok(Input::Probe(heard)),
+            described = next_described(&mut self.describing) => Ok(Input::Described(described)),
+            Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
+            () = tokio::time::sleep_until(wake) => Ok(Input::Timer),
+        }
+    }
+
+    async fn take(&mut self, input: Input) -> Result<(), CoreError> {
+        match input {
+            Input::Keeper(message) => self.from_keeper(message).await,
+            Input::Session(told) => self.from_session(told).await,
+            Input::Call(call) => self.call(call).await,
+            Input::Stored(done) => {
+                self.stored(done);
+                Ok(())
+            }
+            Input::Probe(heard) => {
+                self.heard(&heard);
+                Ok(())
+            }
+            Input::Described(described) => self.described(described).await,
+            Input::Timer => {
+                let commands = self.roster.tick(now(), self.chance());
+                self.perform_all(commands).await?;
+                self.look_at_clearing().await?;
+                self.save_due_states();
+                Ok(())
+            }
+        }
+    }
+
+    /// When to wake if nothing happens.
+    fn next_wake(&self) -> Instant {
+        let present = now();
+        let in_time = |at: watchdog_lifecycle::Moment| Instant::now() + at.since(present);
+        let far = Instant::now() + Duration::from_secs(3600);
+        [
+            self.roster.next_deadline().map(in_time),
+            self.is_clearing().then(|| Instant::now() + LOOK),
+            self.next_state_due().map(in_time),
+            self.next_waiter_due().map(in_time),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(far, Instant::min)
+    }
+
+    /// Decides on every fact, until performing brings up no further one. Then what is owed after the notes.
+    pub(super) async fn settle(&mut self) -> Result<(), CoreError> {
+        if let Some(haste) = self.shutdown_asked.take() {
+            let commands = self.roster.shutdown(haste, now(), self.chance());
+            self.perform_all(commands).await?;
+        }
+        while let Some((service, event)) = self.pending.pop_front() {
+            let commands = self.roster.step(&service, event, now(), self.chance());
+            self.perform_all(commands).await?;
+        }
+        for (service, incarnation) in std::mem::take(&mut self.acknowledge) {
+            let message = ToKeeper::AckExit { service, incarnation };
+            self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)?;
+        }
+        self.answer_waiters();
+        Ok(())
+    }
+
+    pub(super) fn chance(&self) -> Chance {
+        Chance::from_bits(fastrand::u64(..))
+    }
+
+    /// Notes first: a core that takes over from here must know what this one set out to do.
+    pub(super) async fn perform_all(&mut self, commands: Vec<ServiceCommand>) -> Result<(), CoreError> {
+        let mut noted: Option<&ServiceName> = None;
+        for (service, _) in &commands {
+            if noted != Some(service) {
+                self.write_note(service)?;
+                self.keep_wanted(service);
+                noted = Some(service);
+            }
+        }
+        for (service, command) in commands {
+            self.perform(&service, command).await?;
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, service: &ServiceName, command: Command) -> Result<(), CoreError> {
+        match command {
+            Command::Spawn { incarnation } => self.spawn(service, incarnation).await,
+            Command::AskStop { incarnation } => self.ask_stop(service, incarnation).await,
+            Command::KillAll { incarnation } => self.kill_all(service, incarnation).await,
+            Command::NameSurvivors { incarnation } => self.name_survivors(service, incarnation).await,
+            Command::StartProbe { incarnation, purpose } => {
+                self.start_probe(service, incarnation, purpose);
+                Ok(())
+            }
+            Command::StopProbe { incarnation } => {
+                self.probes.stop(service, incarnation);
+                Ok(())
+            }
+            Command::Log(occurrence) => {
+                self.log(service, &occurrence);
+                Ok(())
+            }
+        }
+    }
+
+    async fn ask_stop(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), CoreError> {
+        if self.entry(service).spec.kind() == Kind::Service {
+            self.tell(service, &ToService::Stop, Vec::new());
+        } else {
+            let signal = self.entry(service).spec.stop_signal;
+            self.signal(service, incarnation, signal, Whom::Group).await?;
+        }
+        // One that was stopped sees neither event nor signal until it goes on.
+        self.signal(service, incarnation, Signal::SIGCONT, Whom::Group).await
+    }
+
+    fn log(&mut self, service: &ServiceName, occurrence: &Occurrence) {
+        let mut entry = Logged::of(service, occurrence.kind(), occurrence.to_string());
+        if let Some(incarnation) = occurrence.incarnation() {
+            entry = entry.at(incarnation);
+        }
+        if let Some(cause) = occurrence.cause() {
+            entry = entry.because(cause.kind());
+        }
+        self.events.add(entry);
+        if let Occurrence::Ended(end) = occurrence {
+            self.save_last_state(service, end.incarnation);
+        }
+    }
+
+    /// What a new core must know of a service, into memory that the keeper holds.
+    pub(super) fn write_note(&mut self, service: &ServiceName) -> Result<(), CoreError> {
+        let Some(record) = self.roster.get(service) else { return Ok(()) };
+        let Some(entry) = self.entries.get_mut(service) else { return Ok(()) };
+        entry.note.write(record).map_err(|source| CoreError::Note { service: service.clone(), source })
+    }
+
+    /// What the operator wants outlives a restart of the watchdog; so does the number of the newest process.
+    fn keep_wanted(&mut self, service: &ServiceName) {
+        let Some(record) = self.roster.get(service) else { return };
+        let path = self.wanted_path(service);
+        let kept = super::Kept { wanted: record.wanted().clone(), incarnation: record.incarnation() };
+        let Some(entry) = self.entries.get_mut(service) else { return };
+        if entry.kept.as_ref() == Some(&kept) {
+            return;
+        }
+        let wanted_changed = entry.kept.as_ref().is_none_or(|before| before.wanted != kept.wanted);
+        let was_up = entry.kept.as_ref().is_none_or(|before| before.wanted == Wanted::Up);
+        // A service that is wanted up and never was anything else needs no file to say so; nor is a crash loop
+        // worth a write for each of its processes.
+        if wanted_changed && !(was_up && kept.wanted == Wanted::Up) {
+            entry.kept_change = Some(self.store.put(&path, record::saving(&kept)));
+        }
+        entry.kept = Some(kept);
+    }
+
+    /// The keeper was asked to end: in good order, and at once when it is asked again.
+    pub(super) fn signalled(&mut self, signal: i32) {
+        let name = Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string());
+        let haste = match self.shutdown {
+            Shutdown::No => Haste::Orderly,
+            Shutdown::Stopping => Haste::AtOnce,
+        };
+        let how = match haste {
+            Haste::Orderly => "stopping every service",
+            Haste::AtOnce => "killing what is left",
+        };
+        self.events.add(Logged::new("shutdown", format!("{name}: {how}")));
+        self.begin_shutdown(haste);
+    }
+
+    pub(super) fn begin_shutdown(&mut self, haste: Haste) {
+        self.shutdown = Shutdown::Stopping;
+        self.shutdown_asked = Some(haste);
+    }
+
+    /// Nothing lives, nothing is being written: the watchdog may end.
+    fn is_finished(&self) -> bool {
+        self.shutdown == Shutdown::Stopping
+            && self.roster.is_at_rest()
+            && self.pending.is_empty()
+            && self.store.is_idle()
+            && !self.has_waiters()
+    }
+
+    /// A write ended.
+    fn stored(&mut self, done: Done) {
+        let outcome = done.outcome.as_ref().map(|()| ()).map_err(|err| chain(err));
+        if !self.settings_stored(&done)
+            && !self.state_stored(&done)
+            && let Err(reason) = &outcome
+        {
+            self.events.add(Logged::new("disk", format!("cannot write {}: {reason}", done.path.display())));
+        }
+        self.stored.insert(done.path, (done.up_to, outcome));
+    }
+
+    /// Whether all these writes ended well.
+    pub(super) fn are_durable(&self, changes: &[(PathBuf, ChangeNumber)]) -> bool {
+        changes.iter().all(|(path, number)| self.stored.get(path).is_some_and(|(up_to, _)| up_to >= number))
+    }
+
+    /// What went wrong with the first of these that failed.
+    pub(super) fn failed_change(&self, changes: &[(PathBuf, ChangeNumber)]) -> Option<Failure> {
+        let failed = changes.iter().find_map(|(path, number)| match self.stored.get(path) {
+            Some((up_to, Err(reason))) if up_to >= number => Some(reason),
+            _ => None,
+        })?;
+        Some(Failure::new(FailureKind::Failed, format!("done, but not on disk: {failed}")))
+    }
+
+    /// Where it is kept what the operator wants of a service.
+    pub(super) fn wanted_path(&self, service: &ServiceName) -> PathBuf {
+        record::path(&self.config.watchdog.state.join("wanted"), service.as_str())
+    }
+
+    fn start_probe(&mut self, service: &ServiceName, incarnation: Incarnation, purpose: Purpose) {
+        let spec = &self.entries.get(service).expect("the roster and the entries hold the same names").spec;
+        let probe = match purpose {
+            Purpose::Ready => &spec.ready_probe,
+            Purpose::Alive => &spec.liveness_probe,
+        };
+        let probe = probe.as_ref().expect("the policy asks for a probe only where one is configured");
+        self.probes.start(service, incarnation, purpose, probe, &spec.launch);
+    }
+
+    fn heard(&mut self, heard: &Heard) {
+        self.fact(&heard.service, heard.incarnation, heard.fact());
+    }
+}

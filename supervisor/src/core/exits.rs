@@ -1,0 +1,315 @@
+//! How a process ends, seen from the core.
+//!
+//! ```text
+//! keeper: Exited ─► drain the session ─► its last word is applied ─► lanes taken back, senders told
+//!                                                                 ─► Fact::Exited ─► KillAll
+//! KillAll ─► group and cgroup killed ─► look until nothing is left ─► Fact::Gone ─► the next spawn
+//! ```
+//! The report is acknowledged to the keeper when the note that follows from it is written: a core killed in between
+//! leaves it to the next one, which gets it again.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use watchdog_keeper::failure::explain;
+use watchdog_keeper::protocol::{self, ExitStatus, FailedStep, FromKeeper, ToKeeper, Whom};
+use watchdog_lifecycle::{Exit, Fact, Kind};
+use watchdog_protocol::session::ToService;
+use watchdog_protocol::{Incarnation, ServiceName};
+
+use super::events::Entry as Event;
+use super::{Core, CoreError, Process, now, started_at};
+use crate::processes::{Identity, ProcessTable, ownership};
+
+/// How often something killed is looked at until it is gone. A kill takes effect within a millisecond, unless the
+/// process is in the kernel.
+pub(super) const LOOK: Duration = Duration::from_millis(2);
+
+/// An exit that was reported and whose session may still hold the last word.
+#[derive(Debug)]
+pub(super) struct Ending {
+    report: protocol::ExitReport,
+}
+
+impl Core {
+    /// A message of the keeper, after the hand-over.
+    pub(super) async fn from_keeper(&mut self, message: FromKeeper) -> Result<(), CoreError> {
+        match message {
+            FromKeeper::Spawned(child) => self.spawned(&child),
+            FromKeeper::SpawnFailed { service, incarnation, step, errno } => {
+                self.spawn_failed(&service, incarnation, &step, errno).await?;
+            }
+            FromKeeper::Exited(report) => self.exited(report).await?,
+            FromKeeper::OrphanReaped { .. } => self.look_at_clearing().await?,
+            FromKeeper::Orphans(pids) => self.orphans = pids,
+            FromKeeper::Signalled { signal } => self.signalled(signal),
+            FromKeeper::Refused(refusal) => {
+                self.events.add(Event::new("keeper", format!("the keeper refused a request: {refusal:?}")));
+            }
+            FromKeeper::Hello(_) | FromKeeper::Descriptors(_) | FromKeeper::HandedOver => {
+                self.events.add(Event::new("keeper", "the keeper repeated its hand-over; ignored"));
+            }
+        }
+        Ok(())
+    }
+
+    fn spawned(&mut self, child: &protocol::Child) {
+        let Some(entry) = self.entries.get_mut(&child.service) else { return };
+        entry.process = Some(Process { incarnation: child.incarnation, pid: child.pid });
+        entry.last_pid = Some(child.pid);
+        entry.started = Some(started_at(child.start_time));
+        self.fact(&child.service, child.incarnation, Fact::Spawned);
+    }
+
+    async fn spawn_failed(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        step: &FailedStep,
+        errno: i32,
+    ) -> Result<(), CoreError> {
+        self.acknowledge.push((service.clone(), incarnation));
+        let Some(entry) = self.entries.get(service) else { return Ok(()) };
+        let program = entry.spec.launch.executable(&entry.spec.launch.environment(std::env::vars_os()));
+        let program = program.unwrap_or_else(|_| entry.spec.launch.program.clone());
+        let failure = explain(&program, step, errno);
+        self.close_session(service).await?;
+        self.take_lanes_back(service, incarnation);
+        self.fact(
+            service,
+            incarnation,
+            Fact::SpawnFailed { step: failure.step(), reason: failure.to_string() },
+        );
+        Ok(())
+    }
+
+    async fn exited(&mut self, report: protocol::ExitReport) -> Result<(), CoreError> {
+        self.orphans.clone_from(&report.orphans);
+        let service = report.service.clone();
+        let Some(entry) = self.entries.get_mut(&service) else {
+            self.acknowledge.push((service, report.incarnation));
+            return Ok(());
+        };
+        match &entry.session {
+            Some(session) if session.incarnation() == report.incarnation && !session.is_ended() => {
+                session.drain();
+                entry.ending = Some(Ending { report });
+            }
+            _ => self.end(report).await?,
+        }
+        Ok(())
+    }
+
+    /// The session told all it will ever tell.
+    pub(super) async fn session_ended(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<(), CoreError> {
+        let Some(entry) = self.entries.get_mut(service) else { return Ok(()) };
+        match entry.ending.take() {
+            Some(ending) if ending.report.incarnation == incarnation => self.end(ending.report).await,
+            // End of file before the keeper has told: the report is on its way.
+            other => {
+                entry.ending = other;
+                if let Some(session) = entry.session.as_mut().filter(|s| s.incarnation() == incarnation) {
+                    session.mark_ended();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn end(&mut self, report: protocol::ExitReport) -> Result<(), CoreError> {
+        let (service, incarnation) = (report.service.clone(), report.incarnation);
+        self.acknowledge.push((service.clone(), incarnation));
+        self.close_session(&service).await?;
+        self.take_lanes_back(&service, incarnation);
+        self.settings_ended(&service, incarnation);
+        let exit = match report.status {
+            ExitStatus::Code(code) => Exit::Code(code),
+            ExitStatus::Signal { signal, core_dumped } => Exit::Signal { signal, dumped: core_dumped },
+        };
+        let last_lines = self.capture.last_lines(&service).await;
+        let entry = self.entry_mut(&service);
+        if entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {
+            entry.process = None;
+        }
+        let last_word = entry.last_word.take();
+        let report = watchdog_lifecycle::ExitReport { exit, last_lines, last_word };
+        self.fact(&service, incarnation, Fact::Exited(report));
+        Ok(())
+    }
+
+    /// Nobody holds the ends any more: each sender is told what its receiver had taken, each receiver keeps what
+    /// is queued.
+    fn take_lanes_back(&mut self, service: &ServiceName, incarnation: Incarnation) {
+        let at = now().as_nanos();
+        let mut told = Vec::new();
+        for lane in self.lanes.arriving_at(service).filter(|lane| lane.given_to() == Some(incarnation)) {
+            told.push((lane.sender.clone(), lane.epoch, lane.take_back(at)));
+        }
+        for lane in self.lanes.leaving(service) {
+            lane.close_handle();
+        }
+        for (sender, lane, taken) in told {
+            self.tell(&sender, &ToService::PeerDied { lane, incarnation, taken }, Vec::new());
+        }
+    }
+
+    /// Performs `KillAll`.
+    pub(super) async fn kill_all(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<(), CoreError> {
+        let entry = self.entry_mut(service);
+        entry.clearing = Some(incarnation);
+        if entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {
+            self.signal(service, incarnation, Signal::SIGKILL, Whom::Group).await?;
+        }
+        self.look_at_clearing().await
+    }
+
+    /// Performs `NameSurvivors`.
+    pub(super) async fn name_survivors(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<(), CoreError> {
+        let pids = self.left_of(service)?;
+        let fact = if pids.is_empty() { Fact::Gone } else { Fact::Survivors { pids } };
+        if fact == Fact::Gone {
+            self.entry_mut(service).clearing = None;
+        }
+        self.fact(service, incarnation, fact);
+        Ok(())
+    }
+
+    /// Says gone of everything that was killed and of which nothing is left; kills again what is.
+    pub(super) async fn look_at_clearing(&mut self) -> Result<(), CoreError> {
+        let clearing: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.process.is_none() && entry.ending.is_none())
+            .filter_map(|(name, entry)| Some((name.clone(), entry.clearing?)))
+            .collect();
+        for (service, incarnation) in clearing {
+            let entry = self.entry(&service);
+            let left = match &entry.cgroup {
+                Some(cgroup) => {
+                    let populated = cgroup.populated().unwrap_or(false);
+                    if populated && let Err(err) = cgroup.kill() {
+                        tracing::warn!("{service}: cannot kill its cgroup: {err}");
+                    }
+                    populated
+                }
+                None if self.orphans.is_empty() => false,
+                None => self.kill_orphans(&service).await?,
+            };
+            if !left {
+                self.entry_mut(&service).clearing = None;
+                self.fact(&service, incarnation, Fact::Gone);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something that was killed must be looked at again.
+    pub(super) fn is_clearing(&self) -> bool {
+        self.entries.values().any(|entry| entry.clearing.is_some())
+    }
+
+    /// Without a cgroup: what the service left behind was adopted by the keeper. `true`: something is left.
+    async fn kill_orphans(&mut self, service: &ServiceName) -> Result<bool, CoreError> {
+        let left = self.left_of(service)?;
+        for pid in &left {
+            let signal = Signal::SIGKILL as i32;
+            self.keeper
+                .send(&ToKeeper::SignalOrphan { pid: *pid, signal }, &[])
+                .await
+                .map_err(CoreError::Keeper)?;
+        }
+        // The level behind the hints: who is adopted now, also what these leave behind in turn.
+        self.keeper.send(&ToKeeper::Orphans, &[]).await.map_err(CoreError::Keeper)?;
+        Ok(!left.is_empty())
+    }
+
+    /// The processes of a service that still live, its leader included.
+    pub(super) fn left_of(&self, service: &ServiceName) -> Result<Vec<u32>, CoreError> {
+        let entry = self.entry(service);
+        let pids: Vec<i32> = match &entry.cgroup {
+            Some(cgroup) => cgroup.pids().unwrap_or_default(),
+            None => {
+                let table = ProcessTable::read().map_err(CoreError::Proc)?;
+                let keeper = self.keeper_hello.pid.cast_signed();
+                let core = std::process::id().cast_signed();
+                ownership::members(&table, keeper, core, &self.sessions_of_processes(), service)
+                    .iter()
+                    .map(|process| process.identity.pid)
+                    .collect()
+            }
+        };
+        Ok(pids.into_iter().map(i32::cast_unsigned).collect())
+    }
+
+    /// The sessions of all leaders, also of those that just ended: the session's number is their pid.
+    pub(super) fn sessions_of_processes(&self) -> ownership::Sessions {
+        self.entries
+            .iter()
+            .filter_map(|(name, entry)| Some((entry.last_pid?.cast_signed(), name.clone())))
+            .collect()
+    }
+
+    /// Sends a signal by way of the keeper, which alone knows that the pid is still the process.
+    pub(super) async fn signal(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        signal: Signal,
+        whom: Whom,
+    ) -> Result<(), CoreError> {
+        let signal = signal as i32;
+        let message = ToKeeper::Signal { service: service.clone(), incarnation, signal, whom };
+        self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)
+    }
+
+    /// After the keeper's end: sends a signal to all that is left of a service, itself.
+    pub(super) fn signal_left(&self, service: &ServiceName, signal: Signal, whose: Whose) {
+        if whose == Whose::Programs && self.entry(service).spec.kind() == Kind::Service {
+            return;
+        }
+        for process in self.left_without_keeper(service) {
+            // One that is gone needs no signal.
+            let _ = process.signal(signal);
+        }
+    }
+
+    /// After the keeper's end: something of the service lives.
+    pub(super) fn is_left(&self, service: &ServiceName) -> bool {
+        !self.left_without_keeper(service).is_empty()
+    }
+
+    fn left_without_keeper(&self, service: &ServiceName) -> Vec<Identity> {
+        if let Some(cgroup) = &self.entry(service).cgroup {
+            let pids = cgroup.pids().unwrap_or_default();
+            return pids.into_iter().filter_map(|pid| Identity::of(pid).ok()).collect();
+        }
+        // Nobody is the keeper's child any more: its session and its environment tell whose a process is.
+        let Ok(table) = ProcessTable::read() else { return Vec::new() };
+        let sessions = self.sessions_of_processes();
+        table
+            .all()
+            .filter(|process| !process.is_dead() && sessions.get(&process.session) == Some(service))
+            .map(|process| process.identity)
+            .collect()
+    }
+}
+
+/// Whom a signal after the keeper's end is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Plain programs: an SDK service is asked over its session.
+    Programs,
+    All,
+}

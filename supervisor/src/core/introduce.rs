@@ -1,0 +1,150 @@
+//! Introductions: a service asks for a peer by name, and both get their ends of one lane.
+
+use std::os::fd::OwnedFd;
+
+use watchdog_keeper::protocol::ToKeeper;
+use watchdog_lifecycle::TalkError;
+use watchdog_protocol::session::{LaneIn, LaneOut, Refusal, ToService};
+use watchdog_protocol::{Contract, Incarnation, ServiceName};
+
+use super::lanes::{LaneError, Made};
+use super::{Core, CoreError, chain, nearest, now};
+
+/// Why an introduction came to nothing.
+enum NoLane {
+    Refused(Refusal),
+    Core(CoreError),
+}
+
+impl From<LaneError> for NoLane {
+    fn from(err: LaneError) -> Self {
+        Self::Refused(Refusal::Failed { reason: chain(&err) })
+    }
+}
+
+impl From<Refusal> for NoLane {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Core {
+    /// Answers [`FromService::Introduce`](watchdog_protocol::session::FromService::Introduce).
+    pub(super) async fn introduce(
+        &mut self,
+        sender: &ServiceName,
+        incarnation: Incarnation,
+        request: u64,
+        peer: &str,
+        contract: Contract,
+    ) -> Result<(), CoreError> {
+        let (outcome, beside) = match self.try_introduce(sender, incarnation, peer, contract).await {
+            Ok((lane, ends)) => (Ok(lane), ends),
+            Err(NoLane::Refused(refusal)) => (Err(refusal), Vec::new()),
+            Err(NoLane::Core(err)) => return Err(err),
+        };
+        self.tell(sender, &ToService::Introduced { request, outcome }, beside);
+        Ok(())
+    }
+
+    async fn try_introduce(
+        &mut self,
+        sender: &ServiceName,
+        incarnation: Incarnation,
+        peer: &str,
+        contract: Contract,
+    ) -> Result<(LaneOut, Vec<OwnedFd>), NoLane> {
+        let receiver = self.peer(sender, peer)?;
+        let mismatch = self.mismatch(&receiver, &contract);
+        let bound = self.lane_bytes;
+        let (lane, made) = self.lanes.between(sender, &receiver, &contract, now().as_nanos())?;
+        if *lane.contract() != contract {
+            lane.set_contract(contract)?;
+        }
+        lane.mismatch.clone_from(&mismatch);
+        if made == Made::Now {
+            let message = ToKeeper::Store { name: lane.stored_name().into_bytes() };
+            let stored = self.keeper.send(&message, &lane.stored()).await;
+            stored.map_err(|err| NoLane::Core(CoreError::Keeper(err)))?;
+        }
+        let ends = lane.give_to_sender(incarnation, bound)?;
+        let out = LaneOut { lane: lane.epoch, receiver: receiver.clone(), mismatch };
+        if let Some(receiving) = self.entry(&receiver).session.as_ref().map(|s| s.incarnation()) {
+            self.offer_lanes(&receiver, receiving);
+        }
+        Ok((out, ends))
+    }
+
+    fn peer(&self, sender: &ServiceName, peer: &str) -> Result<ServiceName, Refusal> {
+        let known = peer.parse::<ServiceName>().ok().filter(|name| self.entries.contains_key(name));
+        let Some(receiver) = known else {
+            let nearest = nearest(peer, self.entries.keys());
+            return Err(Refusal::NoSuchService { name: peer.to_owned(), nearest });
+        };
+        self.roster.may_talk(sender, &receiver).map_err(|err| match err {
+            TalkError::Denied(denied) => Refusal::Denied {
+                sender: sender.clone(),
+                receiver: receiver.clone(),
+                rule: denied.to_string(),
+            },
+            TalkError::NoInbox { name } => Refusal::NoInbox { name },
+            TalkError::Unknown { name } => Refusal::NoSuchService {
+                nearest: nearest(name.as_str(), self.entries.keys()),
+                name: name.to_string(),
+            },
+        })?;
+        Ok(receiver)
+    }
+
+    fn mismatch(&self, receiver: &ServiceName, contract: &Contract) -> Option<watchdog_protocol::Mismatch> {
+        let manifest = self.entry(receiver).manifest.as_ref()?;
+        contract.fits(&manifest.contract).err()
+    }
+
+    /// Gives a process of `receiver` every lane it does not have yet and whose contract fits.
+    pub(super) fn offer_lanes(&mut self, receiver: &ServiceName, incarnation: Incarnation) {
+        let bound = self.lane_bytes;
+        let mut offers = Vec::new();
+        for lane in self.lanes.arriving_at(receiver) {
+            if lane.mismatch.is_some() || lane.given_to() == Some(incarnation) {
+                continue;
+            }
+            match lane.give_to_receiver(incarnation, bound) {
+                Ok(ends) => offers.push((LaneIn { lane: lane.epoch, sender: lane.sender.clone() }, ends)),
+                Err(err) => tracing::error!("lane {} to {receiver} can't be handed over: {err}", lane.sender),
+            }
+        }
+        for (lane, ends) in offers {
+            self.tell(receiver, &ToService::LaneIn(lane), ends);
+        }
+    }
+
+    /// The receiver was built anew: every lane to it is compared again, its senders are told.
+    pub(super) fn compare_contracts(&mut self, receiver: &ServiceName) {
+        let Some(contract) = self.entry(receiver).manifest.as_ref().map(|m| m.contract.clone()) else {
+            return;
+        };
+        let mut told = Vec::new();
+        for lane in self.lanes.arriving_at(receiver) {
+            let mismatch = lane.contract().fits(&contract).err();
+            if lane.mismatch != mismatch {
+                lane.mismatch.clone_from(&mismatch);
+                told.push((lane.sender.clone(), lane.epoch, mismatch));
+            }
+        }
+        for (sender, lane, mismatch) in told {
+            self.tell(&sender, &ToService::LaneFits { lane, mismatch }, Vec::new());
+        }
+    }
+
+    /// Takes the lanes of an unregistered service away from its peers, and from the keeper.
+    pub(super) async fn close_lanes(&mut self, service: &ServiceName) -> Result<(), CoreError> {
+        for lane in self.lanes.remove(service) {
+            let peer = if lane.sender == *service { &lane.receiver } else { &lane.sender };
+            self.tell(peer, &ToService::LaneClosed { lane: lane.epoch }, Vec::new());
+            let name = lane.stored_name().into_bytes();
+            self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! The core's end of the channel to the keeper.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use watchdog_keeper::protocol::{FromKeeper, ToKeeper};
+use watchdog_protocol::limits::MAX_PACKET;
+use watchdog_seqpacket::{AsyncSeqpacket, MAX_DESCRIPTORS, Received, Seqpacket};
+
+/// Why the channel is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("the keeper is gone")]
+    Gone,
+    #[error("the channel to the keeper failed")]
+    Io(#[source] io::Error),
+    #[error("the keeper sent {0}")]
+    Nonsense(String),
+}
+
+/// The channel.
+#[derive(Debug)]
+pub(crate) struct KeeperLink {
+    socket: AsyncSeqpacket,
+    buffer: Vec<u8>,
+}
+
+impl KeeperLink {
+    pub(crate) fn new(socket: Seqpacket) -> io::Result<Self> {
+        Ok(Self { socket: AsyncSeqpacket::new(socket)?, buffer: vec![0; MAX_PACKET] })
+    }
+
+    /// Waits for room: the keeper reads at once or is gone.
+    pub(crate) async fn send(&self, message: &ToKeeper, beside: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
+        let packet = message.encode().map_err(|err| LinkError::Nonsense(err.to_string()))?;
+        let mut all: Vec<BorrowedFd<'_>> = packet.payload.iter().map(AsFd::as_fd).collect();
+        all.extend_from_slice(beside);
+        self.socket.send(&[IoSlice::new(&packet.bytes)], &all).await.map_err(|err| match err.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => LinkError::Gone,
+            _ => LinkError::Io(err),
+        })
+    }
+
+    /// The next message with its descriptors. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> Result<(FromKeeper, Vec<OwnedFd>), LinkError> {
+        loop {
+            match self.socket.recv(&mut self.buffer, MAX_DESCRIPTORS).await {
+                Ok(Received::Packet(packet)) => {
+                    let mut beside = packet.descriptors;
+                    let message = FromKeeper::decode(&self.buffer[..packet.length], &mut beside)
+                        .map_err(|err| LinkError::Nonsense(err.to_string()))?;
+                    return Ok((message, beside));
+                }
+                Ok(Received::End) => return Err(LinkError::Gone),
+                Ok(other) => return Err(LinkError::Nonsense(format!("{other:?}"))),
+                // What was queued before the keeper went is still there.
+                Err(err) if err.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(err) => return Err(LinkError::Io(err)),
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! From a service's configuration to the keeper's spawn request: resolved anew at every start.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde_bytes::ByteBuf;
+use watchdog_keeper::protocol::{ChildStep, Limit, SpawnRequest};
+use watchdog_protocol::Incarnation;
+use watchdog_protocol::session::{SERVICE, SESSION};
+
+use watchdog_lifecycle::Kind;
+
+use crate::config::ServiceSpec;
+
+/// The session's descriptor in every SDK service: the first one behind the standard three.
+pub(crate) const SESSION_NUMBER: u32 = 3;
+
+/// Which step of a start failed before the keeper was asked, in the keeper's words for steps.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct NoLaunch {
+    pub(crate) step: &'static str,
+    pub(crate) reason: String,
+}
+
+/// The request without its descriptors.
+pub(crate) fn request(
+    spec: &ServiceSpec,
+    incarnation: Incarnation,
+    original_limits: &[Limit],
+) -> Result<SpawnRequest, NoLaunch> {
+    let launch = &spec.launch;
+    let mut environment = launch.environment(std::env::vars_os());
+    let program = launch
+        .executable(&environment)
+        .map_err(|missing| NoLaunch { step: "exec", reason: missing.to_string() })?;
+    environment.insert(SERVICE.into(), spec.name.as_str().into());
+    if spec.kind() == Kind::Service {
+        environment.insert(SESSION.into(), SESSION_NUMBER.to_string().into());
+    }
+    let mut request = SpawnRequest::new(spec.name.clone(), incarnation, &program);
+    request.argv = std::iter::once(ByteBuf::from(launch.program.as_os_str().as_bytes()))
+        .chain(launch.args.iter().map(|arg| ByteBuf::from(arg.as_bytes())))
+        .collect();
+    for (key, value) in &environment {
+        request = request.env(key, value);
+    }
+    request.steps = steps(spec, original_limits)?;
+    Ok(request)
+}
+
+fn steps(spec: &ServiceSpec, original_limits: &[Limit]) -> Result<Vec<ChildStep>, NoLaunch> {
+    let launch = &spec.launch;
+    let mut steps = vec![ChildStep::SetSid, ChildStep::Umask(launch.umask)];
+    // The keeper raised its own limits; a service starts from what the operator's shell had. No core file unless
+    // asked for: it may hold secrets and fills the disk of a service that crashes in a loop.
+    let mut limits: Vec<Limit> = original_limits.to_vec();
+    let mut set = |resource: u32, soft: u64, hard: u64| {
+        limits.retain(|limit| limit.resource != resource);
+        limits.push(Limit { resource, soft, hard });
+    };
+    set(crate::config::Resource::Core.number(), 0, 0);
+    for (resource, limit) in &launch.rlimits {
+        set(resource.number(), limit.soft, limit.hard);
+    }
+    steps.extend(limits.into_iter().map(ChildStep::Rlimit));
+    if let Some(user) = &launch.user {
+        steps.push(ids(user)?);
+    }
+    steps.push(ChildStep::NoNewPrivs);
+    // Last, as the service's user: a folder it can't enter is its error, not a hole.
+    steps.push(ChildStep::change_dir(Path::new(&launch.dir)));
+    Ok(steps)
+}
+
+fn ids(user: &str) -> Result<ChildStep, NoLaunch> {
+    let wrong = |reason: String| NoLaunch { step: "user", reason };
+    let known = match user.parse::<u32>() {
+        Ok(uid) => nix::unistd::User::from_uid(uid.into()),
+        Err(_) => nix::unistd::User::from_name(user),
+    }
+    .map_err(|err| wrong(format!("cannot look up user `{user}`: {err}")))?;
+    let Some(known) = known else {
+        return match user.parse::<u32>() {
+            Ok(uid) => Ok(ChildStep::Ids { uid, gid: uid, groups: Vec::new() }),
+            Err(_) => Err(wrong(format!("there is no user `{user}`"))),
+        };
+    };
+    let name = std::ffi::CString::new(known.name.as_bytes())
+        .map_err(|_| wrong(format!("user `{user}` has a name with a zero byte")))?;
+    let groups = nix::unistd::getgrouplist(&name, known.gid)
+        .map_err(|err| wrong(format!("cannot look up the groups of `{user}`: {err}")))?;
+    Ok(ChildStep::Ids {
+        uid: known.uid.as_raw(),
+        gid: known.gid.as_raw(),
+        groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+    })
+}

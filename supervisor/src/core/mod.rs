@@ -1,0 +1,232 @@
+//! The core: every decision, in one task.
+//!
+//! ```text
+//!  keeper ───────────┐                    ┌─► keeper: spawn, signal, store
+//!  sessions (a task each) ─► event loop ──┼─► sessions
+//!  operators (a task each) ─┤   roster    ├─► store (durable writes, off the loop)
+//!  store, probes, timers ───┘  .step()    └─► waiters: answers to operators
+//! ```
+//! The [`Core`] is the sole owner of the roster, the lanes and the event log. An input becomes a lifecycle event,
+//! the roster's step decides, the note that a new core would read is written, then the commands are performed.
+//! What comes of them returns as an input.
+//!
+//! Absent here: policy (it is in `watchdog-lifecycle`), message bytes (they go past the core), blocking writes.
+
+mod answer;
+pub(crate) mod control;
+mod event_loop;
+mod events;
+mod exits;
+mod from_service;
+mod introduce;
+mod keeper_link;
+mod lanes;
+mod launch;
+mod note;
+mod registration;
+mod session;
+mod settings;
+mod spawn;
+mod state;
+mod status;
+mod stored;
+mod takeover;
+mod verbs;
+mod waiting;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use watchdog_lifecycle::{Event, Fact, Haste, Moment, Roster, Wanted};
+use watchdog_protocol::session::ToService;
+use watchdog_protocol::{Incarnation, Manifest, ServiceName};
+use watchdog_seqpacket::clock;
+
+use crate::capture::Capture;
+use crate::config::{Config, ServiceSpec};
+use crate::probe::Probes;
+use crate::processes::cgroup::{Cgroup, CgroupTree};
+use crate::store::writer::{ChangeNumber, Writer};
+use events::EventLog;
+use exits::Ending;
+use keeper_link::{KeeperLink, LinkError};
+use lanes::Lanes;
+use note::Note;
+use session::{FromSession, Session};
+use waiting::Waiter;
+
+pub(crate) use takeover::main;
+
+/// Messages of sessions that wait for the event loop. A full one makes the sessions' tasks wait, and with them the
+/// services that send.
+const SESSION_INBOX: usize = 256;
+
+/// Calls that wait for the event loop: a burst of `status`. A full one delays operators, never services.
+const CONTROL_INBOX: usize = 64;
+
+/// Why the core can't go on. It ends, and the keeper starts another.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CoreError {
+    #[error("lost the keeper")]
+    Keeper(#[source] LinkError),
+    #[error("cannot read /proc")]
+    Proc(#[source] io::Error),
+    #[error("cannot write the note of `{service}`")]
+    Note { service: ServiceName, source: io::Error },
+    #[error("cannot start: {step}")]
+    Start { step: String, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+/// The core's whole memory.
+#[derive(Debug)]
+pub(crate) struct Core {
+    config: Config,
+    roster: Roster,
+    entries: BTreeMap<ServiceName, Entry>,
+    lanes: Lanes,
+    lane_bytes: usize,
+    events: EventLog,
+    keeper: KeeperLink,
+    keeper_hello: watchdog_keeper::protocol::Hello,
+    /// The keeper's children that are no leaders, as last told.
+    orphans: Vec<u32>,
+    capture: Capture,
+    store: Writer,
+    tasks: JoinSet<()>,
+    describing: JoinSet<registration::Described>,
+    probes: Probes,
+    cgroups: Option<CgroupTree>,
+    /// The newest end of a write, by file.
+    stored: BTreeMap<PathBuf, (ChangeNumber, Result<(), String>)>,
+    from_sessions: mpsc::Sender<FromSession>,
+    /// Facts that performing a command brought up, for the next step.
+    pending: VecDeque<(ServiceName, Event)>,
+    /// Ends whose notes are not written yet.
+    acknowledge: Vec<(ServiceName, Incarnation)>,
+    waiters: Vec<Waiter>,
+    answered: answer::Answered,
+    shutdown: Shutdown,
+    shutdown_asked: Option<Haste>,
+    notes: Vec<String>,
+}
+
+/// How far the end of the whole watchdog has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shutdown {
+    No,
+    /// Services are being stopped.
+    Stopping,
+}
+
+/// All the core knows of one service beside its lifecycle.
+#[derive(Debug)]
+struct Entry {
+    spec: ServiceSpec,
+    /// What it said of itself; `None` for a program.
+    manifest: Option<Manifest>,
+    settings: Option<settings::Settings>,
+    state: Option<state::State>,
+    note: Note,
+    output: OwnedFd,
+    errors: OwnedFd,
+    cgroup: Option<Cgroup>,
+    session: Option<Session>,
+    process: Option<Process>,
+    /// When it was spawned.
+    started: Option<Moment>,
+    /// The pid of the newest process, also after its end: its session's number.
+    last_pid: Option<u32>,
+    ending: Option<Ending>,
+    clearing: Option<Incarnation>,
+    last_word: Option<String>,
+    registered: Registered,
+    /// What is, or will be, on disk of what the operator wants.
+    kept: Option<Kept>,
+    kept_change: Option<ChangeNumber>,
+}
+
+/// What outlives a restart of the watchdog, beside settings and state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    wanted: Wanted,
+    incarnation: Incarnation,
+}
+
+/// Where a service's table comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Registered {
+    /// `watchdog.toml`.
+    Config,
+    /// `watchdog register`.
+    ByOperator,
+}
+
+/// A leader that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    incarnation: Incarnation,
+    pid: u32,
+}
+
+/// Now, by the clock the lifecycle counts in.
+pub(crate) fn now() -> Moment {
+    Moment::from_nanos(clock::boottime_ns())
+}
+
+/// When a process started, from the kernel's clock ticks since boot.
+fn started_at(ticks: u64) -> Moment {
+    // USER_HZ, the same on every architecture Rust knows.
+    const TICK: u64 = 1_000_000_000 / 100;
+    Moment::from_nanos(ticks.saturating_mul(TICK))
+}
+
+impl Core {
+    fn entry(&self, service: &ServiceName) -> &Entry {
+        self.entries.get(service).expect("the roster and the entries hold the same names")
+    }
+
+    fn entry_mut(&mut self, service: &ServiceName) -> &mut Entry {
+        self.entries.get_mut(service).expect("the roster and the entries hold the same names")
+    }
+
+    /// Something happened to a process: decided on with the next step.
+    fn fact(&mut self, service: &ServiceName, incarnation: Incarnation, fact: Fact) {
+        self.pending.push_back((service.clone(), Event::Fact { incarnation, fact }));
+    }
+
+    /// Says something to a service, if it has a session. One that does not read its session broke the protocol.
+    fn tell(&mut self, service: &ServiceName, message: &ToService, beside: Vec<OwnedFd>) {
+        let Some(session) = self.entries.get(service).and_then(|entry| entry.session.as_ref()) else {
+            return;
+        };
+        if let Err(unread) = session.send(message, beside) {
+            let incarnation = session.incarnation();
+            self.fact(service, incarnation, Fact::ProtocolBroken { reason: unread.to_string() });
+        }
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The name nearest to a mistyped one, if any is near.
+fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a ServiceName>) -> Option<ServiceName> {
+    names
+        .map(|name| (strsim::damerau_levenshtein(text, name.as_str()), name))
+        .filter(|(distance, name)| *distance <= name.as_str().len().max(text.len()) / 3 + 1)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name.clone())
+}

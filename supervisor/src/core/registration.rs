@@ -1,0 +1,359 @@
+//! Services that come and go while the watchdog runs: `register`, `unregister`, and programs that were built anew.
+//!
+//! A program describes itself off the event loop: it may take seconds, and may hang.
+
+use std::fs;
+use std::future;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use tokio::task::JoinSet;
+use watchdog_keeper::protocol::ToKeeper;
+use watchdog_lifecycle::settings::SettingsUpdater;
+use watchdog_lifecycle::values::Values;
+use watchdog_lifecycle::{Service, Wanted};
+use watchdog_protocol::control::{Failure, FailureKind, Outcome};
+use watchdog_protocol::{Incarnation, Manifest, ServiceName};
+use watchdog_seqpacket::payload;
+
+use super::events::Entry as Logged;
+use super::note::Note;
+use super::settings::Settings;
+use super::verbs::Asked;
+use super::waiting::{Target, end};
+use super::{Core, CoreError, Entry, Kept, Registered, chain, now, stored};
+use crate::capture::Stream;
+use crate::config::{self, CheckedService, ConfigErrors, ServiceSpec};
+use crate::store::record;
+use crate::store::replace::replace;
+
+/// A program that described itself, or did not.
+#[derive(Debug)]
+pub(super) struct Described {
+    spec: ServiceSpec,
+    outcome: Result<Option<CheckedService>, ConfigErrors>,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Register { asked: Asked, text: String },
+    BuiltAnew,
+}
+
+/// The next program that described itself; waits for ever while none is asked. Cancel safe.
+pub(super) async fn next_described(describing: &mut JoinSet<Described>) -> Described {
+    match describing.join_next().await {
+        Some(Ok(described)) => described,
+        Some(Err(err)) => match err.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(err) => unreachable!("no description is ever cancelled: {err}"),
+        },
+        None => future::pending().await,
+    }
+}
+
+/// Where the tables lie that were registered while the watchdog ran.
+pub(super) fn registered_folder(state: &Path) -> PathBuf {
+    state.join("registered")
+}
+
+impl Core {
+    fn ask_to_describe(&mut self, spec: ServiceSpec, why: Why) {
+        let cache = config::manifest_cache(&self.config);
+        self.describing.spawn_blocking(move || {
+            let outcome = config::check_service(&spec, Some(&cache));
+            Described { spec, outcome, why }
+        });
+    }
+
+    /// The running program is another one than described itself.
+    pub(super) fn describe_again(&mut self, service: &ServiceName) {
+        let spec = self.entry(service).spec.clone();
+        self.ask_to_describe(spec, Why::BuiltAnew);
+    }
+
+    /// `register`: the table is read at once, the program asked, then the service is taken in.
+    pub(super) fn register(&mut self, asked: Asked, file: &str, text: String) {
+        if self.answered.find(asked.id).is_some() {
+            return end(&asked.replies, Ok(Outcome::Done("registered".to_owned())));
+        }
+        let wrong = |err: String| Failure::new(FailureKind::Configuration, err);
+        let spec = match config::parse_one(Path::new(file), &text) {
+            Ok(spec) => spec,
+            Err(errors) => return end(&asked.replies, Err(wrong(errors.to_string()))),
+        };
+        if self.entries.contains_key(&spec.name) {
+            let failure = wrong(format!("`{}` is already registered", spec.name));
+            let hint = format!("watchdog unregister {}", spec.name);
+            return end(&asked.replies, Err(failure.hint(hint)));
+        }
+        self.ask_to_describe(spec, Why::Register { asked, text });
+    }
+
+    pub(super) async fn described(&mut self, described: Described) -> Result<(), CoreError> {
+        let Described { spec, outcome, why } = described;
+        let name = spec.name.clone();
+        match (why, outcome) {
+            (Why::Register { asked, .. }, Err(errors)) => {
+                let failure = Failure::new(FailureKind::Configuration, errors.to_string());
+                end(&asked.replies, Err(failure));
+            }
+            (Why::Register { asked, text }, Ok(checked)) => self.take_in(asked, spec, &text, checked).await?,
+            (Why::BuiltAnew, Ok(Some(checked))) => {
+                if self.entries.contains_key(&name) {
+                    self.built_anew(&name, checked).await?;
+                }
+            }
+            (Why::BuiltAnew, Ok(None)) => {}
+            (Why::BuiltAnew, Err(errors)) => {
+                let text = format!("the new build can't be used as configured: {errors}");
+                self.events.add(Logged::of(&name, "manifest", text).because("settings"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_in(
+        &mut self,
+        asked: Asked,
+        spec: ServiceSpec,
+        text: &str,
+        checked: Option<CheckedService>,
+    ) -> Result<(), CoreError> {
+        let name = spec.name.clone();
+        let wrong = |text: String| Failure::new(FailureKind::Configuration, text);
+        let service = Service::new(Wanted::Up, Incarnation::NONE, now());
+        // The roster first: it knows what is wrong with the graph. Nothing starts before the entry is there, for
+        // what it commands is performed below.
+        let chance = self.chance();
+        let commands = match self.roster.register(name.clone(), spec.policy.clone(), service, now(), chance) {
+            Ok(commands) => commands,
+            Err(err) => {
+                end(&asked.replies, Err(wrong(err.to_string())));
+                return Ok(());
+            }
+        };
+        let folder = registered_folder(&self.config.watchdog.state);
+        let source = spec.source().path().display().to_string();
+        let file = folder.join(format!("{name}.toml"));
+        let kept = fs::create_dir_all(&folder).map_err(|err| err.to_string()).and_then(|()| {
+            replace(&file, format!("# {source}\n{text}").as_bytes()).map_err(|err| chain(&err))
+        });
+        let added = match kept {
+            Ok(()) => self.add_entry(spec, checked, Registered::ByOperator, None).await,
+            Err(reason) => Err(CoreError::Start { step: reason.clone(), source: reason.into() }),
+        };
+        if let Err(err) = added {
+            let _ = self.roster.unregister(&name, now(), self.chance());
+            end(&asked.replies, Err(Failure::new(FailureKind::Failed, chain(&err))));
+            return Ok(());
+        }
+        self.enter(asked.id, Vec::new());
+        self.events.add(Logged::of(&name, "registered", format!("registered by {}", asked.by)));
+        self.perform_all(commands).await?;
+        let target = match asked.wait {
+            None => Target::Durable { services: vec![name] },
+            Some(_) => Target::Up { services: vec![(name, Incarnation::NONE)] },
+        };
+        self.wait_for(asked, target, Vec::new());
+        Ok(())
+    }
+
+    pub(super) async fn unregister(&mut self, asked: &Asked, name: &ServiceName) -> Result<(), CoreError> {
+        let chance = self.chance();
+        let failed = |text: String| Failure::new(FailureKind::Failed, text);
+        if self.entry(name).registered == Registered::Config {
+            let failure = failed(format!("{name} is in {}", self.config.path.display()));
+            let hint = "take its table out of the file; `watchdog stop` stops it for good";
+            end(&asked.replies, Err(failure.hint(hint)));
+            return Ok(());
+        }
+        match self.roster.unregister(name, now(), chance) {
+            Ok(commands) => self.perform_all(commands).await?,
+            Err(err) => {
+                let failure = failed(err.to_string()).hint(format!("watchdog stop {name}"));
+                end(&asked.replies, Err(failure));
+                return Ok(());
+            }
+        }
+        self.close_lanes(name).await?;
+        self.entries.remove(name);
+        for stored in [stored::note(name), stored::pipes(name), stored::manifest(name)] {
+            self.keeper.send(&ToKeeper::Drop { name: stored }, &[]).await.map_err(CoreError::Keeper)?;
+        }
+        self.capture.remove(name);
+        let file = registered_folder(&self.config.watchdog.state).join(format!("{name}.toml"));
+        self.events.add(Logged::of(name, "unregistered", format!("unregistered by {}", asked.by)));
+        let result = match fs::remove_file(&file) {
+            Ok(()) => {
+                Ok(Outcome::Done(format!("{name} is unregistered; its state and settings stay on disk")))
+            }
+            Err(err) => {
+                Err(failed(format!("{name} comes back with the next start: {}: {err}", file.display())))
+            }
+        };
+        end(&asked.replies, result);
+        Ok(())
+    }
+
+    /// A new build of a running service: its lanes are compared again, its settings checked by its new type.
+    async fn built_anew(&mut self, name: &ServiceName, checked: CheckedService) -> Result<(), CoreError> {
+        self.keep_manifest(name, &checked.manifest).await?;
+        let entry = self.entry_mut(name);
+        entry.manifest = Some(checked.manifest);
+        if let Some(settings) = &mut entry.settings {
+            settings.schema = checked.schema;
+        }
+        self.compare_contracts(name);
+        if let Some(incarnation) = self.entry(name).session.as_ref().map(super::session::Session::incarnation)
+        {
+            self.offer_lanes(name, incarnation);
+        }
+        Ok(())
+    }
+
+    /// A new core takes what a service said of itself from the keeper: its program may be another one by then.
+    async fn keep_manifest(&mut self, name: &ServiceName, manifest: &Manifest) -> Result<(), CoreError> {
+        let sealed = payload::seal(manifest.to_json().as_bytes()).map_err(|err| CoreError::Start {
+            step: format!("keep the manifest of `{name}`"),
+            source: err.into(),
+        })?;
+        let message = ToKeeper::Store { name: stored::manifest(name) };
+        self.keeper.send(&message, &[sealed.as_fd()]).await.map_err(CoreError::Keeper)
+    }
+
+    /// All the core knows of a service, made or found again. The roster has it already, or gets it next.
+    pub(super) async fn add_entry(
+        &mut self,
+        spec: ServiceSpec,
+        checked: Option<CheckedService>,
+        registered: Registered,
+        found: Option<Found>,
+    ) -> Result<(), CoreError> {
+        let name = spec.name.clone();
+        let failed = |step: &str| {
+            let step = format!("{step} of `{name}`");
+            move |source: std::io::Error| CoreError::Start { step, source: source.into() }
+        };
+        let is_new = found.is_none();
+        let Found { note, pipes, manifest_is_kept } = match found {
+            Some(found) => found,
+            None => Found {
+                note: Note::create().map_err(failed("make the note"))?,
+                pipes: self.make_pipes().map_err(failed("make the log pipes"))?,
+                manifest_is_kept: false,
+            },
+        };
+        if is_new {
+            let message = ToKeeper::Store { name: stored::note(&name) };
+            self.keeper.send(&message, &[note.fd()]).await.map_err(CoreError::Keeper)?;
+            let message = ToKeeper::Store { name: stored::pipes(&name) };
+            let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
+            self.keeper.send(&message, &fds).await.map_err(CoreError::Keeper)?;
+        }
+        if let Some(checked) = &checked
+            && !manifest_is_kept
+        {
+            self.keep_manifest(&name, &checked.manifest).await?;
+        }
+        let [out_read, output, err_read, errors] = pipes;
+        self.capture.add(&name, Stream::Output, out_read);
+        self.capture.add(&name, Stream::Errors, err_read);
+        let cgroup = match &self.cgroups {
+            Some(tree) => Some(tree.service(&name).map_err(failed("make the cgroup"))?),
+            None => None,
+        };
+        let (manifest, schema) = match checked {
+            Some(checked) => (Some(checked.manifest), Some(checked.schema)),
+            None => (None, None),
+        };
+        let settings = match schema.filter(|schema| !schema.has_no_settings()) {
+            Some(schema) => Some(self.load_settings(&spec, schema)),
+            None => None,
+        };
+        let entry = Entry {
+            spec,
+            manifest,
+            settings,
+            state: None,
+            note,
+            output,
+            errors,
+            cgroup,
+            session: None,
+            process: None,
+            started: None,
+            last_pid: None,
+            ending: None,
+            clearing: None,
+            last_word: None,
+            registered,
+            kept: None,
+            kept_change: None,
+        };
+        self.entries.insert(name.clone(), entry);
+        let state = self.load_state(&name);
+        self.entry_mut(&name).state = state;
+        Ok(())
+    }
+
+    /// The settings as they were left; the file's values are a new revision when they are others.
+    fn load_settings(&mut self, spec: &ServiceSpec, schema: config::schema::Schema) -> Settings {
+        let file = Values::new(spec.settings.values.clone());
+        let folder = self.config.watchdog.state.join("settings");
+        let loaded = record::load_record::<SettingsUpdater>(&folder, spec.name.as_str());
+        let mut told = |text: String| {
+            self.events.add(Logged::of(&spec.name, "settings", text).because("settings"));
+        };
+        let updater = match loaded {
+            Ok(loaded) => {
+                for aside in loaded.set_aside() {
+                    told(format!("a settings file is damaged and was set aside as {}", aside.now.display()));
+                }
+                loaded.content()
+            }
+            Err(err) => {
+                told(format!("its settings can't be read, the file's are used: {}", chain(&err)));
+                None
+            }
+        };
+        let Some(updater) = updater else { return Settings::new(SettingsUpdater::new(file), schema) };
+        let mut settings = Settings::new(updater, schema);
+        if let Err(reason) = settings.file_changed(file) {
+            let revision = settings.updater.standing().revision;
+            told(format!(
+                "what was set does not fit the changed file: {reason}; revision {revision} stays in force"
+            ));
+        }
+        settings
+    }
+
+    fn make_pipes(&self) -> std::io::Result<[OwnedFd; 4]> {
+        let (out_read, out_write) = crate::capture::pipe()?;
+        let (err_read, err_write) = crate::capture::pipe()?;
+        Ok([out_read, out_write, err_read, err_write])
+    }
+
+    /// What the operator wanted in an earlier life of the watchdog.
+    pub(super) fn load_wanted(&mut self, name: &ServiceName) -> Option<Kept> {
+        let folder = self.config.watchdog.state.join("wanted");
+        match record::load_record::<Kept>(&folder, name.as_str()) {
+            Ok(loaded) => loaded.content(),
+            Err(err) => {
+                let text = format!("what was wanted of it can't be read, it is started: {}", chain(&err));
+                self.events.add(Logged::of(name, "wanted", text));
+                None
+            }
+        }
+    }
+}
+
+/// What an older core left with the keeper.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) note: Note,
+    /// Read and write end of standard output, then of standard error.
+    pub(super) pipes: [OwnedFd; 4],
+    pub(super) manifest_is_kept: bool,
+}

@@ -1,0 +1,156 @@
+//! How a start is performed: everything an incarnation is given, then the keeper's spawn request.
+//!
+//! In this order, so that a core killed at any point leaves something a new one can go on with: the note that says
+//! *starting N* is written before (by the event loop), then the session is made and stored, its welcome and lanes
+//! queued in it, then the keeper is asked. A new core that finds the note and no process asks again: the keeper
+//! answers a repeat with what the first one came to.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use watchdog_keeper::protocol::{Attach, ToKeeper};
+use watchdog_lifecycle::{Fact, Refusal};
+use watchdog_protocol::session::{SESSION_VERSION, ToService, Welcome};
+use watchdog_protocol::{Incarnation, ServiceName};
+use watchdog_seqpacket::Seqpacket;
+
+use super::launch::{self, NoLaunch, SESSION_NUMBER};
+use super::session::Session;
+use super::{Core, CoreError, stored};
+use crate::processes::leftovers;
+use watchdog_lifecycle::Kind;
+
+/// Why nothing was spawned.
+enum NoSpawn {
+    Refused(Refusal),
+    Failed(NoLaunch),
+    Core(CoreError),
+}
+
+impl From<NoLaunch> for NoSpawn {
+    fn from(failed: NoLaunch) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+impl From<CoreError> for NoSpawn {
+    fn from(err: CoreError) -> Self {
+        Self::Core(err)
+    }
+}
+
+fn failed(step: &'static str) -> impl Fn(io::Error) -> NoSpawn {
+    move |err| NoSpawn::Failed(NoLaunch { step, reason: err.to_string() })
+}
+
+impl Core {
+    /// Performs `Spawn`. What fails before the keeper is asked becomes a fact like what fails there.
+    pub(super) async fn spawn(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<(), CoreError> {
+        let fact = match self.try_spawn(service, incarnation).await {
+            Ok(()) => return Ok(()),
+            Err(NoSpawn::Core(err)) => return Err(err),
+            Err(NoSpawn::Refused(refusal)) => Fact::Refused(refusal),
+            Err(NoSpawn::Failed(failed)) => {
+                Fact::SpawnFailed { step: failed.step.to_owned(), reason: failed.reason }
+            }
+        };
+        self.close_session(service).await?;
+        self.fact(service, incarnation, fact);
+        Ok(())
+    }
+
+    async fn try_spawn(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), NoSpawn> {
+        let entry = self.entry(service);
+        let kind = entry.spec.kind();
+        let mut request = launch::request(&entry.spec, incarnation, &self.keeper_hello.original_limits)?;
+        let mut beside: Vec<OwnedFd> = Vec::new();
+        let mut attach = |what: Attach, fd: OwnedFd| {
+            request.descriptors.push(what);
+            beside.push(fd);
+        };
+        for (number, pipe) in [(1, &entry.output), (2, &entry.errors)] {
+            attach(Attach::Child(number), pipe.try_clone().map_err(failed("log pipe"))?);
+        }
+        let record = self.pid_record(service).map_err(failed("pid record"))?;
+        attach(Attach::PidRecord, record.into());
+        if let Some(cgroup) = &entry.cgroup {
+            attach(Attach::Cgroup, cgroup.open().map_err(failed("cgroup"))?);
+        }
+        if kind == Kind::Service {
+            let theirs = self.open_session(service, incarnation).await?;
+            attach(Attach::Child(SESSION_NUMBER), theirs.into());
+        }
+        let fds: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
+        self.keeper.send(&ToKeeper::Spawn(request), &fds).await.map_err(CoreError::Keeper)?;
+        Ok(())
+    }
+
+    /// A session with its welcome and the service's lanes queued in it. Returns the service's end.
+    async fn open_session(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<Seqpacket, NoSpawn> {
+        let mut beside = Vec::new();
+        let welcome = self.welcome(service, incarnation, &mut beside)?;
+        let (ours, theirs) = Seqpacket::pair().map_err(failed("session"))?;
+        let name = stored::session(service, incarnation);
+        self.keeper.send(&ToKeeper::Store { name }, &[ours.as_fd()]).await.map_err(CoreError::Keeper)?;
+        let session =
+            Session::open(service.clone(), incarnation, ours, &mut self.tasks, self.from_sessions.clone())
+                .map_err(failed("session"))?;
+        let unread = |_| unreachable!("a new session's outbox is empty");
+        session.send(&ToService::Welcome(welcome), beside).unwrap_or_else(unread);
+        self.entry_mut(service).session = Some(session);
+        self.offer_lanes(service, incarnation);
+        Ok(theirs)
+    }
+
+    fn welcome(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        beside: &mut Vec<OwnedFd>,
+    ) -> Result<Welcome, NoSpawn> {
+        let settings = self.initial_settings(service, incarnation, beside).map_err(NoSpawn::Refused)?;
+        let state = self.initial_state(service, incarnation, beside).map_err(NoSpawn::Refused)?;
+        let spec = &self.entry(service).spec;
+        let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Ok(Welcome {
+            version: SESSION_VERSION,
+            service: service.clone(),
+            incarnation,
+            stop_timeout_ms: millis(spec.policy.stop_timeout),
+            max_message: self.config.watchdog.max_message as u64,
+            lane_bytes: self.lane_bytes as u64,
+            heartbeat_ms: match spec.policy.liveness {
+                watchdog_lifecycle::Liveness::Heartbeat { interval } => Some(millis(interval)),
+                watchdog_lifecycle::Liveness::Unwatched | watchdog_lifecycle::Liveness::Probe { .. } => None,
+            },
+            settings,
+            state,
+            grant: spec.control.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// The file in which the child leaves its pid before it runs its program.
+    fn pid_record(&self, service: &ServiceName) -> io::Result<File> {
+        let path = leftovers::pid_file(&self.config.watchdog.runtime, service);
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    }
+
+    /// Ends a session: the keeper's copy goes too.
+    pub(super) async fn close_session(&mut self, service: &ServiceName) -> Result<(), CoreError> {
+        if let Some(session) = self.entry_mut(service).session.take() {
+            let name = stored::session(service, session.incarnation());
+            self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)?;
+        }
+        Ok(())
+    }
+}

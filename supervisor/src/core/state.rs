@@ -1,0 +1,391 @@
+//! State, performed: what the [`StateSaver`] decides is written, answered and shown.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use watchdog_lifecycle::Refusal;
+use watchdog_lifecycle::phase::Phase;
+use watchdog_lifecycle::state::{Received, Snapshot, StateSaver};
+use watchdog_protocol::control::{Failure, FailureKind, Outcome, StateView};
+use watchdog_protocol::session::{Content, StateOrigin, Stored, ToService, Urgency};
+use watchdog_protocol::status::StateStatus;
+use watchdog_protocol::{Incarnation, Sequence, ServiceName};
+
+use super::events::Entry as Logged;
+use super::session::content;
+use super::verbs::Asked;
+use super::waiting::{Target, end};
+use super::{Core, chain, now};
+use crate::store::snapshot::{self, Loaded};
+use crate::store::writer::{ChangeNumber, Done};
+
+/// One service's state.
+#[derive(Debug)]
+pub(super) struct State {
+    /// `Err`: what is on disk can't be used, and nothing may be overwritten.
+    saver: Result<StateSaver, String>,
+    /// The newest version its program can read.
+    known: u32,
+    /// The write on its way.
+    writing: Option<(ChangeNumber, Sequence)>,
+}
+
+impl State {
+    /// A process of the service went on through a change of cores.
+    pub(super) fn resumed(&mut self, incarnation: Incarnation) {
+        if let Ok(saver) = &mut self.saver {
+            saver.started(incarnation);
+        }
+    }
+
+    /// The process that wrote the newest.
+    pub(super) fn last_incarnation(&self) -> Incarnation {
+        self.saver.as_ref().map_or(Incarnation::NONE, |saver| saver.newest().incarnation)
+    }
+}
+
+impl Core {
+    fn state_path(&self, service: &ServiceName) -> PathBuf {
+        snapshot::path(&self.config.watchdog.state, service)
+    }
+
+    /// Finds a service's state on disk; `None` when it has none.
+    pub(super) fn load_state(&mut self, service: &ServiceName) -> Option<State> {
+        let entry = self.entry(service);
+        let manifest = entry.manifest.as_ref()?.state.clone()?;
+        let fresh = StateSaver::new(manifest.version, manifest.initial, entry.spec.save_interval);
+        let folder = self.config.watchdog.state.clone();
+        let saver = match snapshot::load(&folder, service, manifest.version) {
+            Ok(loaded) => {
+                for aside in loaded.set_aside() {
+                    let text = format!(
+                        "a state file is damaged ({}) and was set aside as {}",
+                        aside.damage,
+                        aside.now.display()
+                    );
+                    self.events.add(Logged::of(service, "state", text).because("state"));
+                }
+                self.settled(service, fresh, loaded)
+            }
+            Err(err) => {
+                let text = format!("its state can't be used, and is left as it is: {}", chain(&err));
+                self.events.add(Logged::of(service, "state", text).because("state"));
+                Err(chain(&err))
+            }
+        };
+        Some(State { saver, known: manifest.version, writing: None })
+    }
+
+    /// What was found may be in the page cache only, left by a core that was killed: written anew before this core
+    /// answers for it.
+    fn settled(
+        &mut self,
+        service: &ServiceName,
+        fresh: StateSaver,
+        loaded: Loaded<snapshot::Snapshot>,
+    ) -> Result<StateSaver, String> {
+        let origin = loaded.origin();
+        let Some(found) = loaded.content() else { return Ok(fresh) };
+        snapshot::settle(&self.config.watchdog.state, service, &found).map_err(|err| chain(&err))?;
+        let found = Snapshot {
+            incarnation: found.incarnation,
+            sequence: found.sequence,
+            version: found.version,
+            content: found.content.into(),
+        };
+        if origin == StateOrigin::Recovered {
+            let text = format!(
+                "the newest state was damaged: recovered the one before, sequence {}",
+                found.sequence
+            );
+            self.events.add(Logged::of(service, "state", text).because("state"));
+        }
+        Ok(fresh.found(found, origin))
+    }
+
+    /// What an incarnation starts with.
+    pub(super) fn initial_state(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        beside: &mut Vec<OwnedFd>,
+    ) -> Result<Option<Stored>, Refusal> {
+        let Some(state) = &mut self.entry_mut(service).state else { return Ok(None) };
+        let saver = state.saver.as_mut().map_err(|reason| Refusal::State { reason: reason.clone() })?;
+        let handler = saver.handler();
+        let found = handler.snapshot;
+        if handler.origin != StateOrigin::Fresh && found.version > state.known {
+            let reason = format!(
+                "it has version {}, this build of the program knows up to {}",
+                found.version, state.known
+            );
+            return Err(Refusal::State { reason });
+        }
+        saver.started(incarnation);
+        let bytes = if handler.origin == StateOrigin::Fresh { Vec::new() } else { found.content.to_vec() };
+        let content = content(bytes, beside)
+            .map_err(|err| Refusal::State { reason: format!("it can't be handed over: {err}") })?;
+        Ok(Some(Stored { origin: handler.origin, sequence: found.sequence, version: found.version, content }))
+    }
+
+    /// The service sent its newest state.
+    pub(super) fn state_update(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        (sequence, version): (Sequence, u32),
+        urgency: Urgency,
+        content: Content,
+    ) {
+        let Content::Inline(bytes) = content else {
+            unreachable!("the session's task reads what lies beside")
+        };
+        let most = self.config.watchdog.max_message;
+        let Some(state) = &mut self.entry_mut(service).state else {
+            return self.broken(service, incarnation, "it sent a state, and described none".to_owned());
+        };
+        if bytes.len() > most {
+            let reason =
+                format!("its state has {} bytes, at most {most} are kept (max_message)", bytes.len());
+            return self.tell(service, &ToService::StateFailed { sequence, reason }, Vec::new());
+        }
+        let Ok(saver) = &mut state.saver else { return };
+        let update = Snapshot { incarnation, sequence, version, content: bytes.into() };
+        match saver.update(update, urgency, now()) {
+            Ok(Received::Newest | Received::Again) => {
+                self.tell(service, &ToService::StateReceived { sequence }, Vec::new());
+                self.save_state(service);
+            }
+            Ok(Received::Synced) => {
+                let sequence = saver.synced_sequence();
+                self.tell(service, &ToService::StateSynced { sequence }, Vec::new());
+            }
+            Err(err) => self.broken(service, incarnation, err.to_string()),
+        }
+    }
+
+    /// Gives the newest to the disk, if it is time.
+    fn save_state(&mut self, service: &ServiceName) {
+        let path = self.state_path(service);
+        let entry = self.entries.get_mut(service).expect("the caller looked it up");
+        let Some(State { saver: Ok(saver), writing, .. }) = &mut entry.state else { return };
+        if let Some(newest) = saver.write(now()) {
+            let sequence = newest.sequence;
+            let change = snapshot::saving(&snapshot::Snapshot {
+                version: newest.version,
+                incarnation: newest.incarnation,
+                sequence,
+                content: newest.content.to_vec(),
+            });
+            *writing = Some((self.store.put(&path, change), sequence));
+        }
+    }
+
+    pub(super) fn save_due_states(&mut self) {
+        let present = now();
+        let due = |saver: &StateSaver| saver.next_deadline().is_some_and(|at| at <= present);
+        let services: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(&entry.state, Some(State { saver: Ok(saver), .. }) if due(saver)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for service in services {
+            self.save_state(&service);
+        }
+    }
+
+    pub(super) fn next_state_due(&self) -> Option<watchdog_lifecycle::Moment> {
+        let due = |entry: &super::Entry| match &entry.state {
+            Some(State { saver: Ok(saver), .. }) => saver.next_deadline(),
+            _ => None,
+        };
+        self.entries.values().filter_map(due).min()
+    }
+
+    /// The incarnation ended: what is not on disk goes there now.
+    pub(super) fn save_last_state(&mut self, service: &ServiceName, incarnation: Incarnation) {
+        if let Some(State { saver: Ok(saver), .. }) = &mut self.entry_mut(service).state {
+            saver.ended(incarnation);
+        }
+        self.save_state(service);
+    }
+
+    /// A write of the store ended: `true` when it was of a state.
+    pub(super) fn state_stored(&mut self, done: &Done) -> bool {
+        let folder = &self.config.watchdog.state;
+        let owner = self.entries.keys().find(|name| done.path == snapshot::path(folder, name)).cloned();
+        let Some(service) = owner else { return false };
+        let Some(State { saver: Ok(saver), writing, .. }) = &mut self.entry_mut(&service).state else {
+            return true;
+        };
+        let Some((_, sequence)) = writing.take_if(|(change, _)| *change <= done.up_to) else { return true };
+        let answer = match &done.outcome {
+            Ok(()) => {
+                saver.synced(sequence, now());
+                ToService::StateSynced { sequence }
+            }
+            Err(err) => {
+                let reason = chain(err);
+                saver.failed(reason.clone(), now());
+                let text = format!("state {sequence} could not be saved, it is tried again: {reason}");
+                self.events.add(Logged::of(&service, "state", text).because("state"));
+                ToService::StateFailed { sequence, reason }
+            }
+        };
+        self.tell(&service, &answer, Vec::new());
+        self.save_state(&service);
+        true
+    }
+
+    pub(super) fn state_status(&self, service: &ServiceName) -> Option<StateStatus> {
+        let state = self.entry(service).state.as_ref()?;
+        let millis = |at: SystemTime| at.elapsed().ok().and_then(|age| u64::try_from(age.as_millis()).ok());
+        Some(match &state.saver {
+            Ok(saver) => StateStatus {
+                sequence: saver.newest().sequence,
+                synced: saver.synced_sequence(),
+                version: saver.newest().version,
+                bytes: saver.newest().content.len() as u64,
+                age_ms: std::fs::metadata(self.state_path(service))
+                    .and_then(|m| m.modified())
+                    .ok()
+                    .and_then(millis),
+                failed: saver.failure().map(str::to_owned),
+            },
+            Err(reason) => StateStatus {
+                sequence: Sequence::NONE,
+                synced: Sequence::NONE,
+                version: 0,
+                bytes: 0,
+                age_ms: None,
+                failed: Some(reason.clone()),
+            },
+        })
+    }
+
+    fn has_state(&self, service: &ServiceName) -> Result<&State, Failure> {
+        let none = || Failure::new(FailureKind::Usage, format!("{service} has no state"));
+        self.entry(service).state.as_ref().ok_or_else(none)
+    }
+
+    pub(super) fn state_show(&self, asked: &Asked, service: &ServiceName) {
+        end(&asked.replies, self.has_state(service).and_then(|state| self.state_view(service, state)));
+    }
+
+    fn state_view(&self, service: &ServiceName, state: &State) -> Result<Outcome, Failure> {
+        let failed = |err: snapshot::DescribeError| Failure::new(FailureKind::Failed, chain(&err));
+        let Some(found) = snapshot::describe(&self.config.watchdog.state, service).map_err(failed)? else {
+            let message = format!("{service} has no state on disk yet");
+            return Err(Failure::new(FailureKind::Failed, message));
+        };
+        let newest = state.saver.as_ref().map_or(Sequence::NONE, |saver| saver.newest().sequence);
+        let age = found.written.elapsed().unwrap_or_default();
+        Ok(Outcome::State(StateView {
+            file: found.path.display().to_string(),
+            version: found.header.version,
+            incarnation: found.header.incarnation.get(),
+            sequence: found.header.sequence,
+            bytes: found.header.length,
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            newest,
+        }))
+    }
+
+    /// The newest known, as a state file.
+    pub(super) fn state_export(&self, asked: &Asked, service: &ServiceName) {
+        let exported = self.has_state(service).and_then(|state| match &state.saver {
+            Ok(saver) => {
+                let newest = saver.newest();
+                Ok(Outcome::Snapshot(snapshot::encode(&snapshot::Snapshot {
+                    version: newest.version,
+                    incarnation: newest.incarnation,
+                    sequence: newest.sequence,
+                    content: newest.content.to_vec(),
+                })))
+            }
+            // It can't be used here, and is what somebody may want to look at elsewhere.
+            Err(_) => std::fs::read(self.state_path(service))
+                .map(Outcome::Snapshot)
+                .map_err(|err| Failure::new(FailureKind::Failed, format!("{service}: {err}"))),
+        });
+        end(&asked.replies, exported);
+    }
+
+    /// Nothing of the service lives, or may soon.
+    fn is_stopped(&self, service: &ServiceName) -> Result<(), Failure> {
+        let phase = self.roster.get(service).map(watchdog_lifecycle::Service::phase);
+        match phase {
+            Some(Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. }) => Ok(()),
+            Some(phase) => {
+                let message =
+                    format!("{service} is {}; its state is changed only while it is stopped", phase.as_str());
+                Err(Failure::new(FailureKind::Failed, message).hint(format!("watchdog stop {service}")))
+            }
+            None => Err(Failure::new(FailureKind::Failed, format!("{service} was unregistered"))),
+        }
+    }
+
+    pub(super) fn state_import(&mut self, asked: Asked, service: &ServiceName, bytes: &[u8]) {
+        if let Err(failure) = self.try_import(&asked, service, bytes) {
+            return end(&asked.replies, Err(failure));
+        }
+        let durable = self.state_change(service);
+        self.wait_for(asked, Target::Durable { services: vec![service.clone()] }, durable);
+    }
+
+    fn try_import(&mut self, asked: &Asked, service: &ServiceName, bytes: &[u8]) -> Result<(), Failure> {
+        let known = self.has_state(service)?.known;
+        self.is_stopped(service)?;
+        let wrong = |text: String| {
+            Failure::new(FailureKind::Failed, format!("{service}: nothing was imported: {text}"))
+        };
+        let found =
+            snapshot::decode(bytes).map_err(|damage| wrong(format!("no whole state file: {damage}")))?;
+        if found.version > known {
+            return Err(wrong(format!(
+                "the state has version {}, the program knows up to {known}",
+                found.version
+            )));
+        }
+        let (version, sequence) = (found.version, found.sequence);
+        let Some(state) = &mut self.entry_mut(service).state else { return Ok(()) };
+        if state.saver.is_err() {
+            return Err(wrong("the state on disk can't be used and is not overwritten".to_owned())
+                .hint(format!("watchdog state reset {service} sets it aside")));
+        }
+        if let Ok(saver) = &mut state.saver {
+            saver.import(version, found.content);
+        }
+        let text = format!("state imported by {} (version {version}, was sequence {sequence})", asked.by);
+        self.events.add(Logged::of(service, "state", text));
+        self.save_state(service);
+        Ok(())
+    }
+
+    /// The write on its way, to wait for.
+    fn state_change(&self, service: &ServiceName) -> Vec<(PathBuf, ChangeNumber)> {
+        let writing = self.entry(service).state.as_ref().and_then(|state| state.writing);
+        writing.map(|(change, _)| (self.state_path(service), change)).into_iter().collect()
+    }
+
+    pub(super) fn state_reset(&mut self, asked: &Asked, service: &ServiceName) {
+        end(&asked.replies, self.try_reset(asked, service));
+    }
+
+    fn try_reset(&mut self, asked: &Asked, service: &ServiceName) -> Result<Outcome, Failure> {
+        self.has_state(service)?;
+        self.is_stopped(service)?;
+        if self.has_state(service)?.writing.is_some() {
+            let message = format!("{service}: its last state is still being written");
+            return Err(Failure::new(FailureKind::TryAgain, message));
+        }
+        snapshot::reset(&self.config.watchdog.state, service)
+            .map_err(|err| Failure::new(FailureKind::Failed, format!("{service}: {}", chain(&err))))?;
+        self.events.add(Logged::of(service, "state", format!("state reset by {}", asked.by)));
+        let state = self.load_state(service);
+        self.entry_mut(service).state = state;
+        Ok(Outcome::Done(format!("{service} starts from its initial state; the old one was set aside")))
+    }
+}

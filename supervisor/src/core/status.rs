@@ -1,0 +1,161 @@
+//! What an operator is shown, computed when asked for.
+
+use watchdog_lifecycle::{Kind, Phase, Policy, Service, Standing, Wanted};
+use watchdog_protocol::ServiceName;
+use watchdog_protocol::session::Health;
+use watchdog_protocol::status::{
+    EndStatus, PhaseStatus, STATUS_VERSION, ServiceKind, ServiceStatus, Status, WantedStatus, WatchdogStatus,
+};
+
+use super::{Core, Shutdown, now};
+use crate::processes::proc::Process;
+
+impl Core {
+    /// Of the named services, or of all.
+    pub(super) fn status(&self, services: &[ServiceName]) -> Status {
+        let names = self.named_services(services);
+        Status {
+            version: STATUS_VERSION,
+            watchdog: self.watchdog_status(),
+            services: names.iter().filter_map(|name| self.service_status(name)).collect(),
+        }
+    }
+
+    fn watchdog_status(&self) -> WatchdogStatus {
+        let hello = &self.keeper_hello;
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |unix| u64::try_from(unix.as_millis()).unwrap_or(u64::MAX));
+        let section = &self.config.watchdog;
+        WatchdogStatus {
+            keeper_pid: hello.pid,
+            core_pid: std::process::id(),
+            cores: hello.core_generation,
+            up_ms: since.saturating_sub(hello.started_unix_ms),
+            config: self.config.path.display().to_string(),
+            state: section.state.display().to_string(),
+            runtime: section.runtime.display().to_string(),
+            logs: section.logs.display().to_string(),
+            stopping: self.shutdown == Shutdown::Stopping,
+            notes: self.notes.clone(),
+        }
+    }
+
+    fn service_status(&self, name: &ServiceName) -> Option<ServiceStatus> {
+        let service = self.roster.get(name)?;
+        let policy = self.roster.policy(name)?;
+        let entry = self.entry(name);
+        let present = now();
+        let phase = service.phase();
+        let (wanted, wanted_by) = wanted(service);
+        let totals = self.lanes.totals(name);
+        let used = self.used(name);
+        let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let started = match phase {
+            Phase::Starting(starting) => Some(starting.since),
+            Phase::Ready(_) | Phase::Stopping(_) => entry.started,
+            Phase::Stopped { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => None,
+        };
+        Some(ServiceStatus {
+            name: name.clone(),
+            kind: kind(policy),
+            wanted,
+            wanted_by,
+            phase: phase_status(phase),
+            phase_ms: millis(present.since(phase.since())),
+            blocked_by: blocked_by(&self.roster.standing(name), service),
+            progress: match phase {
+                Phase::Starting(starting) => starting.progress.clone(),
+                Phase::Stopping(stopping) => stopping.progress.clone(),
+                _ => None,
+            },
+            health: match phase {
+                Phase::Starting(starting) => starting.health.clone(),
+                Phase::Ready(ready) => ready.health.clone(),
+                _ => Health::Ok,
+            },
+            incarnation: service.incarnation(),
+            pid: entry.process.as_ref().map(|process| process.pid),
+            uptime_ms: entry.process.as_ref().and(started).map(|at| millis(present.since(at))),
+            starts: service.starts(),
+            last_end: service.last_end().map(|end| EndStatus {
+                incarnation: end.incarnation,
+                cause: end.cause.kind().to_owned(),
+                why: end.cause.to_string(),
+                ago_ms: millis(present.since(end.at)),
+                last_lines: end.report.as_ref().map(|report| report.last_lines.clone()).unwrap_or_default(),
+            }),
+            next_try_ms: match phase {
+                Phase::Backoff { until, .. } => Some(millis(until.since(present))),
+                _ => None,
+            },
+            memory: used.map(|used| used.0),
+            cpu_ms: used.map(|used| used.1),
+            settings: self.settings_status(name),
+            state: self.state_status(name),
+            handles: totals.handles,
+            messages_in: totals.messages_in,
+            messages_out: totals.messages_out,
+            queued: totals.queued,
+            survivors: phase.survivors().to_vec(),
+        })
+    }
+
+    /// Resident memory and processor time, in bytes and milliseconds, of all its processes.
+    fn used(&self, name: &ServiceName) -> Option<(u64, u64)> {
+        let entry = self.entry(name);
+        let leader = entry.process.as_ref()?;
+        let pids = match &entry.cgroup {
+            Some(cgroup) => cgroup.pids().unwrap_or_default(),
+            None => vec![leader.pid.cast_signed()],
+        };
+        let mut sum = (0, 0);
+        for process in pids.iter().filter_map(|pid| Process::read(*pid).ok()) {
+            sum.0 += process.resident;
+            sum.1 += u64::try_from(process.cpu.as_millis()).unwrap_or(u64::MAX);
+        }
+        Some(sum)
+    }
+}
+
+fn wanted(service: &Service) -> (WantedStatus, Option<String>) {
+    match service.wanted() {
+        Wanted::Up => (WantedStatus::Up, None),
+        Wanted::Down { by, verb } => (WantedStatus::Down, Some(format!("{verb} by {by}"))),
+    }
+}
+
+fn kind(policy: &Policy) -> ServiceKind {
+    match policy.kind {
+        Kind::Service => ServiceKind::Service,
+        Kind::Program => ServiceKind::Program,
+    }
+}
+
+/// Whom it waits for, as long as that is what keeps it down.
+fn blocked_by(standing: &Standing, service: &Service) -> Vec<ServiceName> {
+    if *service.wanted() != Wanted::Up {
+        return Vec::new();
+    }
+    match (standing, service.phase()) {
+        (Standing::Free, _) => Vec::new(),
+        (Standing::Blocked { by, .. }, _) => vec![by.clone()],
+        (Standing::Waiting { on }, Phase::Stopped { .. } | Phase::Backoff { .. }) => on.clone(),
+        (Standing::Waiting { .. }, _) => Vec::new(),
+    }
+}
+
+pub(super) fn phase_status(phase: &Phase) -> PhaseStatus {
+    match phase {
+        Phase::Stopped { .. } => PhaseStatus::Stopped,
+        Phase::Starting(_) => PhaseStatus::Starting,
+        Phase::Ready(_) => PhaseStatus::Ready,
+        Phase::Stopping(_) => PhaseStatus::Stopping,
+        Phase::Backoff { .. } => PhaseStatus::Backoff,
+        Phase::Failed { .. } => PhaseStatus::Failed,
+        Phase::Completed { .. } => PhaseStatus::Completed,
+    }
+}

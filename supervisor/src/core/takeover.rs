@@ -1,0 +1,481 @@
+//! How a core begins: the first of a keeper, and each that follows one that died.
+//!
+//! ```text
+//! keeper's hand-over ─► configuration in force ─► entries and roster, from the notes
+//!        └ sessions, lanes, pipes, notes, children, exits that nobody acknowledged
+//! ─► what happened meanwhile is said as facts ─► what may not have been performed is commanded again
+//! ─► services are told, and repeat what was not answered
+//! ```
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
+use watchdog_keeper::{CHANNEL, PidRecord, start_time};
+use watchdog_lifecycle::{Fact, Roster, Service, Wanted};
+use watchdog_protocol::session::ToService;
+use watchdog_protocol::{Incarnation, Manifest, ServiceName};
+use watchdog_seqpacket::{Seqpacket, inherited, payload};
+
+use super::answer::Answered;
+use super::control::ControlDoor;
+use super::event_loop::Inputs;
+use super::events::{Entry as Logged, EventLog};
+use super::exits::Whose;
+use super::keeper_link::{KeeperLink, LinkError};
+use super::lanes::{Lane, Lanes};
+use super::note::Note;
+use super::registration::{Found, registered_folder};
+use super::session::Session;
+use super::state::State;
+use super::stored::{self, Stored};
+use super::{
+    CONTROL_INBOX, Core, CoreError, Process, Registered, SESSION_INBOX, Shutdown, chain, now, started_at,
+};
+use crate::capture::{Capture, Hand, Logs};
+use crate::config::{self, CheckedService, Config, ServiceSpec};
+use crate::probe::Probes;
+use crate::processes::cgroup::CgroupTree;
+use crate::processes::leftovers;
+use crate::run::{former_incarnations, kept_config};
+use crate::store::writer::Writer;
+
+/// Exit code of a core that can't go on; the keeper starts another.
+const FAILED: u8 = 1;
+
+/// Everything the keeper hands over.
+struct HandOver {
+    hello: Hello,
+    stored: HashMap<Vec<u8>, Vec<OwnedFd>>,
+    /// Ends nobody acknowledged, and spawns, in the order in which they were told.
+    told: Vec<FromKeeper>,
+}
+
+/// The core's whole life: called in a process of its own, started by the keeper.
+pub(crate) fn main(config: &Path, runtime: &Path) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("WATCHDOG_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .init();
+    // So that a process of the same user can't take descriptors out of it.
+    if let Err(err) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("the core stays dumpable: {err}");
+    }
+    let keeper = match inherited(CHANNEL) {
+        Ok(keeper) => keeper,
+        Err(err) => {
+            tracing::error!("`core` is started by `watchdog run` alone: {}", chain(&err));
+            return ExitCode::from(2);
+        }
+    };
+    let tokio = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(tokio) => tokio,
+        Err(err) => {
+            tracing::error!("cannot start the runtime: {err}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    match tokio.block_on(live(keeper, config, runtime)) {
+        Ok(code) => ExitCode::from(code),
+        Err(err) => {
+            tracing::error!("the core ends: {}", chain(&err));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn starting<E: std::error::Error + Send + Sync + 'static>(step: &str) -> impl FnOnce(E) -> CoreError {
+    let step = step.to_owned();
+    move |source| CoreError::Start { step, source: Box::new(source) }
+}
+
+async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, CoreError> {
+    let mut keeper = KeeperLink::new(keeper).map_err(starting("open the channel to the keeper"))?;
+    let mut handed = hand_over(&mut keeper).await?;
+    write_pid_record(runtime, handed.hello.core_generation)
+        .map_err(starting("write the core's pid record"))?;
+    let text =
+        fs::read_to_string(kept_config(runtime)).map_err(starting("read the configuration in force"))?;
+    let config = config::parse(config, &text).map_err(starting("read the configuration in force"))?;
+    let (from_sessions, sessions) = mpsc::channel(SESSION_INBOX);
+    let (calls_in, calls) = mpsc::channel(CONTROL_INBOX);
+    let hand = hand(&keeper, handed.stored.remove(stored::HAND)).await?;
+    let mut core = Core::new(config, keeper, handed.hello, hand, from_sessions)?;
+    let door =
+        ControlDoor::open(&core.config.watchdog.runtime, core.keeper_hello.pid, service_of(&core.config))
+            .map_err(starting("open the control socket"))?;
+    let (close_door, door_closes) = tokio::sync::oneshot::channel::<()>();
+    let mut doors = JoinSet::new();
+    core.restore(handed.stored, handed.told).await?;
+    doors.spawn(door.serve(calls_in, async {
+        let _ = door_closes.await;
+    }));
+    let mut inputs = Inputs { sessions, calls };
+    let outcome = core.run(&mut inputs).await;
+    let code = match outcome {
+        Ok(code) => code,
+        Err(CoreError::Keeper(LinkError::Gone)) => {
+            // The keeper is gone, and with it the promise that a service has one process: all of them end here.
+            tracing::error!("the keeper is gone: every service is stopped");
+            core.end_all_without_keeper().await;
+            core.capture.stop().await;
+            return Ok(FAILED);
+        }
+        Err(err) => return Err(err),
+    };
+    let _ = close_door.send(());
+    doors.join_all().await;
+    core.events.add(Logged::new("stopped", "everything is stopped"));
+    core.capture.stop().await;
+    core.keeper.send(&ToKeeper::Finish { code }, &[]).await.map_err(CoreError::Keeper)?;
+    Ok(code)
+}
+
+/// Names the service of a process for a refusal at the door: by the record its child left.
+fn service_of(config: &Config) -> impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static {
+    let runtime = config.watchdog.runtime.clone();
+    move |pid| {
+        let records = fs::read_dir(runtime.join("pids")).ok()?;
+        records.flatten().find_map(|file| {
+            let name = file.file_name().to_str()?.parse::<ServiceName>().ok()?;
+            let record = PidRecord::from_bytes(&fs::read(file.path()).ok()?)?;
+            (record.pid == pid).then_some(name)
+        })
+    }
+}
+
+fn write_pid_record(runtime: &Path, generation: u64) -> std::io::Result<()> {
+    let pid = std::process::id();
+    let record =
+        PidRecord { incarnation: Incarnation::from_stored(generation), pid, start_time: start_time(pid)? };
+    fs::write(leftovers::core_pid_file(runtime), record.to_bytes())
+}
+
+async fn hand_over(keeper: &mut KeeperLink) -> Result<HandOver, CoreError> {
+    let mut hello = None;
+    let mut stored = HashMap::new();
+    let mut told = Vec::new();
+    loop {
+        let (message, beside) = keeper.recv().await.map_err(CoreError::Keeper)?;
+        match message {
+            FromKeeper::Hello(said) => hello = Some(said),
+            FromKeeper::Descriptors(names) => {
+                let mut beside = beside.into_iter();
+                for name in names {
+                    let fds = beside.by_ref().take(name.count as usize).collect();
+                    stored.insert(name.name, fds);
+                }
+            }
+            FromKeeper::HandedOver => break,
+            other => told.push(other),
+        }
+    }
+    let hello = hello
+        .ok_or_else(|| CoreError::Keeper(LinkError::Nonsense("a hand-over without a hello".to_owned())))?;
+    Ok(HandOver { hello, stored, told })
+}
+
+/// What a killed core had in hand of somebody's output, or a new one.
+async fn hand(keeper: &KeeperLink, fds: Option<Vec<OwnedFd>>) -> Result<Hand, CoreError> {
+    if let Some(fds) = fds.and_then(|fds| <[OwnedFd; 3]>::try_from(fds).ok()) {
+        return Ok(Hand::from_stored(fds));
+    }
+    let hand = Hand::new().map_err(starting("make the hand of the log capture"))?;
+    let message = ToKeeper::Store { name: stored::HAND.to_vec() };
+    keeper.send(&message, &hand.descriptors()).await.map_err(CoreError::Keeper)?;
+    Ok(hand)
+}
+
+impl Core {
+    fn new(
+        config: Config,
+        keeper: KeeperLink,
+        keeper_hello: Hello,
+        hand: Hand,
+        from_sessions: mpsc::Sender<super::FromSession>,
+    ) -> Result<Self, CoreError> {
+        let section = &config.watchdog;
+        let events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
+        let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
+        let capture = Capture::start(logs, hand).map_err(starting("start the log capture"))?;
+        let mut notes = Vec::new();
+        let cgroups = match CgroupTree::make(&section.state) {
+            Ok(tree) => Some(tree),
+            Err(none) => {
+                notes
+                    .push(format!("no cgroups, processes are tracked by group and parent: {}", chain(&none)));
+                None
+            }
+        };
+        Ok(Self {
+            roster: Roster::default(),
+            entries: BTreeMap::new(),
+            lanes: Lanes::default(),
+            lane_bytes: watchdog_protocol::limits::DEFAULT_LANE_BYTES,
+            events,
+            keeper,
+            keeper_hello,
+            orphans: Vec::new(),
+            capture,
+            store: Writer::new(),
+            tasks: JoinSet::new(),
+            describing: JoinSet::new(),
+            probes: Probes::new(),
+            cgroups,
+            stored: BTreeMap::new(),
+            from_sessions,
+            pending: VecDeque::new(),
+            acknowledge: Vec::new(),
+            waiters: Vec::new(),
+            answered: Answered::create().map_err(starting("make the note of answered requests"))?,
+            shutdown: Shutdown::No,
+            shutdown_asked: None,
+            notes,
+            config,
+        })
+    }
+
+    /// Entries, roster, lanes and sessions, as the keeper has them; then the facts of the meantime.
+    async fn restore(
+        &mut self,
+        mut stored: HashMap<Vec<u8>, Vec<OwnedFd>>,
+        told: Vec<FromKeeper>,
+    ) -> Result<(), CoreError> {
+        let is_first = self.keeper_hello.core_generation <= 1;
+        self.restore_answered(stored.remove(stored::ANSWERED)).await?;
+        let specs = self.specs();
+        let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
+        let mut services = Vec::new();
+        for (spec, registered) in specs {
+            let name = spec.name.clone();
+            let (record, found) = found(&mut stored, &name)?;
+            let manifest = manifest(stored.remove(&stored::manifest(&name)));
+            let checked = self.checked(&spec, manifest)?;
+            let policy = spec.policy.clone();
+            let found = found.map(|(note, pipes)| Found { note, pipes, manifest_is_kept: checked.1 });
+            self.add_entry(spec, checked.0, registered, found).await?;
+            let kept = self.load_wanted(&name);
+            let service = record.unwrap_or_else(|| {
+                let wanted = kept.as_ref().map_or(Wanted::Up, |kept| kept.wanted.clone());
+                let on_disk = kept.as_ref().map_or(Incarnation::NONE, |kept| kept.incarnation);
+                let last = former.get(&name).copied().unwrap_or_default().max(on_disk);
+                Service::new(
+                    wanted,
+                    last.max(
+                        self.entry(&name).state.as_ref().map_or(Incarnation::NONE, State::last_incarnation),
+                    ),
+                    now(),
+                )
+            });
+            self.entry_mut(&name).kept = kept;
+            services.push((name, policy, service));
+        }
+        self.roster = Roster::new(services).map_err(starting("order the services"))?;
+        self.restore_lanes(&mut stored);
+        self.restore_sessions(&mut stored)?;
+        for child in self.keeper_hello.children.clone() {
+            self.restore_child(&child);
+        }
+        for name in stored.into_keys() {
+            // Of a service that is gone, or of a session whose process is.
+            self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)?;
+        }
+        for message in told {
+            self.from_keeper(message).await?;
+        }
+        let receivers: Vec<_> = self.entries.keys().cloned().collect();
+        for receiver in &receivers {
+            self.compare_contracts(receiver);
+        }
+        let text = if is_first {
+            format!("the watchdog started (keeper pid {})", self.keeper_hello.pid)
+        } else {
+            format!("core {} took over", self.keeper_hello.core_generation)
+        };
+        self.events.add(Logged::new(if is_first { "started" } else { "took-over" }, text));
+        while let Some((service, event)) = self.pending.pop_front() {
+            let commands = self.roster.step(&service, event, now(), self.chance());
+            self.perform_all(commands).await?;
+        }
+        let chance = self.chance();
+        let commands =
+            if is_first { self.roster.begin(now(), chance) } else { self.roster.took_over(now(), chance) };
+        self.perform_all(commands).await
+    }
+
+    async fn restore_answered(&mut self, fds: Option<Vec<OwnedFd>>) -> Result<(), CoreError> {
+        match fds.and_then(|mut fds| fds.pop()) {
+            Some(fd) => {
+                self.answered =
+                    Answered::reopen(fd).map_err(starting("read the note of answered requests"))?;
+            }
+            None => {
+                let message = ToKeeper::Store { name: stored::ANSWERED.to_vec() };
+                self.keeper.send(&message, &[self.answered.fd()]).await.map_err(CoreError::Keeper)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All services: of the configuration, and registered since.
+    fn specs(&mut self) -> Vec<(ServiceSpec, Registered)> {
+        let mut specs: Vec<_> =
+            self.config.services.values().map(|spec| (spec.clone(), Registered::Config)).collect();
+        let folder = registered_folder(&self.config.watchdog.state);
+        let mut files: Vec<_> =
+            fs::read_dir(&folder).into_iter().flatten().flatten().map(|f| f.path()).collect();
+        files.retain(|file| file.extension().is_some_and(|end| end == "toml"));
+        files.sort();
+        for file in files {
+            let read = fs::read_to_string(&file).map_err(|err| err.to_string());
+            let parsed = read.and_then(|text| registered(&file, &text).map_err(|err| err.to_string()));
+            match parsed {
+                Ok(spec) if specs.iter().any(|(other, _)| other.name == spec.name) => {
+                    let text = "registered, and in the configuration too, which counts";
+                    self.events.add(Logged::of(&spec.name, "registered", text));
+                }
+                Ok(spec) => specs.push((spec, Registered::ByOperator)),
+                Err(reason) => {
+                    let text = format!("{} was registered and can't be read: {reason}", file.display());
+                    self.events.add(Logged::new("registered", text));
+                }
+            }
+        }
+        specs
+    }
+
+    /// What a service said of itself: as the older core knew it, else as it says now. `true`: the keeper has it.
+    fn checked(
+        &self,
+        spec: &ServiceSpec,
+        manifest: Option<Manifest>,
+    ) -> Result<(Option<CheckedService>, bool), CoreError> {
+        let cache = config::manifest_cache(&self.config);
+        let step = "check what a service says of itself";
+        match manifest {
+            Some(manifest) => {
+                let checked = config::check_settings(spec, manifest).map_err(starting(step))?;
+                Ok((Some(checked), true))
+            }
+            None => Ok((config::check_service(spec, Some(&cache)).map_err(starting(step))?, false)),
+        }
+    }
+
+    fn restore_lanes(&mut self, stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>) {
+        let names: Vec<_> = stored.keys().cloned().collect();
+        for name in names {
+            let Some(Stored::Lane(text)) = stored::parse(&name) else { continue };
+            let fds = stored.remove(&name).unwrap_or_default();
+            match Lane::restore(&text, fds) {
+                Ok(lane)
+                    if self.entries.contains_key(&lane.sender)
+                        && self.entries.contains_key(&lane.receiver) =>
+                {
+                    self.lanes.insert(lane);
+                }
+                Ok(_) => {
+                    stored.insert(name, Vec::new());
+                }
+                Err(err) => {
+                    let lost =
+                        format!("a lane can't be taken over, what was queued in it is lost: {}", chain(&err));
+                    self.events.add(Logged::new("lane", lost));
+                    stored.insert(name, Vec::new());
+                }
+            }
+        }
+    }
+
+    /// Sessions of living processes go on; of dead ones they are read to their end first.
+    fn restore_sessions(&mut self, stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>) -> Result<(), CoreError> {
+        let names: Vec<_> = stored.keys().cloned().collect();
+        for name in names {
+            let Some(Stored::Session(service, incarnation)) = stored::parse(&name) else { continue };
+            let current = self.roster.get(&service).and_then(|s| s.phase().incarnation());
+            if current != Some(incarnation) {
+                continue;
+            }
+            let Some(socket) = stored.remove(&name).and_then(|mut fds| fds.pop()) else { continue };
+            let socket = Seqpacket::from_fd(socket).map_err(starting("take over a session"))?;
+            let session = Session::open(
+                service.clone(),
+                incarnation,
+                socket,
+                &mut self.tasks,
+                self.from_sessions.clone(),
+            )
+            .map_err(starting("take over a session"))?;
+            self.entry_mut(&service).session = Some(session);
+            self.tell(&service, &ToService::TookOver, Vec::new());
+            if let Some(state) = self.entry_mut(&service).state.as_mut() {
+                state.resumed(incarnation);
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_child(&mut self, child: &watchdog_keeper::protocol::Child) {
+        let Some(entry) = self.entries.get_mut(&child.service) else { return };
+        entry.process = Some(Process { incarnation: child.incarnation, pid: child.pid });
+        entry.last_pid = Some(child.pid);
+        entry.started = Some(started_at(child.start_time));
+        self.fact(&child.service, child.incarnation, Fact::Spawned);
+    }
+
+    /// Without a keeper: everything by cgroup, else by group, at once after the grace the SDK gives itself.
+    async fn end_all_without_keeper(&mut self) {
+        let patience = self
+            .entries
+            .values()
+            .filter(|entry| entry.process.is_some())
+            .map(|entry| entry.spec.policy.stop_timeout)
+            .max()
+            .unwrap_or_default();
+        let services: Vec<_> = self.entries.keys().cloned().collect();
+        for service in &services {
+            self.tell(service, &ToService::Stop, Vec::new());
+            self.signal_left(service, self.entry(service).spec.stop_signal, Whose::Programs);
+        }
+        let deadline = tokio::time::Instant::now() + patience;
+        while tokio::time::Instant::now() < deadline && services.iter().any(|s| self.is_left(s)) {
+            tokio::time::sleep(super::exits::LOOK * 10).await;
+        }
+        for service in &services {
+            self.signal_left(service, nix::sys::signal::Signal::SIGKILL, Whose::All);
+        }
+    }
+}
+
+/// A registered table: its first line says where it was read.
+fn registered(file: &Path, text: &str) -> Result<ServiceSpec, config::ConfigErrors> {
+    let (first, _) = text.split_once('\n').unwrap_or((text, ""));
+    let source = first.strip_prefix("# ").map_or(file, Path::new);
+    config::parse_one(source, text)
+}
+
+/// A service's record, note and pipes.
+type FoundService = (Option<Service>, Option<(Note, [OwnedFd; 4])>);
+
+fn found(stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>, name: &ServiceName) -> Result<FoundService, CoreError> {
+    let note = stored.remove(&stored::note(name)).and_then(|mut fds| fds.pop());
+    let pipes = stored.remove(&stored::pipes(name)).and_then(|fds| <[OwnedFd; 4]>::try_from(fds).ok());
+    let (Some(note), Some(pipes)) = (note, pipes) else { return Ok((None, None)) };
+    let (note, record) = Note::reopen(note).map_err(starting("read a note"))?;
+    Ok((record, Some((note, pipes))))
+}
+
+fn manifest(fds: Option<Vec<OwnedFd>>) -> Option<Manifest> {
+    let fd = fds?.pop()?;
+    let length = fs::File::from(fd.try_clone().ok()?).metadata().ok()?.len();
+    let bytes = payload::read(fd.as_fd(), length, watchdog_protocol::limits::MAX_MANIFEST).ok()?;
+    Manifest::parse(&bytes).ok()
+}

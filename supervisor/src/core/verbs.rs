@@ -1,0 +1,327 @@
+//! WatchdogQuery, served: what each request does and what it answers.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+use watchdog_keeper::protocol::Whom;
+use watchdog_lifecycle::{Actor, Event, Haste, Verb};
+use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Reply, Request};
+use watchdog_protocol::session::Content;
+use watchdog_protocol::{Incarnation, RequestId, ServiceName};
+
+use super::control::ControlCall;
+use super::events::Entry as Logged;
+use super::session::Answers;
+use super::waiting::{Target, Waiter, end};
+use super::{Core, CoreError, nearest, now};
+
+/// How long a call that does not wait for an effect waits for the disk.
+const DISK: Duration = Duration::from_secs(30);
+
+/// How long a shutdown may take before its caller is told to look again.
+const SHUTDOWN: Duration = Duration::from_secs(600);
+
+/// Replies to a service that wait for its session's task.
+const SERVICE_REPLIES: usize = 64;
+
+/// Events that wait for one follower: a burst of a thousand starts. One that falls further behind is let go.
+const FOLLOWED: usize = 8192;
+
+/// One call on its way.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) id: RequestId,
+    pub(super) by: Actor,
+    pub(super) wait: Option<Duration>,
+    pub(super) replies: mpsc::Sender<Reply>,
+}
+
+impl Core {
+    /// A call of an operator, whose process was let in at the door.
+    pub(super) async fn call(&mut self, call: ControlCall) -> Result<(), CoreError> {
+        let by = Actor::Operator { uid: call.caller.uid };
+        self.asked(call.call, by, call.replies).await
+    }
+
+    /// A call of a service over its session, within its grant.
+    pub(super) async fn call_of_service(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        request: u64,
+        call: Content,
+    ) -> Result<(), CoreError> {
+        let Content::Inline(bytes) = call else { unreachable!("the session's task reads what lies beside") };
+        let call: Call = match watchdog_protocol::control::decode(&bytes) {
+            Ok(call) => call,
+            Err(err) => {
+                self.broken(service, incarnation, format!("it sent a call that is {err}"));
+                return Ok(());
+            }
+        };
+        let (replies, answers) = mpsc::channel(SERVICE_REPLIES);
+        if let Some(session) = &self.entry(service).session {
+            self.tasks.spawn(Answers::new(session, request).forward(answers));
+        }
+        if let Err(failure) = self.granted(service, &call.request) {
+            end(&replies, Err(failure));
+            return Ok(());
+        }
+        self.asked(call, Actor::Service(service.clone()), replies).await
+    }
+
+    fn granted(&self, service: &ServiceName, request: &Request) -> Result<(), Failure> {
+        let grant = &self.entry(service).spec.control;
+        let verb = verb_of(request);
+        let targets = targets_of(request);
+        let allowed = if targets.is_empty() {
+            grant.iter().any(|entry| entry.allows(verb, None))
+        } else {
+            targets.iter().all(|target| grant.iter().any(|entry| entry.allows(verb, Some(target))))
+        };
+        if allowed {
+            return Ok(());
+        }
+        let whom = targets.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+        let what = if whom.is_empty() { verb.to_owned() } else { format!("{verb} {whom}") };
+        let message = format!("`{service}` has no grant to `{what}`");
+        let hint = format!("add control = [\"{verb}\"] to its table");
+        Err(Failure::new(FailureKind::NotPermitted, message).hint(hint))
+    }
+
+    async fn asked(&mut self, call: Call, by: Actor, replies: mpsc::Sender<Reply>) -> Result<(), CoreError> {
+        let wait = call.wait_ms.map(Duration::from_millis);
+        let asked = Asked { id: call.id, by, wait, replies };
+        if let Err(failure) = self.known(&targets_of(&call.request)) {
+            end(&asked.replies, Err(failure));
+            return Ok(());
+        }
+        match call.request {
+            Request::Status { services } => {
+                end(&asked.replies, Ok(Outcome::Status(Box::new(self.status(&services)))));
+            }
+            Request::Intercoms { services } => {
+                let at = now().as_nanos();
+                let inboxes =
+                    self.named_services(&services).iter().map(|name| self.lanes.inbox(name, at)).collect();
+                end(&asked.replies, Ok(Outcome::Intercoms(inboxes)));
+            }
+            Request::Events { after, last, follow } => self.events_asked(&asked, after, last, follow),
+            Request::Get { service } => {
+                let view = self.settings_view(&service);
+                end(&asked.replies, view.map(Outcome::Settings));
+            }
+            Request::StateShow { service } => self.state_show(&asked, &service),
+            Request::StateExport { service } => self.state_export(&asked, &service),
+            Request::Start { services } => self.verb(asked, services, Verb::Start).await?,
+            Request::Stop { services } => self.verb(asked, services, Verb::Stop).await?,
+            Request::Kill { services, signal: None } => self.verb(asked, services, Verb::Kill).await?,
+            Request::Kill { services, signal: Some(signal) } => {
+                self.only_signal(&asked, &services, signal).await?
+            }
+            Request::Restart { services } => self.verb(asked, services, Verb::Restart).await?,
+            Request::Reset { services } => self.verb(asked, services, Verb::Reset).await?,
+            Request::Set { service, changes } => self.set(asked, &service, changes),
+            Request::StateImport { service, snapshot } => self.state_import(asked, &service, &snapshot),
+            Request::StateReset { service } => self.state_reset(&asked, &service),
+            Request::Register { file, text } => self.register(asked, &file, text),
+            Request::Unregister { service } => self.unregister(&asked, &service).await?,
+            Request::Shutdown => self.shutdown_asked(asked),
+        }
+        Ok(())
+    }
+
+    /// All named services are there, or the failure names the first that is not and the nearest that is.
+    fn known(&self, services: &[ServiceName]) -> Result<(), Failure> {
+        let Some(unknown) = services.iter().find(|name| !self.entries.contains_key(*name)) else {
+            return Ok(());
+        };
+        let failure = Failure::new(FailureKind::Usage, format!("no service `{unknown}` is registered"));
+        Err(match nearest(unknown.as_str(), self.entries.keys()) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None => failure.hint("`watchdog status` lists them"),
+        })
+    }
+
+    /// The named services, or all.
+    pub(super) fn named_services(&self, services: &[ServiceName]) -> Vec<ServiceName> {
+        if services.is_empty() { self.entries.keys().cloned().collect() } else { services.to_vec() }
+    }
+
+    /// A verb of the lifecycle, on each service. One that was taken before is not taken again, but waited for.
+    async fn verb(&mut self, asked: Asked, services: Vec<ServiceName>, verb: Verb) -> Result<(), CoreError> {
+        let before = match self.answered.find(asked.id) {
+            Some(taken) => taken.before.clone(),
+            None => {
+                let before =
+                    services.iter().map(|name| (name.clone(), self.newest(name))).collect::<Vec<_>>();
+                self.enter(asked.id, before.clone());
+                for service in &services {
+                    let event = Event::Asked { verb, by: asked.by.clone() };
+                    let commands = self.roster.step(service, event, now(), self.chance());
+                    self.perform_all(commands).await?;
+                }
+                before
+            }
+        };
+        let durable = services
+            .iter()
+            .filter_map(|name| {
+                let change = self.entry(name).kept_change?;
+                Some((self.wanted_path(name), change))
+            })
+            .collect();
+        let target = match (asked.wait, verb) {
+            (None, _) => Target::Durable { services },
+            (Some(_), Verb::Stop | Verb::Kill) => Target::Down { services },
+            (Some(_), Verb::Start | Verb::Restart | Verb::Reset) => Target::Up {
+                services: before
+                    .into_iter()
+                    .map(|(name, newest)| {
+                        // What was up before a start or reset is what was asked for.
+                        let same =
+                            verb != Verb::Restart && self.roster.get(&name).is_some_and(|s| s.is_live());
+                        let older = Incarnation::from_stored(newest.get().saturating_sub(1));
+                        (name, if same { older } else { newest })
+                    })
+                    .filter(|(name, _)| {
+                        use watchdog_lifecycle::Wanted;
+                        self.roster.get(name).is_some_and(|service| *service.wanted() == Wanted::Up)
+                    })
+                    .collect(),
+            },
+        };
+        self.wait_for(asked, target, durable);
+        Ok(())
+    }
+
+    fn newest(&self, service: &ServiceName) -> Incarnation {
+        self.roster.get(service).map_or(Incarnation::NONE, watchdog_lifecycle::Service::incarnation)
+    }
+
+    pub(super) fn enter(&mut self, id: RequestId, before: Vec<(ServiceName, Incarnation)>) {
+        if let Err(err) = self.answered.enter(id, before) {
+            tracing::error!("cannot note a request: {err}");
+        }
+    }
+
+    pub(super) fn wait_for(
+        &mut self,
+        asked: Asked,
+        target: Target,
+        durable: Vec<(std::path::PathBuf, crate::store::writer::ChangeNumber)>,
+    ) {
+        let deadline = now().after(asked.wait.unwrap_or(DISK));
+        self.waiters.push(Waiter { replies: asked.replies, target, deadline, durable, told: String::new() });
+    }
+
+    /// `kill --signal`: sends, and changes nothing of what is wanted.
+    async fn only_signal(
+        &mut self,
+        asked: &Asked,
+        services: &[ServiceName],
+        signal: i32,
+    ) -> Result<(), CoreError> {
+        let Ok(signal) = Signal::try_from(signal) else {
+            let failure = Failure::new(FailureKind::Usage, format!("there is no signal {signal}"));
+            end(&asked.replies, Err(failure));
+            return Ok(());
+        };
+        if let Some(down) = services.iter().find(|name| self.entry(name).process.is_none()) {
+            end(&asked.replies, Err(Failure::new(FailureKind::NotRunning, format!("{down} is not running"))));
+            return Ok(());
+        }
+        for service in services {
+            let process = self.entry(service).process.expect("looked at above");
+            let text = format!("{signal} sent by {}", asked.by);
+            self.events.add(Logged::of(service, "signal", text).at(process.incarnation));
+            self.signal(service, process.incarnation, signal, Whom::Leader).await?;
+        }
+        end(&asked.replies, Ok(Outcome::Status(Box::new(self.status(services)))));
+        Ok(())
+    }
+
+    /// What is there, then what comes: by a task, for a client reads as fast as it likes.
+    fn events_asked(&mut self, asked: &Asked, after: u64, last: u64, follow: bool) {
+        let last = usize::try_from(last).unwrap_or(usize::MAX);
+        let records: Vec<_> = self.events.after(after, last).cloned().collect();
+        let coming = follow.then(|| {
+            let (follower, coming) = mpsc::channel(FOLLOWED);
+            self.events.follow(follower);
+            coming
+        });
+        let replies = asked.replies.clone();
+        self.tasks.spawn(async move {
+            for record in records {
+                if replies.send(Reply::Event(record)).await.is_err() {
+                    return;
+                }
+            }
+            if let Some(mut coming) = coming {
+                while let Some(reply) = coming.recv().await {
+                    if replies.send(reply).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            let _ = replies.send(Reply::End(Ok(Outcome::Done(String::new())))).await;
+        });
+    }
+
+    fn shutdown_asked(&mut self, asked: Asked) {
+        if self.answered.find(asked.id).is_none() {
+            self.enter(asked.id, Vec::new());
+            self.events
+                .add(Logged::new("shutdown", format!("shutdown by {}: stopping every service", asked.by)));
+            self.begin_shutdown(Haste::Orderly);
+        }
+        let wait = asked.wait.or(Some(SHUTDOWN));
+        self.wait_for(Asked { wait, ..asked }, Target::Shutdown, Vec::new());
+    }
+}
+
+/// The verb of a request, as grants list it.
+fn verb_of(request: &Request) -> &'static str {
+    match request {
+        Request::Status { .. } => "status",
+        Request::Start { .. } => "start",
+        Request::Stop { .. } => "stop",
+        Request::Kill { .. } => "kill",
+        Request::Restart { .. } => "restart",
+        Request::Reset { .. } => "reset",
+        Request::Set { changes, .. } if changes.iter().all(|change| change.value.is_none()) => "unset",
+        Request::Set { .. } => "set",
+        Request::Get { .. } => "get",
+        Request::StateShow { .. }
+        | Request::StateExport { .. }
+        | Request::StateImport { .. }
+        | Request::StateReset { .. } => "state",
+        Request::Intercoms { .. } => "intercoms",
+        Request::Events { .. } => "events",
+        Request::Register { .. } => "register",
+        Request::Unregister { .. } => "unregister",
+        Request::Shutdown => "shutdown",
+    }
+}
+
+/// The services a request names.
+fn targets_of(request: &Request) -> Vec<ServiceName> {
+    match request {
+        Request::Status { services }
+        | Request::Start { services }
+        | Request::Stop { services }
+        | Request::Kill { services, .. }
+        | Request::Restart { services }
+        | Request::Reset { services }
+        | Request::Intercoms { services } => services.clone(),
+        Request::Set { service, .. }
+        | Request::Get { service }
+        | Request::StateShow { service }
+        | Request::StateExport { service }
+        | Request::StateImport { service, .. }
+        | Request::StateReset { service }
+        | Request::Unregister { service } => vec![service.clone()],
+        Request::Events { .. } | Request::Register { .. } | Request::Shutdown => Vec::new(),
+    }
+}

@@ -1,0 +1,182 @@
+//! `watchdog run`: everything that is checked before this process becomes the keeper.
+//!
+//! ```text
+//! load ─► folders ─► lock ─► leftovers of a former life ended ─► every service checked ─► keeper
+//! ```
+//! What goes wrong here is told in the terminal of whoever typed it, and nothing was started. The configuration
+//! that was checked is kept in the runtime folder: a new core reads that, whatever became of the file meanwhile.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use watchdog_keeper::{KeeperConfig, KeeperError, PidRecord};
+use watchdog_protocol::{Incarnation, ServiceName};
+
+use crate::config::{self, Config, ConfigErrors};
+use crate::processes::cgroup::CgroupTree;
+use crate::processes::leftovers::{self, LeftoverError, STATE};
+use crate::store::lock::{LockError, lock};
+use crate::store::replace::{ReplaceError, replace};
+use crate::store::runtime;
+
+/// How long what is left of a former life may take to end once it was killed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The argument that makes this executable a core.
+pub const CORE: &str = "core";
+
+/// Why nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration, or what a service says of itself.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// Another watchdog has the state folder.
+    #[error(transparent)]
+    Locked(#[from] LockError),
+    /// Processes of a former life that can't be ended.
+    #[error(transparent)]
+    Leftovers(#[from] LeftoverError),
+    /// A folder can't be made or used.
+    #[error("cannot use the folder {}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder of somebody else: what is in it can't be trusted.
+    #[error("the folder {} belongs to uid {owner}, expected {ours}", path.display())]
+    Owner {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        ours: u32,
+    },
+    /// What a new core needs can't be kept.
+    #[error(transparent)]
+    Keep(#[from] ReplaceError),
+    /// Our own executable can't be found.
+    #[error("cannot find the watchdog's own executable")]
+    Executable(#[source] io::Error),
+    /// This process can't become a keeper.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+}
+
+/// Runs the watchdog of this configuration in the foreground. Returns its exit code when all is stopped.
+///
+/// # Errors
+/// [`RunError`]; nothing was started then.
+pub fn run(path: &Path) -> Result<u8, RunError> {
+    let config = config::load(path)?;
+    let section = &config.watchdog;
+    for folder in [&section.state, &section.runtime, &section.logs] {
+        make(folder)?;
+    }
+    let lock = lock(&section.state)?;
+    let tree = CgroupTree::make(&section.state).ok();
+    let ended = leftovers::end(&section.runtime, &section.state, tree.as_ref(), PATIENCE)?;
+    for leftover in &ended {
+        say(&format!(
+            "ended pid {} of `{}`, left by a watchdog that was killed",
+            leftover.process.pid, leftover.of
+        ));
+    }
+    keep_incarnations(&section.runtime)?;
+    leftovers::begin(&section.runtime, tree.as_ref())?;
+    config::check(&config, Some(&config::manifest_cache(&config)))?;
+    let text =
+        fs::read(&config.path).map_err(|source| RunError::Folder { path: config.path.clone(), source })?;
+    replace(&kept_config(&section.runtime), &text)?;
+    say(&greeting(&config));
+    let program = std::env::current_exe().map_err(RunError::Executable)?;
+    let argv = [
+        program.clone().into_os_string(),
+        CORE.into(),
+        config.path.clone().into(),
+        section.runtime.clone().into(),
+    ];
+    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(key, _)| key != STATE).collect();
+    env.push((STATE.into(), canonical(&section.state).into()));
+    let keeper = KeeperConfig { program, argv: argv.into(), env, keep: vec![lock.into_file().into()] };
+    Ok(watchdog_keeper::run(keeper)?)
+}
+
+/// Where the configuration in force lies.
+pub(crate) fn kept_config(runtime: &Path) -> PathBuf {
+    runtime.join("watchdog.toml")
+}
+
+/// The newest process of each service in all lives before this one: numbers only grow.
+pub(crate) fn former_incarnations(folder: &Path) -> io::Result<BTreeMap<ServiceName, Incarnation>> {
+    Ok(runtime::find(&incarnations(folder))?.unwrap_or_default())
+}
+
+fn incarnations(folder: &Path) -> PathBuf {
+    folder.join("incarnations")
+}
+
+/// Reads the pid records before they go, for the numbers in them.
+fn keep_incarnations(folder: &Path) -> Result<(), RunError> {
+    let unreadable = |source| RunError::Folder { path: folder.to_owned(), source };
+    let mut newest = former_incarnations(folder).map_err(unreadable)?;
+    let records = match fs::read_dir(folder.join("pids")) {
+        Ok(records) => records,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(unreadable(err)),
+    };
+    for file in records.flatten() {
+        let Some(service) = file.file_name().to_str().and_then(|name| name.parse::<ServiceName>().ok())
+        else {
+            continue;
+        };
+        let record = fs::read(file.path()).ok().and_then(|bytes| PidRecord::from_bytes(&bytes));
+        if let Some(record) = record {
+            let known = newest.entry(service).or_default();
+            *known = (*known).max(record.incarnation);
+        }
+    }
+    Ok(runtime::leave(&incarnations(folder), &newest)?)
+}
+
+fn canonical(folder: &Path) -> PathBuf {
+    fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
+/// Makes a folder only we can enter, or makes sure that one that is there is ours.
+fn make(folder: &Path) -> Result<(), RunError> {
+    let failed = |source| RunError::Folder { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let (owner, ours) = (fs::metadata(folder).map_err(failed)?.uid(), nix::unistd::geteuid().as_raw());
+    if owner != ours {
+        return Err(RunError::Owner { path: folder.to_owned(), owner, ours });
+    }
+    Ok(())
+}
+
+fn greeting(config: &Config) -> String {
+    let names: Vec<_> = config.services.keys().map(ServiceName::as_str).collect();
+    let what = match names.len() {
+        0 => "no service is configured; `watchdog register FILE` adds one".to_owned(),
+        count => format!("{count} configured: {}", names.join(", ")),
+    };
+    format!("running {}; {what}\nstop with Ctrl-C or `watchdog shutdown`", config.path.display())
+}
+
+/// A line for whoever typed `watchdog run`.
+fn say(text: &str) {
+    let mut err = io::stderr().lock();
+    let prefix = if err.is_terminal() { "\x1b[1mwatchdog\x1b[0m" } else { "watchdog" };
+    for line in text.lines() {
+        // Nobody reads: nobody misses it.
+        let _ = writeln!(err, "{prefix}: {line}");
+    }
+}
