@@ -26,7 +26,7 @@ use super::{Logs, Stream, reader};
 pub(super) enum Command {
     Add { service: ServiceName, stream: Stream, pipe: OwnedFd },
     Remove { service: ServiceName },
-    Begins { service: ServiceName, incarnation: Incarnation },
+    Started { service: ServiceName, incarnation: Incarnation, pid: u32 },
     LastLines { service: ServiceName, reply: oneshot::Sender<Vec<String>> },
     Stop { reply: Option<oneshot::Sender<()>> },
 }
@@ -171,7 +171,9 @@ impl Collector {
                 Ok(Command::Stop { reply }) => return Obeyed::Stop(reply),
                 Ok(Command::Add { service, stream, pipe }) => self.add(service, stream, pipe),
                 Ok(Command::Remove { service }) => self.remove(&service),
-                Ok(Command::Begins { service, incarnation }) => self.begins(&service, incarnation),
+                Ok(Command::Started { service, incarnation, pid }) => {
+                    self.started(&service, incarnation, pid);
+                }
                 Ok(Command::LastLines { service, reply }) => {
                     // Nobody waits any more: a disk that stood still.
                     let _ = reply.send(self.last_lines(&service));
@@ -206,9 +208,9 @@ impl Collector {
         self.written.remove(service);
     }
 
-    pub(super) fn begins(&mut self, service: &ServiceName, incarnation: Incarnation) {
+    pub(super) fn started(&mut self, service: &ServiceName, incarnation: Incarnation, pid: u32) {
         let stamp = stamp();
-        let record = format!("{stamp} {} {}{incarnation}\n", Stream::Watchdog, reader::BEGINS);
+        let record = format!("{stamp} {} {}{incarnation}, pid {pid}\n", Stream::Watchdog, reader::STARTED);
         self.written_of(service);
         let Self { logs, written, .. } = self;
         let log = &mut written.get_mut(service).expect("made above").log;

@@ -167,10 +167,9 @@ impl Capture {
         self.command(Command::Remove { service: service.clone() });
     }
 
-    /// Notes in the service's log that this incarnation begins. Before it is spawned; its first words may still get
-    /// in front of the note.
-    pub fn begins(&self, service: &ServiceName, incarnation: Incarnation) {
-        self.command(Command::Begins { service: service.clone(), incarnation });
+    /// Notes in the service's log that this process began. Its first words may stand before the note.
+    pub fn started(&self, service: &ServiceName, incarnation: Incarnation, pid: u32) {
+        self.command(Command::Started { service: service.clone(), incarnation, pid });
     }
 
     /// The last lines of standard error of the incarnation that just ended, at most 20, the oldest first. Its pipes

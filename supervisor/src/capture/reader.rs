@@ -11,8 +11,8 @@ use watchdog_protocol::ServiceName;
 use super::Stream;
 use super::log;
 
-/// What the watchdog's record at the begin of a process starts with.
-pub(super) const BEGINS: &str = "begins: incarnation ";
+/// What the watchdog's record at the start of a process begins with.
+pub(super) const STARTED: &str = "started incarnation ";
 
 /// Characters of a record's time.
 const STAMP: usize = 27;
@@ -262,7 +262,7 @@ pub(super) fn last_errors(folder: &Path, service: &ServiceName, count: usize) ->
     let mut errors = Vec::new();
     for record in tail(folder, std::slice::from_ref(service), LOOK_BACK)? {
         match record.stream {
-            Some(Stream::Watchdog) if record.text.starts_with(BEGINS) => errors.clear(),
+            Some(Stream::Watchdog) if record.text.starts_with(STARTED) => errors.clear(),
             Some(Stream::Errors) => errors.push(record.text),
             Some(Stream::Watchdog | Stream::Output) | None => {}
         }

@@ -114,10 +114,10 @@ fn the_last_words_are_in_though_they_have_no_line_end_and_belong_to_one_incarnat
 #[test]
 fn a_new_core_knows_the_last_words_from_the_file() {
     let mut desk = Desk::make();
-    desk.collector.begins(&counter(), Incarnation::FIRST);
+    desk.collector.started(&counter(), Incarnation::FIRST, 7);
     desk.errors.write_all(b"of the first\n").unwrap();
     desk.collector.drain_all();
-    desk.collector.begins(&counter(), Incarnation::FIRST.next());
+    desk.collector.started(&counter(), Incarnation::FIRST.next(), 8);
     desk.errors.write_all(b"of the second\n").unwrap();
     desk.collector.drain_all();
     let mut next = collector(logs(desk.folder.path()), Hand::new().unwrap());
@@ -249,10 +249,11 @@ fn cores_killed_before_any_step_lose_and_double_nothing() {
     }
     let name = "capture::tests::cores_killed_before_any_step_lose_and_double_nothing";
     let kept = Kept::make();
+    const BEGUN: &str = "e\nsame\nsame\nsam";
     let (mut written, mut step) = (0, 1);
     loop {
-        // Enough for a rotation in most rounds, and the begin of a line that the next round ends.
-        nix::unistd::write(&kept.pipe.1, "e\nsame\nsame\nsam".repeat(10).as_bytes()).unwrap();
+        // More than a batch together with what the round before left, and the begin of a line the next one ends.
+        nix::unistd::write(&kept.pipe.1, BEGUN.repeat(3000).as_bytes()).unwrap();
         written += 1;
         if !child_killed_at(name, step, &kept.argument()) {
             break;
@@ -260,7 +261,7 @@ fn cores_killed_before_any_step_lose_and_double_nothing() {
         step += 1;
     }
     assert!(step > 8, "at least mark, take, append, consume twice: {step}");
-    let expected: String = "e\nsame\nsame\nsam".repeat(10 * written);
+    let expected = BEGUN.repeat(3000 * written);
     let mut expected: Vec<String> = expected.lines().map(|line| format!("out {line}")).collect();
     expected.pop();
     assert_eq!(texts(kept.folder.path()), expected);
@@ -333,7 +334,7 @@ async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
     let folder = tempfile::tempdir().unwrap();
     let capture = Capture::start(logs(folder.path()), Hand::new().unwrap()).unwrap();
     let (read, write) = pipe().unwrap();
-    capture.begins(&counter(), Incarnation::FIRST);
+    capture.started(&counter(), Incarnation::FIRST, 7);
     capture.add(&counter(), Stream::Errors, read);
     nix::unistd::write(&write, b"oops\n").unwrap();
     assert_eq!(capture.last_lines(&counter()).await, ["oops"]);
@@ -352,7 +353,7 @@ async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
     capture.stop().await;
     assert_eq!(
         texts(folder.path()),
-        ["dog begins: incarnation 1", "err oops", "err by itself", "err+ a prompt: ", "err the end"]
+        ["dog started incarnation 1, pid 7", "err oops", "err by itself", "err+ a prompt: ", "err the end"]
     );
 }
 
