@@ -7,6 +7,7 @@ use watchdog_protocol::status::VerdictStatus;
 
 use super::console::{Console, Format};
 use super::look::harmless;
+use super::nearest::nearest;
 use super::report::CliError;
 
 /// Show the settings of a service, or one of them.
@@ -29,7 +30,8 @@ impl Arguments {
             (Some(key), format) => {
                 let Some(value) = find(&values, &key) else {
                     let known = leaves(&values);
-                    let nearest = nearest(&key, known.into_iter().map(|(path, _)| path));
+                    let nearest =
+                        nearest(&key, known.iter().map(|(path, _)| path.as_str())).map(str::to_owned);
                     return Err(CliError::NoSetting { service: self.service, key, nearest });
                 };
                 match (value, format) {
@@ -43,15 +45,6 @@ impl Arguments {
 
 fn find<'v>(values: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').try_fold(values, |value, name| value.get(name))
-}
-
-/// The path a typing error would turn into `key`.
-fn nearest(key: &str, paths: impl Iterator<Item = String>) -> Option<String> {
-    paths
-        .map(|path| (strsim::jaro_winkler(key, &path), path))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, path)| path)
 }
 
 /// All values that are no tables, by path.

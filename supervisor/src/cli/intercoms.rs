@@ -62,7 +62,7 @@ fn of_inbox(inbox: &InboxStatus, look: &Look) -> String {
 }
 
 fn table(lanes: &[LaneStatus]) -> Table {
-    let column = |head, align| Column { head, align, rank: Rank::MAIN };
+    let column = |head, align| Column { head, align, rank: Rank::MAIN, cut: None };
     let mut columns = vec![column("  FROM", Align::Left)];
     let heads = [
         "QUEUED",

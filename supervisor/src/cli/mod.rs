@@ -5,8 +5,7 @@
 //!                       └─► text or JSON on standard output; errors, hints and progress on standard error
 //! ```
 //! Nothing is decided here: a verb is one call and its words. `run` and `check` work without a watchdog, `logs`
-//! reads the files. No text of a service reaches a terminal with control characters in it, except `logs`, which
-//! shows what was printed.
+//! reads the files. No text of a service reaches a terminal with control characters in it.
 
 mod changed;
 mod check;
@@ -17,7 +16,9 @@ mod figures;
 mod get;
 mod intercoms;
 mod kill;
+mod logs;
 mod look;
+mod nearest;
 mod place;
 mod register;
 mod report;
@@ -102,6 +103,7 @@ enum Verb {
     Get(get::Arguments),
     Unset(unset::Arguments),
     State(state::Arguments),
+    Logs(logs::Arguments),
     Status(status::Arguments),
     Events(events::Arguments),
     Intercoms(intercoms::Arguments),
@@ -160,6 +162,7 @@ impl Verb {
                 Self::Get(arguments) => arguments.execute(console).await,
                 Self::Unset(arguments) => arguments.execute(console).await,
                 Self::State(arguments) => arguments.execute(console).await,
+                Self::Logs(arguments) => arguments.execute(console).await,
                 Self::Status(arguments) => arguments.execute(console).await,
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
+use watchdog_protocol::ServiceName;
 use watchdog_query::WatchdogQuery;
 
 use super::look::ProgressLine;
 use super::report::CliError;
-use crate::config::{self, ConfigErrors, Problem};
+use crate::config::{self, Config, ConfigErrors, Problem};
 use crate::core::control::SOCKET;
 
 /// A configuration file and the folders it names.
@@ -17,6 +18,8 @@ pub(super) struct Place {
     pub(super) config: PathBuf,
     pub(super) runtime: PathBuf,
     pub(super) logs: PathBuf,
+    /// Those of the file; empty when it is wrong.
+    pub(super) services: Vec<ServiceName>,
     /// By `--config`, not found by folder.
     pub(super) named: bool,
 }
@@ -39,12 +42,18 @@ impl Place {
 
     pub(super) fn find(named: Option<&Path>) -> Result<Self, CliError> {
         let config = Self::file(named)?;
-        let (runtime, logs) = match config::load(&config) {
-            Ok(loaded) => (loaded.watchdog.runtime, loaded.watchdog.logs),
+        let named = named.is_some();
+        match config::load(&config) {
+            Ok(Config { watchdog, services, .. }) => {
+                let services = services.into_keys().collect();
+                Ok(Self { config, runtime: watchdog.runtime, logs: watchdog.logs, services, named })
+            }
             // A running watchdog must be reached while its file is being edited: only the folders count here.
-            Err(errors) => folders(&config).ok_or(errors)?,
-        };
-        Ok(Self { config, runtime, logs, named: named.is_some() })
+            Err(errors) => {
+                let (runtime, logs) = folders(&config).ok_or(errors)?;
+                Ok(Self { config, runtime, logs, services: Vec::new(), named })
+            }
+        }
     }
 
     pub(super) fn query(&self, progress: &Arc<ProgressLine>) -> WatchdogQuery {

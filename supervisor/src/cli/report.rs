@@ -33,12 +33,14 @@ pub(super) enum CliError {
     SettingsRefused { service: ServiceName, refused: u64, reason: String, now: u64 },
     #[error("`{service}` has no setting `{key}`")]
     NoSetting { service: ServiceName, key: String, nearest: Option<String> },
+    #[error("`{service}` is not configured and has printed nothing")]
+    NoLog { service: ServiceName, nearest: Option<String> },
     #[error("cannot {what} {}", path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
     #[error("a snapshot is bytes, and standard output is a terminal")]
     BytesToTerminal,
     /// The keeper was told to end, and has not.
-    #[error("every service has ended, the watchdog's keeper (pid {pid}) has not after {seconds} s")]
+    #[error("every service has ended, but the watchdog's keeper (pid {pid}) still runs after {seconds} s")]
     KeeperStays { pid: u32, seconds: u64 },
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
@@ -77,7 +79,7 @@ impl CliError {
                 Exit::NotPermitted
             }
             Self::NoWatchdog { .. } | Self::Unreachable { .. } => Exit::NotReachable,
-            Self::NoSetting { .. } | Self::BytesToTerminal => Exit::Usage,
+            Self::NoSetting { .. } | Self::NoLog { .. } | Self::BytesToTerminal => Exit::Usage,
             Self::Query(QueryError::Refused(failure)) => failure.kind.into(),
             Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => Exit::TryAgain,
             Self::Query(_) => Exit::Failed,
@@ -94,11 +96,16 @@ impl CliError {
             Self::Unreachable { source: QueryError::Version { .. }, .. } => {
                 Some("use the `watchdog` command of the release that runs".into())
             }
+            Self::Unreachable { .. } if self.exit() == Exit::NotPermitted => {
+                Some("be the user that the watchdog runs as".into())
+            }
             Self::Query(QueryError::Refused(failure)) => failure.hint.clone(),
             Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => {
                 Some("whether it was done is not known: watchdog status".into())
             }
-            Self::NoSetting { nearest: Some(key), .. } => Some(format!("did you mean `{key}`?")),
+            Self::NoSetting { nearest: Some(near), .. } | Self::NoLog { nearest: Some(near), .. } => {
+                Some(format!("did you mean `{near}`?"))
+            }
             Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
             Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),
             Self::Run(RunError::Locked(_)) => Some("watchdog status; watchdog shutdown".into()),

@@ -83,24 +83,23 @@ fn ordinal(number: u64) -> String {
 }
 
 fn table(services: &[ServiceStatus]) -> Table {
-    let left = |head, rank| Column { head, align: Align::Left, rank: Rank(rank) };
-    let right = |head, rank| Column { head, align: Align::Right, rank: Rank(rank) };
+    let left = |head, rank, cut| Column { head, align: Align::Left, rank: Rank(rank), cut };
+    let right = |head, rank| Column { head, align: Align::Right, rank: Rank(rank), cut: None };
     let mut table = Table::new(vec![
-        left("NAME", 0),
-        left("WANTED", 1),
-        left("PHASE", 0),
+        left("NAME", 0, None),
+        left("PHASE", 0, Some(16)),
         right("SINCE", 0),
-        right("UPTIME", 7),
+        right("UPTIME", 8),
         right("PID", 0),
         right("STARTS", 0),
         right("MEMORY", 2),
         right("CPU", 3),
         right("SETTINGS", 4),
-        right("STATE", 4),
-        right("HANDLES", 8),
-        right("IN", 5),
-        right("OUT", 5),
-        left("LAST END", 6),
+        right("STATE", 5),
+        right("HANDLES", 9),
+        right("IN", 6),
+        right("OUT", 6),
+        left("LAST END", 7, Some(24)),
     ]);
     for service in services {
         // A plain program has no inbox: zeros would say that it might have one.
@@ -108,7 +107,6 @@ fn table(services: &[ServiceStatus]) -> Table {
             |number: u64| Cell::maybe((service.kind == ServiceKind::Service).then(|| number.to_string()));
         table.row(vec![
             Cell::new(service.name.as_str()),
-            Cell::maybe((service.wanted == WantedStatus::Down).then_some("down")),
             Cell::painted(phase(service), paint(service)),
             Cell::new(span(service.phase_ms)),
             Cell::maybe(service.uptime_ms.map(span)),
@@ -132,6 +130,9 @@ fn table(services: &[ServiceStatus]) -> Table {
 /// The phase and what makes it more than a word: progress, what it waits for, health.
 fn phase(service: &ServiceStatus) -> String {
     let mut text = service.phase.as_str().to_owned();
+    if service.wanted == WantedStatus::Down {
+        text += ", wanted down";
+    }
     if let Some(progress) = &service.progress {
         if let Some(fraction) = progress.fraction {
             text += &format!(" {:.0}%", fraction * 100.0);

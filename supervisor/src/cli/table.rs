@@ -8,7 +8,7 @@ pub(super) const NONE: &str = "-";
 /// Between two columns.
 const GAP: usize = 2;
 
-/// A column is cut to no less than this.
+/// A main column is cut to no less than this.
 const NARROW: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Column {
     pub(super) head: &'static str,
     pub(super) align: Align,
     pub(super) rank: Rank,
+    /// Longer texts are cut to so many characters before another column goes; `None`: they are not.
+    pub(super) cut: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,24 +77,27 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The head and a line a row. A column without any value is left out; where the rest is too wide, columns go
-    /// by rank, and then the widest is cut.
+    /// The head and a line a row. A column without any value is left out. Where the rest is too wide, texts are
+    /// cut, columns go by rank, and what room is left is given back to the texts.
     pub(super) fn render(&self, look: &Look) -> String {
         let valued = |at: usize| self.rows.iter().any(|row| row[at].text != NONE);
-        let mut shown: Vec<(usize, usize)> = (0..self.columns.len())
-            .filter(|at| valued(*at) || self.columns[*at].rank == Rank::MAIN)
-            .map(|at| (at, self.width(at)))
-            .collect();
-        if let Some(bound) = look.width {
-            self.fit(&mut shown, bound);
-        }
+        let all = 0..self.columns.len();
+        let mut shown: Vec<usize> = all.filter(|at| valued(*at) || self.rank(*at) == Rank::MAIN).collect();
+        let widths = match look.width {
+            None => shown.iter().map(|at| self.width(*at)).collect(),
+            Some(bound) => self.fit(&mut shown, bound),
+        };
         let mut text = String::new();
         let heads = self.columns.iter().map(|column| Cell::painted(column.head, Paint::Strong)).collect();
         for row in std::iter::once(&heads).chain(&self.rows) {
-            text += self.line(row, &shown, look).trim_end();
+            text += self.line(row, &shown, &widths, look).trim_end();
             text.push('\n');
         }
         text
+    }
+
+    fn rank(&self, at: usize) -> Rank {
+        self.columns[at].rank
     }
 
     fn width(&self, at: usize) -> usize {
@@ -100,29 +105,34 @@ impl Table {
         cells.chain([self.columns[at].head.chars().count()]).max().unwrap_or(0)
     }
 
-    fn fit(&self, shown: &mut Vec<(usize, usize)>, bound: usize) {
-        let total = |shown: &[(usize, usize)]| {
-            shown.iter().map(|(_, width)| width + GAP).sum::<usize>().saturating_sub(GAP)
-        };
-        while total(shown) > bound {
-            let least = shown.iter().map(|(at, _)| self.columns[*at].rank).max().unwrap_or(Rank::MAIN);
-            if least > Rank::MAIN {
-                shown.retain(|(at, _)| self.columns[*at].rank != least);
-                continue;
-            }
-            let over = total(shown) - bound;
-            let Some((_, widest)) = shown.iter_mut().max_by_key(|(_, width)| *width) else { return };
-            let next = (*widest).saturating_sub(over).max(NARROW);
-            if next >= *widest {
-                return;
-            }
-            *widest = next;
+    /// The widths of the columns that are left in `shown`.
+    fn fit(&self, shown: &mut Vec<usize>, bound: usize) -> Vec<usize> {
+        let least = |at: usize| self.width(at).min(self.columns[at].cut.unwrap_or(usize::MAX));
+        let total =
+            |widths: &[usize]| (widths.iter().sum::<usize>() + GAP * widths.len()).saturating_sub(GAP);
+        let mut widths: Vec<usize> = shown.iter().map(|at| least(*at)).collect();
+        while total(&widths) > bound
+            && let Some(last) = shown.iter().map(|at| self.rank(*at)).max()
+            && last > Rank::MAIN
+        {
+            shown.retain(|at| self.rank(*at) != last);
+            widths = shown.iter().map(|at| least(*at)).collect();
         }
+        while total(&widths) > bound
+            && let Some(widest) = widths.iter_mut().filter(|width| **width > NARROW).max()
+        {
+            *widest -= 1;
+        }
+        for (at, width) in shown.iter().zip(0..) {
+            let room = bound.saturating_sub(total(&widths));
+            widths[width] += room.min(self.width(*at) - widths[width]);
+        }
+        widths
     }
 
-    fn line(&self, row: &[Cell], shown: &[(usize, usize)], look: &Look) -> String {
+    fn line(&self, row: &[Cell], shown: &[usize], widths: &[usize], look: &Look) -> String {
         let mut line = String::new();
-        for (at, width) in shown {
+        for (at, width) in shown.iter().zip(widths) {
             let text = cut(&row[*at].text, *width);
             let pad = " ".repeat(width - text.chars().count());
             let text = look.paint(row[*at].paint, &text);
@@ -141,8 +151,8 @@ mod tests {
     use super::*;
 
     fn render(width: Option<usize>) -> String {
-        let column = |head, rank| Column { head, align: Align::Left, rank: Rank(rank) };
-        let number = Column { head: "N", align: Align::Right, rank: Rank(2) };
+        let column = |head, rank| Column { head, align: Align::Left, rank: Rank(rank), cut: Some(9) };
+        let number = Column { head: "N", align: Align::Right, rank: Rank(2), cut: None };
         let mut table = Table::new(vec![column("NAME", 0), number, column("GONE", 1), column("WHY", 1)]);
         table.row(vec![
             Cell::new("a"),
@@ -165,11 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn columns_go_by_rank_then_the_widest_is_cut() {
+    fn texts_are_cut_then_columns_go_by_rank_then_the_widest_is_cut() {
         assert_eq!(
             render(Some(35)),
+            "NAME          N  WHY\n\
+             a             1  it ended\u{fffd}[2J by i…\n\
+             long-name  1000  -\n"
+        );
+        assert_eq!(
+            render(Some(25)),
             "NAME       WHY\n\
-             a          it ended\u{fffd}[2J by itself\n\
+             a          it ended\u{fffd}[2J …\n\
              long-name  -\n"
         );
         assert_eq!(render(Some(12)), "NAME\na\nlong-name\n");

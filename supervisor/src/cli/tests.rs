@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
-use watchdog_protocol::control::{Failure, FailureKind};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
 use watchdog_protocol::session::{Health, Progress};
 use watchdog_protocol::status::{
     EndStatus, InboxStatus, LaneStatus, PhaseStatus, PropagationStatus, STATUS_VERSION, ServiceKind,
@@ -13,9 +15,11 @@ use watchdog_protocol::status::{
 use watchdog_protocol::{Incarnation, LaneEpoch, Revision, Sequence, ServiceName};
 use watchdog_query::QueryError;
 
-use super::look::{Look, Paint};
+use super::console::{Console, Format};
+use super::look::{ColorChoice, Look, Paint};
 use super::report::CliError;
 use super::{Arguments, Exit, command, intercoms, status};
+use crate::core::control::ControlDoor;
 
 const WIDE: Look = Look { color: false, width: None };
 
@@ -273,6 +277,7 @@ fn errors_say_what_where_and_what_to_do() {
         },
         CliError::NoSetting { service: name("counter"), key: "setp".into(), nearest: Some("step".into()) },
         CliError::NoSetting { service: name("counter"), key: "x".into(), nearest: None },
+        CliError::NoLog { service: name("countre"), nearest: Some("counter".into()) },
         CliError::File { what: "read", path: config(), source: io::ErrorKind::NotFound.into() },
         CliError::BytesToTerminal,
         CliError::KeeperStays { pid: 12, seconds: 10 },
@@ -372,4 +377,25 @@ fn exit_codes_are_those_of_the_contract() {
 fn colour_is_only_where_it_is_wanted() {
     assert_eq!(WIDE.paint(Paint::Bad, "x"), "x");
     assert_eq!(Look { color: true, width: None }.paint(Paint::Bad, "x"), "\x1b[31mx\x1b[0m");
+}
+
+#[tokio::test]
+async fn a_command_reaches_the_watchdog_of_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("watchdog.toml");
+    std::fs::write(&config, "[watchdog]\nruntime = \"here\"\n").unwrap();
+    let console = Console::new(Some(config.clone()), Format::Json, ColorChoice::Never);
+    let error = console.ask(async |query| query.status(&[]).await).await.unwrap_err();
+    assert!(matches!(&error, CliError::NoWatchdog { config: of, named: true } if *of == config), "{error}");
+
+    let door = ControlDoor::open(&folder.path().join("here"), u32::MAX, |_| None).unwrap();
+    let (sender, mut calls) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(door.serve(sender, std::future::pending()));
+    let answer = async {
+        let call = calls.recv().await.unwrap();
+        call.replies.send(Reply::End(Ok(Outcome::Status(Box::new(motley()))))).await.unwrap();
+    };
+    let (status, ()) = tokio::join!(console.ask(async |query| query.status(&[]).await), answer);
+    assert_eq!(status.unwrap(), motley());
 }

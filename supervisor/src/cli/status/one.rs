@@ -62,12 +62,13 @@ pub(in crate::cli) fn detail(service: &ServiceStatus, look: &Look) -> String {
         line("settings", words);
     }
     if let Some(state) = &service.state {
-        let mut words =
-            format!("sequence {}, version {}, {}", state.sequence, state.version, size(state.bytes));
-        match state.age_ms {
-            Some(age) => words += &format!(", on disk {} since {} ago", state.synced, span(age)),
-            None => words += ", not on disk yet",
-        }
+        let saved = match state.age_ms {
+            None => "not on disk yet".to_owned(),
+            Some(age) if state.synced == state.sequence => format!("on disk since {}", span(age)),
+            Some(age) => format!("{} on disk since {}", state.synced, span(age)),
+        };
+        let size = size(state.bytes);
+        let mut words = format!("sequence {}, {saved}, version {}, {size}", state.sequence, state.version);
         if let Some(why) = &state.failed {
             words += &format!("; the last write failed: {why}");
         }
