@@ -3,9 +3,10 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::message::Received;
@@ -16,8 +17,25 @@ use crate::socket::{RETRY, Seqpacket};
 /// Not a tokio stream socket: that one takes a short read for a drained socket, and then hangs. One task may
 /// send while another receives; a runtime with I/O and time enabled is needed. Dropping it takes the descriptor
 /// out of epoll before it is closed, as other holders of the same end would keep its events coming.
+///
+/// Only readiness to read is watched all the time. The other kind is asked for where a send found no room: each
+/// packet that the peer reads is such an event, and would wake a runtime that waits for an answer.
 #[derive(Debug)]
 pub struct AsyncSeqpacket(AsyncFd<Seqpacket>);
+
+/// That something may be there to read, as of the runtime's last look.
+#[derive(Debug)]
+pub struct Readable<'a>(AsyncFdReadyGuard<'a, Seqpacket>);
+
+impl Readable<'_> {
+    /// Nothing more is to be read: the next wait is for a packet that has not arrived yet.
+    ///
+    /// To be called after a read that found nothing, or by who knows of another way that nothing is queued. A
+    /// packet that arrived after the runtime's last look is an event still to come, and not forgotten.
+    pub fn drained(mut self) {
+        self.0.clear_ready();
+    }
+}
 
 impl AsyncSeqpacket {
     /// Registers a socket with the current runtime.
@@ -29,7 +47,7 @@ impl AsyncSeqpacket {
     /// Outside of a runtime with I/O enabled.
     pub fn new(socket: Seqpacket) -> io::Result<Self> {
         // SAFETY: a Seqpacket owns its descriptor, always gives the same one, and closes it only when dropped.
-        Ok(Self(unsafe { AsyncFd::register(socket) }?))
+        Ok(Self(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?))
     }
 
     /// The socket, for what needs no waiting. What it finds does not change what this end believes of
@@ -88,14 +106,21 @@ impl AsyncSeqpacket {
     }
 
     /// Waits until another try to send may pass: at an event, or after a few milliseconds, because the event
-    /// comes only when three quarters of the buffer are free.
-    async fn room(&self) -> io::Result<()> {
-        if let Ok(ready) = timeout(RETRY, self.0.writable()).await {
-            // Most often an event from before the send that found no room. It is forgotten here, so that the next
-            // wait is for a new one; if room came meanwhile, the try that follows finds it.
-            ready?.clear_ready();
+    /// comes only when three quarters of the buffer are free. For whoever sends by [`try_send`](Self::try_send).
+    ///
+    /// Cancel safe: it does nothing.
+    ///
+    /// # Errors
+    /// `EMFILE`, or of `epoll_ctl`.
+    pub async fn room(&self) -> io::Result<()> {
+        let watched = self.socket().try_clone()?;
+        // A new registration: its first event says what is, and not what was before the send that found no room.
+        // SAFETY: a Seqpacket owns its descriptor, always gives the same one, and closes it only when dropped.
+        let watched = unsafe { AsyncFd::register_with_interest(watched, Interest::WRITABLE) }?;
+        match timeout(RETRY, watched.writable()).await {
+            Ok(ready) => ready.map(drop),
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes the packet at the head, waiting for one.
@@ -141,8 +166,16 @@ impl AsyncSeqpacket {
     ///
     /// # Errors
     /// When the runtime shuts down.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await.map(drop)
+    pub async fn readable(&self) -> io::Result<Readable<'_>> {
+        self.0.readable().await.map(Readable)
+    }
+
+    /// [`readable`](Self::readable) for who polls by himself; of many callers the last one is woken.
+    ///
+    /// # Errors
+    /// When the runtime shuts down.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<Readable<'_>>> {
+        Poll::Ready(ready!(self.0.poll_read_ready(context)).map(Readable))
     }
 }
 

@@ -40,7 +40,7 @@ mod sender_page;
 mod socket;
 
 #[cfg(feature = "tokio")]
-pub use async_socket::AsyncSeqpacket;
+pub use async_socket::{AsyncSeqpacket, Readable};
 pub use handover::{Handover, Wear};
 pub use inherited::{InheritedError, inherited};
 pub use message::{MAX_DESCRIPTORS, Packet, Received};

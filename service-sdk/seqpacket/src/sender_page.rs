@@ -73,6 +73,17 @@ impl SenderPage {
         MessageNumber::from_stored(self.0.reserved.fetch_add(count, Ordering::AcqRel)).next()
     }
 
+    /// Gives back numbers of a packet that the kernel did not take, so that what is reserved and not done is what
+    /// is queued. They stay a gap when other numbers were reserved meanwhile.
+    ///
+    /// Nobody has seen them: of all numbers, only one that was never sent may be used for another message.
+    pub fn give_back(&self, first: MessageNumber, count: u64) {
+        let before = first.get() - 1;
+        // An error is the gap.
+        let _ =
+            self.0.reserved.compare_exchange(before + count, before, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     /// Counts what the kernel has taken: messages, the bytes of their payloads, and how many of them are asks.
     pub fn count_sent(&self, messages: u64, bytes: u64, asks: u64) {
         self.0.messages.fetch_add(messages, Ordering::Release);

@@ -139,6 +139,20 @@ impl Seqpacket {
         Ok(received)
     }
 
+    /// Takes the packet at the head in one call. Where the descriptor table is full it comes without its
+    /// descriptors, which are lost; [`recv`](Self::recv) loses none, for another call.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing is queued.
+    pub fn take(&self, buffer: &mut [u8], wanted: usize) -> io::Result<Received> {
+        let room = buffer.len();
+        let raw = message::receive(self.as_fd(), buffer, wanted.min(MAX_DESCRIPTORS), Take::Consume)?;
+        if raw.length > 0 && raw.length <= room && raw.control_cut && raw.descriptors.len() < wanted {
+            return Ok(Received::Packet(Packet { length: raw.length, descriptors: Vec::new() }));
+        }
+        self.judge(raw, room, wanted)
+    }
+
     /// As [`recv`](Self::recv), but waits for a packet, or the end, until `deadline`.
     ///
     /// # Errors
@@ -236,6 +250,10 @@ impl Seqpacket {
         let room = buffer.len();
         let wanted = wanted.min(MAX_DESCRIPTORS);
         let raw = message::receive(self.as_fd(), buffer, wanted, take)?;
+        self.judge(raw, room, wanted)
+    }
+
+    fn judge(&self, raw: message::Raw, room: usize, wanted: usize) -> io::Result<Received> {
         if raw.length == 0 {
             return if self.at_end()? { Ok(Received::End) } else { Ok(Received::Empty) };
         }
