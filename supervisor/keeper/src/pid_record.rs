@@ -1,6 +1,7 @@
 //! Which process a pid names, beyond its number: pids are used again, a start time is not.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 use watchdog_protocol::Incarnation;
 
@@ -43,8 +44,10 @@ impl PidRecord {
 /// When a process started, in clock ticks since boot. `NotFound` when there is none of this pid; a zombie still
 /// has one.
 pub fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_time(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    // One read gives the whole line, some 300 bytes; a start waits for it.
+    let mut stat = [0; 1024];
+    let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut stat)?;
+    parse_start_time(&stat[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// The 22nd field. The second, the program's name, may hold anything, so fields are counted after its last `)`.
