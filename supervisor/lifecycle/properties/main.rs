@@ -1,6 +1,8 @@
 //! Random events against a short model of the world the core acts on: what it is commanded, and what can then
 //! happen. Each test's name is a sentence that would be false if the property broke.
 
+#![expect(clippy::unwrap_used, reason = "a model that is wrong is a failed test")]
+
 mod roster;
 mod service;
 mod settings;

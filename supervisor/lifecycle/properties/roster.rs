@@ -1,1 +1,457 @@
+//! All services.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use watchdog_lifecycle::roster::{Roster, Standing};
+use watchdog_lifecycle::{
+    Absence, Cause, Chance, Command, Event, Exit, Haste, Moment, Occurrence, Phase, Policy, Service,
+    ServiceCommand, Verb, Wanted,
+};
+use watchdog_protocol::{Incarnation, ServiceName};
+
+use crate::config;
+use crate::world::{Move, OPERATOR, World, moves, policies, verbs, waits};
+
+#[derive(Debug, Clone)]
+enum Input {
+    Ask(usize, Verb),
+    World(usize, Move),
+    /// A healthy world goes on by so many facts.
+    Obey(usize),
+    Wait(Duration),
+    TakeOver,
+}
+
+fn inputs(services: usize) -> impl Strategy<Value = Input> {
+    prop_oneof![
+        2 => (0..services, verbs()).prop_map(|(who, verb)| Input::Ask(who, verb)),
+        8 => (0..services, moves()).prop_map(|(who, wish)| Input::World(who, wish)),
+        6 => (1_usize..20).prop_map(Input::Obey),
+        3 => waits().prop_map(Input::Wait),
+        1 => Just(Input::TakeOver),
+    ]
+}
+
+/// Services of which each may require, or come after, those before it: every such graph has an order.
+fn graphs() -> impl Strategy<Value = Vec<(ServiceName, Policy)>> {
+    let edge = prop_oneof![3 => Just(None), 2 => Just(Some(true)), 1 => Just(Some(false))];
+    let service = (policies(), prop::collection::vec(edge, 6));
+    prop::collection::vec(service, 1..7).prop_map(|services| {
+        let name = |index: usize| format!("s{index}").parse::<ServiceName>().unwrap();
+        let with_edges = |(index, (mut policy, edges)): (usize, (Policy, Vec<Option<bool>>))| {
+            for (other, requires) in edges.into_iter().take(index).enumerate() {
+                match requires {
+                    Some(true) => policy.requires.push(name(other)),
+                    Some(false) => policy.after.push(name(other)),
+                    None => {}
+                }
+            }
+            (name(index), policy)
+        };
+        services.into_iter().enumerate().map(with_edges).collect()
+    })
+}
+
+fn histories() -> impl Strategy<Value = (Vec<(ServiceName, Policy)>, Vec<Input>)> {
+    graphs().prop_flat_map(|graph| {
+        let services = graph.len();
+        (Just(graph), prop::collection::vec(inputs(services), 1..80))
+    })
+}
+
+struct Run {
+    graph: Vec<(ServiceName, Policy)>,
+    roster: Roster,
+    worlds: BTreeMap<ServiceName, World>,
+    deaf: bool,
+    now: Moment,
+    chance: Chance,
+}
+
+impl Run {
+    fn new(graph: Vec<(ServiceName, Policy)>) -> Self {
+        let now = Moment::from_nanos(1_000_000_000);
+        let service = || Service::new(Wanted::Up, Incarnation::NONE, now);
+        let services = graph.iter().map(|(name, policy)| (name.clone(), policy.clone(), service()));
+        let mut roster = Roster::new(services).unwrap();
+        let worlds = graph.iter().map(|(name, _)| (name.clone(), World::default())).collect();
+        let first = roster.begin(now, Chance::from_bits(1));
+        let mut run = Self { graph, roster, worlds, deaf: false, now, chance: Chance::from_bits(2) };
+        run.perform(first);
+        run
+    }
+
+    fn step(&mut self, name: &ServiceName, event: Event) -> Vec<ServiceCommand> {
+        self.chance = self.chance.next();
+        let commands = self.roster.step(name, event, self.now, self.chance);
+        self.perform(commands)
+    }
+
+    /// Does what is commanded, after a look at whether it may be.
+    fn perform(&mut self, commands: Vec<ServiceCommand>) -> Vec<ServiceCommand> {
+        for (name, command) in &commands {
+            if self.is_fresh_spawn(name, command) {
+                self.check_start(name);
+            }
+            if let Command::Log(Occurrence::Stopping { cause, .. }) = command {
+                self.check_stop(name, cause);
+            }
+            self.worlds.get_mut(name).unwrap().perform(command);
+        }
+        for (name, _, service) in self.roster.iter() {
+            assert_eq!(service.phase().incarnation(), self.worlds[name].current(), "{name}");
+        }
+        commands
+    }
+
+    fn is_fresh_spawn(&self, name: &ServiceName, command: &Command) -> bool {
+        match command {
+            Command::Spawn { incarnation } => self.worlds[name].current() != Some(*incarnation),
+            _ => false,
+        }
+    }
+
+    fn check_start(&self, name: &ServiceName) {
+        assert!(self.roster.shutdown_haste().is_none(), "{name} starts in a shutdown");
+        for required in &self.roster.policy(name).unwrap().requires {
+            let service = self.roster.get(required).unwrap();
+            let is_there = matches!(service.phase(), Phase::Ready(_) | Phase::Completed { .. });
+            assert!(is_there, "{name} starts before {required}: {service:?}");
+            assert_eq!(service.wanted(), &Wanted::Up, "{name} starts, {required} is to stop");
+        }
+        for other in &self.roster.policy(name).unwrap().after {
+            let service = self.roster.get(other).unwrap();
+            assert!(!matches!(service.phase(), Phase::Starting(_)), "{name} overtakes {other}");
+        }
+    }
+
+    fn check_stop(&self, name: &ServiceName, cause: &Cause) {
+        let is_ordered = match cause {
+            Cause::Operator { verb, .. } => *verb == Verb::Stop,
+            Cause::Watchdog { .. } => self.roster.shutdown_haste() == Some(Haste::Orderly),
+            Cause::Dependency { on, absence } => {
+                let service = self.roster.get(on).unwrap();
+                match absence {
+                    Absence::Stopped => assert_ne!(service.wanted(), &Wanted::Up, "{name} stops for {on}"),
+                    Absence::Failed => assert!(
+                        matches!(service.phase(), Phase::Failed { .. }),
+                        "{name} stops for {on}: {service:?}"
+                    ),
+                }
+                true
+            }
+            _ => false,
+        };
+        if is_ordered {
+            for dependant in self.dependants(name) {
+                let phase = self.roster.get(&dependant).unwrap().phase();
+                let lives = phase.incarnation().is_some() && phase.survivors().is_empty();
+                assert!(!lives, "{name} stops before {dependant}: {phase:?}");
+            }
+        }
+    }
+
+    /// Whoever requires it, over any number of links.
+    fn dependants(&self, name: &ServiceName) -> BTreeSet<ServiceName> {
+        let mut found = BTreeSet::new();
+        // Edges lead to earlier services only, so one pass finds all.
+        for (other, policy) in &self.graph {
+            if policy.requires.iter().any(|required| required == name || found.contains(required)) {
+                found.insert(other.clone());
+            }
+        }
+        found
+    }
+
+    fn input(&mut self, input: &Input) {
+        match input {
+            Input::Ask(who, verb) => {
+                let name = self.graph[*who].0.clone();
+                self.step(&name, Event::Asked { verb: *verb, by: OPERATOR });
+            }
+            Input::World(who, wish) => {
+                let (name, policy) = self.graph[*who].clone();
+                if let Some((incarnation, fact)) = self.worlds.get_mut(&name).unwrap().make(wish, &policy) {
+                    self.step(&name, Event::Fact { incarnation, fact });
+                }
+            }
+            Input::Obey(facts) => {
+                for _ in 0..*facts {
+                    self.obey();
+                }
+            }
+            Input::Wait(wait) => {
+                self.now = self.now.after(*wait);
+                self.tick();
+            }
+            Input::TakeOver => {
+                let services = self.roster.iter().map(|(name, policy, service)| {
+                    let stored = postcard::to_stdvec(service).unwrap();
+                    (name.clone(), policy.clone(), postcard::from_bytes(&stored).unwrap())
+                });
+                let services: Vec<_> = services.collect();
+                self.roster = Roster::new(services).unwrap();
+                self.chance = self.chance.next();
+                let commands = self.roster.took_over(self.now, self.chance);
+                self.perform(commands);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.chance = self.chance.next();
+        let commands = self.roster.tick(self.now, self.chance);
+        self.perform(commands);
+        let next = self.roster.next_deadline();
+        assert!(next.is_none_or(|at| at > self.now), "the core would spin");
+        let each = self.roster.iter().filter_map(|(_, policy, service)| service.deadline(policy)).min();
+        assert_eq!(next, each);
+    }
+
+    /// One thing a healthy world does by itself.
+    fn obey(&mut self) -> bool {
+        for (name, policy) in self.graph.clone() {
+            if let Some((incarnation, fact)) = self.worlds.get_mut(&name).unwrap().obey(self.deaf, &policy) {
+                self.step(&name, Event::Fact { incarnation, fact });
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Lets a healthy world go on until nothing happens but heartbeats.
+    fn run_out(&mut self) {
+        let mut ticks = 0;
+        loop {
+            if self.obey() {
+                continue;
+            }
+            for (name, policy) in self.graph.clone() {
+                if let Phase::Ready(_) = self.roster.get(&name).unwrap().phase() {
+                    for wish in [Move::Say(watchdog_protocol::session::Health::Ok), Move::Beat] {
+                        let fact = self.worlds.get_mut(&name).unwrap().make(&wish, &policy);
+                        let (incarnation, fact) = fact.unwrap();
+                        self.step(&name, Event::Fact { incarnation, fact });
+                    }
+                }
+            }
+            let is_still = self.roster.iter().all(|(_, _, service)| match service.phase() {
+                Phase::Ready(_) | Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. } => {
+                    true
+                }
+                Phase::Starting(_) | Phase::Stopping(_) | Phase::Backoff { .. } => false,
+            });
+            let Some(at) = self.roster.next_deadline().filter(|_| !is_still) else { return };
+            self.now = at.max(self.now);
+            self.tick();
+            ticks += 1;
+            assert!(ticks < 1000, "it never comes to rest: {:?}", self.roster);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn nothing_starts_before_what_it_requires_and_nothing_is_stopped_before_what_requires_it(
+        (graph, inputs) in histories(),
+    ) {
+        let mut run = Run::new(graph);
+        for input in &inputs {
+            run.input(input); // Run::perform looks at each start and stop
+        }
+    }
+
+    #[test]
+    fn dependants_come_back_with_their_dependency(
+        (graph, inputs) in histories(),
+        with_restart: bool,
+    ) {
+        let mut run = Run::new(graph);
+        for input in &inputs {
+            run.input(input);
+        }
+        run.run_out();
+        let verb_for = |service: &Service| match (service.wanted(), service.phase()) {
+            (Wanted::Down { .. }, _) if with_restart => Some(Verb::Restart),
+            (Wanted::Down { .. }, _) => Some(Verb::Start),
+            (Wanted::Up, Phase::Failed { .. }) => Some(Verb::Reset),
+            (Wanted::Up, _) => None,
+        };
+        let asked: Vec<_> = run
+            .roster
+            .iter()
+            .filter_map(|(name, _, service)| Some((name.clone(), verb_for(service)?)))
+            .collect();
+        // The last one first: whoever is asked first waits for the others.
+        for (name, verb) in asked.into_iter().rev() {
+            run.step(&name, Event::Asked { verb, by: OPERATOR });
+        }
+        run.run_out();
+        for (name, _, service) in run.roster.iter() {
+            let is_up = matches!(service.phase(), Phase::Ready(_) | Phase::Completed { .. });
+            prop_assert!(is_up, "{name}: {service:?}");
+            prop_assert_eq!(run.roster.standing(name), Standing::Free);
+        }
+    }
+
+    #[test]
+    fn at_rest_whatever_is_wanted_is_up_or_says_what_holds_it_up((graph, inputs) in histories()) {
+        let mut run = Run::new(graph);
+        for input in &inputs {
+            run.input(input);
+        }
+        run.run_out();
+        for (name, _, service) in run.roster.iter() {
+            match (service.wanted(), service.phase()) {
+                (Wanted::Down { .. }, phase) => {
+                    prop_assert!(phase.as_str() == "stopped", "{name} is to be down: {phase:?}");
+                }
+                (Wanted::Up, Phase::Stopped { .. }) => {
+                    let standing = run.roster.standing(name);
+                    let Standing::Blocked { by, .. } = &standing else {
+                        return Err(TestCaseError::fail(format!("{name} is forgotten: {standing:?}")));
+                    };
+                    let of = run.roster.get(by).unwrap();
+                    let is_cause = of.wanted() != &Wanted::Up || of.phase().as_str() == "failed";
+                    prop_assert!(is_cause && run.dependants(by).contains(name), "{name} by {by}");
+                }
+                (Wanted::Up, Phase::Ready(_)) => {
+                    let is_blocked = matches!(run.roster.standing(name), Standing::Blocked { .. });
+                    prop_assert!(!is_blocked, "{name} runs: {:?}", run.roster.standing(name));
+                }
+                (Wanted::Up, Phase::Failed { .. } | Phase::Completed { .. }) => {}
+                (Wanted::Up, phase) => prop_assert!(false, "{name} does not rest: {phase:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_shutdown_always_ends_and_changes_nothing_of_what_is_wanted(
+        (graph, inputs) in histories(),
+        deaf: bool,
+        twice: bool,
+    ) {
+        let mut run = Run::new(graph);
+        for input in &inputs {
+            run.input(input);
+        }
+        let wanted = |run: &Run| run.roster.iter().map(|(_, _, s)| s.wanted().clone()).collect::<Vec<_>>();
+        let (before, begin) = (wanted(&run), run.now);
+        run.deaf = deaf;
+        run.chance = run.chance.next();
+        for haste in if twice { vec![Haste::Orderly, Haste::AtOnce] } else { vec![Haste::Orderly] } {
+            let commands = run.roster.shutdown(haste, run.now, run.chance);
+            run.perform(commands);
+        }
+        run.run_out();
+        prop_assert!(run.roster.is_at_rest());
+        prop_assert!(run.worlds.values().all(World::is_empty));
+        prop_assert_eq!(before, wanted(&run));
+        if twice {
+            prop_assert_eq!(run.now, begin, "a quick shutdown waits for nobody");
+        }
+    }
+}
+
+fn name(text: &str) -> ServiceName {
+    text.parse().unwrap()
+}
+
+/// `b` requires `a`, `c` requires `b`, `d` comes after `a`; all programs are ready at exec.
+fn chain() -> Run {
+    let policy = |requires: &[&str], after: &[&str]| Policy {
+        requires: requires.iter().copied().map(name).collect(),
+        after: after.iter().copied().map(name).collect(),
+        ..Policy::program()
+    };
+    let mut run = Run::new(vec![
+        (name("a"), policy(&[], &[])),
+        (name("b"), policy(&["a"], &[])),
+        (name("c"), policy(&["b"], &[])),
+        (name("d"), policy(&[], &["a"])),
+    ]);
+    run.run_out();
+    run
+}
+
+fn phases(run: &Run) -> Vec<&'static str> {
+    run.roster.iter().map(|(_, _, service)| service.phase().as_str()).collect()
+}
+
+#[test]
+fn a_crash_leaves_running_dependants_alone() {
+    let mut run = chain();
+    let (incarnation, fact) =
+        run.worlds.get_mut(&name("a")).unwrap().make(&Move::Exit(Exit::Code(1)), &Policy::program()).unwrap();
+    run.step(&name("a"), Event::Fact { incarnation, fact });
+    assert_eq!(phases(&run), ["stopping", "ready", "ready", "ready"]);
+    run.run_out();
+    assert_eq!(phases(&run), ["ready"; 4]);
+    let starts: Vec<_> = run.roster.iter().map(|(_, _, service)| service.starts()).collect();
+    assert_eq!(starts, [2, 1, 1, 1]);
+}
+
+#[test]
+fn an_operators_restart_leaves_dependants_alone() {
+    let mut run = chain();
+    run.step(&name("a"), Event::Asked { verb: Verb::Restart, by: OPERATOR });
+    run.run_out();
+    let starts: Vec<_> = run.roster.iter().map(|(_, _, service)| service.starts()).collect();
+    assert_eq!((phases(&run), starts), (vec!["ready"; 4], vec![2, 1, 1, 1]));
+}
+
+#[test]
+fn an_operators_stop_stops_dependants_first_and_a_start_brings_them_back() {
+    let mut run = chain();
+    run.step(&name("a"), Event::Asked { verb: Verb::Stop, by: OPERATOR });
+    assert_eq!(phases(&run), ["ready", "ready", "stopping", "ready"]);
+    run.run_out();
+    assert_eq!(phases(&run), ["stopped", "stopped", "stopped", "ready"]);
+    let by_a = Standing::Blocked { by: name("a"), absence: Absence::Stopped };
+    assert_eq!((run.roster.standing(&name("b")), run.roster.standing(&name("c"))), (by_a.clone(), by_a));
+    let end = run.roster.get(&name("c")).unwrap().last_end().unwrap();
+    assert_eq!(
+        end.to_string(),
+        "requires `a`, which is stopped; ended in time (killed by SIGKILL (signal 9))"
+    );
+    // A start of a dependant does not undo the operator's stop.
+    run.step(&name("c"), Event::Asked { verb: Verb::Start, by: OPERATOR });
+    run.run_out();
+    assert_eq!(phases(&run), ["stopped", "stopped", "stopped", "ready"]);
+    run.step(&name("a"), Event::Asked { verb: Verb::Start, by: OPERATOR });
+    run.run_out();
+    assert_eq!(phases(&run), ["ready"; 4]);
+}
+
+#[test]
+fn a_service_is_registered_beside_running_ones_and_unregistered_when_nobody_needs_it() {
+    let mut run = chain();
+    let (now, chance) = (run.now, run.chance);
+    let service = || Service::new(Wanted::Up, Incarnation::NONE, now);
+    let taken = run.roster.register(name("a"), Policy::program(), service(), now, chance);
+    assert_eq!(taken.unwrap_err().to_string(), "`a` is already registered");
+    let policy = Policy { requires: vec![name("x")], ..Policy::program() };
+    let missing = run.roster.register(name("e"), policy, service(), now, chance);
+    assert_eq!(missing.unwrap_err().to_string(), "`e` has requires = [\"x\"], but there is no `x`");
+    let policy = Policy { requires: vec![name("c")], ..Policy::program() };
+    let commands = run.roster.register(name("e"), policy, service(), now, chance).unwrap();
+    assert!(commands.contains(&(name("e"), Command::Spawn { incarnation: Incarnation::FIRST })));
+
+    let live = run.roster.unregister(&name("e"), now, chance).unwrap_err();
+    assert_eq!(live.to_string(), "`e` is starting; stop it first");
+    let down = || Service::new(Wanted::Down { by: OPERATOR, verb: Verb::Stop }, Incarnation::NONE, now);
+    let mut idle = Roster::new([
+        (name("a"), Policy::program(), down()),
+        (name("b"), Policy { requires: vec![name("a")], ..Policy::program() }, down()),
+    ])
+    .unwrap();
+    let required = idle.unregister(&name("a"), now, chance).unwrap_err();
+    assert_eq!(required.to_string(), "`a` is required by `b`");
+    idle.unregister(&name("b"), now, chance).unwrap();
+    idle.unregister(&name("a"), now, chance).unwrap();
+    assert_eq!(idle.iter().count(), 0);
+}

@@ -201,11 +201,15 @@ impl Roster {
     /// Steps [`Event::Tick`] for every service whose deadline has come.
     pub fn tick(&mut self, now: Moment, chance: Chance) -> Vec<ServiceCommand> {
         let due: Vec<_> = self.deadlines.iter().take_while(|(at, _)| *at <= now).cloned().collect();
-        let (mut out, mut chance) = (Vec::new(), chance);
+        let (mut out, mut chance, mut concerned) = (Vec::new(), chance, BTreeSet::new());
+        // All of them first: nothing may start on the word of a service that is found hung a moment later.
         for (_, name) in due {
             chance = chance.next();
-            out.extend(self.step(&name, Event::Tick, now, chance));
+            if self.feed(&name, Event::Tick, now, chance, &mut out) {
+                concerned.append(&mut self.concerned(&name));
+            }
         }
+        self.settle(concerned, now, chance.next(), &mut out);
         out
     }
 

@@ -129,6 +129,12 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    fn is_saved(&self, of: RequestId) -> bool {
+        matches!(self, Self::Saved { request, .. } if *request == of)
+    }
+}
+
 /// Why a set is no revision.
 #[derive(Debug, thiserror::Error)]
 pub enum SetError<E> {
@@ -147,9 +153,11 @@ pub enum SetError<E> {
         /// As JSON text.
         length: usize,
     },
-    /// Too many sets wait.
-    #[error("{MAX_WAITING} changes wait for the verdict on revision {on}")]
+    /// Too much waits.
+    #[error("{waiting} changes wait for the verdict on revision {on}")]
     Busy {
+        /// How many.
+        waiting: usize,
         /// The pending revision.
         on: Revision,
     },
@@ -232,15 +240,18 @@ struct Pending {
 struct Set {
     request: RequestId,
     changes: Vec<Change>,
-    #[serde(skip, default = "first_version")]
+    /// One that was found on disk may have been acknowledged by an older core: it is never withdrawn.
+    #[serde(skip)]
     made: Version,
 }
 
 #[derive(Debug, Clone)]
 struct Running {
     incarnation: Incarnation,
-    /// What it said, or was told, last.
-    holds: Revision,
+    /// What it started with, or accepted last as far as a new core knows; `None` once it refused that.
+    holds: Option<Revision>,
+    /// The values of that, where this core knows them.
+    values: Option<Values>,
     /// What was delivered to it since it started, or since this core knows it.
     sent: Option<Revision>,
     is_ready: bool,
@@ -301,36 +312,19 @@ impl SettingsUpdater {
         self.durable = self.durable.max(version);
     }
 
-    /// This version could not be written. Sets that are not on disk are withdrawn; everything else happened
-    /// already and is written with the next version.
-    pub fn write_failed<E: Display>(&mut self, version: Version, reason: &str, check: Check<'_, E>) {
-        let lost = |set: &Set, durable: Version| set.made > durable && set.made <= version;
-        let durable = self.durable;
-        let mut withdrawn = Vec::new();
-        self.waiting.retain(|set| {
-            let keep = !lost(set, durable);
-            if !keep {
-                withdrawn.push(set.request);
-            }
-            keep
-        });
-        if let Some(pending) = &self.pending {
-            let (gone, kept): (Vec<_>, Vec<_>) =
-                pending.sets.iter().cloned().partition(|set| lost(set, durable));
-            if !gone.is_empty() {
-                withdrawn.extend(gone.iter().map(|set| set.request));
-                self.rebuild(kept);
-            }
-        }
-        for request in withdrawn {
+    /// A version could not be written; one is written at a time. Sets that are not on disk are withdrawn;
+    /// everything else happened already and is written with the next version.
+    pub fn write_failed<E: Display>(&mut self, reason: &str, check: Check<'_, E>) {
+        self.touch();
+        let mut lost = self.take_late();
+        lost.extend(self.waiting.iter().filter(|set| set.made > self.durable).cloned());
+        self.waiting.retain(|set| set.made <= self.durable);
+        for Set { request, .. } in lost {
+            self.notices.retain(|(_, notice)| !notice.is_saved(request));
             let reason = reason.to_owned();
-            // Not kept: the same request may be tried again.
-            self.notices.retain(
-                |(_, notice)| !matches!(notice, Notice::Saved { request: lost, .. } if *lost == request),
-            );
+            // No outcome is kept: the same request may be tried again.
             self.notices.push_back((Version::default(), Notice::NotSaved { request, reason }));
         }
-        self.touch();
         self.promote(check);
     }
 
@@ -344,7 +338,9 @@ impl SettingsUpdater {
         if let (Some(running), Some(pending)) = (&mut self.running, &self.pending) {
             let is_durable = pending.made <= durable && pending.sets.iter().all(|set| set.made <= durable);
             let is_initial = pending.started == Some(running.incarnation) && !running.is_ready;
-            if is_durable && !is_initial && running.sent != Some(pending.revision) {
+            // Who refused what it started with is about to end.
+            let is_leaving = running.holds.is_none();
+            if is_durable && !is_initial && !is_leaving && running.sent != Some(pending.revision) {
                 running.sent = Some(pending.revision);
                 notices.push(Notice::Deliver {
                     incarnation: running.incarnation,
@@ -388,7 +384,7 @@ impl SettingsUpdater {
         }
         check(&values.to_value()).map_err(SetError::Schema)?;
         if self.waiting.len() >= MAX_WAITING {
-            return Err(SetError::Busy { on: self.newest });
+            return Err(SetError::Busy { waiting: MAX_WAITING, on: self.newest });
         }
         self.touch();
         self.waiting.push_back(Set { request, changes, made: self.version });
@@ -402,7 +398,8 @@ impl SettingsUpdater {
     /// with what was set still over it.
     ///
     /// # Errors
-    /// [`SetError`] when what was set does not fit the new file or schema; nothing changed then.
+    /// [`SetError`] when what was set does not fit the new file or schema, or a running service has not judged the
+    /// pending revision; nothing changed then.
     pub fn file_changed<E: Display>(
         &mut self,
         file: Values,
@@ -411,15 +408,24 @@ impl SettingsUpdater {
         if file == self.file {
             return Ok(self.newest);
         }
-        let (_, overrides) = self.expected();
+        if let (Some(_), Some(pending)) = (&self.running, &self.pending) {
+            return Err(SetError::Busy { waiting: self.waiting.len(), on: pending.revision });
+        }
+        let (before, sets) = match (&self.pending, &self.accepted) {
+            (Some(pending), _) => (pending.before.clone(), pending.sets.clone()),
+            (None, Some(accepted)) => (accepted.overrides.clone(), Vec::new()),
+            (None, None) => (Overrides::default(), Vec::new()),
+        };
+        // Without its sets too: they may be refused or withdrawn, and what is left must fit.
+        let mut overrides = before.clone();
         check(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
+        for set in &sets {
+            overrides = overrides.with(&set.changes)?;
+            check(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
+        }
         self.touch();
         self.file = file.clone();
         let revision = self.next_revision();
-        let (before, sets) = match self.pending.take() {
-            Some(pending) => (pending.before, pending.sets),
-            None => (overrides, Vec::new()),
-        };
         self.pending =
             Some(Pending { revision, base: file, before, sets, started: None, made: self.version });
         Ok(revision)
@@ -429,23 +435,15 @@ impl SettingsUpdater {
     pub fn started<E: Display>(&mut self, incarnation: Incarnation, check: Check<'_, E>) -> Reader {
         self.touch();
         // What is not on disk is not delivered; it follows when it is.
-        let durable = self.durable;
-        if let Some(pending) = &self.pending {
-            let (kept, late): (Vec<_>, Vec<_>) =
-                pending.sets.iter().cloned().partition(|set| set.made <= durable);
-            if !late.is_empty() {
-                self.rebuild(kept);
-                for set in late.into_iter().rev() {
-                    self.waiting.push_front(set);
-                }
-            }
+        for set in self.take_late().into_iter().rev() {
+            self.waiting.push_front(set);
         }
         if let Some(pending) = &mut self.pending {
             pending.started = Some(incarnation);
         }
         let reader = self.reader();
-        let holds = reader.revision;
-        self.running = Some(Running { incarnation, holds, sent: None, is_ready: false });
+        let (holds, values) = (Some(reader.revision), Some(self.values()));
+        self.running = Some(Running { incarnation, holds, values, sent: None, is_ready: false });
         self.promote(check);
         reader
     }
@@ -456,7 +454,8 @@ impl SettingsUpdater {
         Reader { revision: edition.revision, json: edition.values().to_json() }
     }
 
-    /// In a new core: this incarnation lives, runs with this revision, and has said ready or not.
+    /// In a new core: this incarnation lives, and has said ready or not. It holds the revision that it accepted
+    /// last, else the one it started with.
     pub fn resumed<E: Display>(
         &mut self,
         incarnation: Incarnation,
@@ -469,7 +468,13 @@ impl SettingsUpdater {
             self.newest = holds;
             self.touch();
         }
-        self.running = Some(Running { incarnation, holds, sent: None, is_ready: false });
+        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.revision == holds) {
+            pending.started = Some(incarnation);
+        }
+        let pending = self.pending.as_ref().map(Pending::edition);
+        let known = pending.iter().chain(&self.accepted).find(|edition| edition.revision == holds);
+        let values = known.map(Edition::values);
+        self.running = Some(Running { incarnation, holds: Some(holds), values, sent: None, is_ready: false });
         if is_ready {
             self.ready(incarnation, check);
         }
@@ -483,7 +488,7 @@ impl SettingsUpdater {
         running.is_ready = true;
         let holds = running.holds;
         let is_initial =
-            |pending: &Pending| pending.revision == holds && pending.started == Some(incarnation);
+            |pending: &Pending| Some(pending.revision) == holds && pending.started == Some(incarnation);
         if self.pending.as_ref().is_some_and(is_initial) {
             self.accept(check);
         }
@@ -501,26 +506,32 @@ impl SettingsUpdater {
     ) -> Option<Fact> {
         let running = self.running.as_ref().filter(|running| running.incarnation == incarnation)?;
         let is_pending = self.pending.as_ref().is_some_and(|pending| pending.revision == revision);
-        let was_delivered = running.holds == revision || running.sent == Some(revision);
-        let at_start = !running.is_ready && running.holds == revision;
+        // What it started with is never newer than what it holds; what it was offered since then is.
+        let at_start = !running.is_ready && running.holds.is_some_and(|holds| revision <= holds);
         match verdict {
             Verdict::Accepted => {
-                if is_pending && was_delivered {
+                if is_pending {
                     self.accept(check);
                 }
                 None
             }
-            Verdict::Refused { reason } if is_pending && was_delivered => {
+            Verdict::Refused { reason } if is_pending => {
                 // Said once: what it started with is refused, and it is about to end.
                 if let Some(running) = self.running.as_mut().filter(|_| at_start) {
-                    running.holds = Revision::NONE;
+                    running.holds = None;
                 }
                 let fallback = self.refuse(&reason, check);
                 at_start.then_some(Fact::SettingsRefused { revision, reason, fallback })
             }
             // It took them once and does not take them now: the outside changed.
             Verdict::Refused { reason } if at_start => {
-                Some(Fact::SettingsRefused { revision, reason, fallback: Fallback::None })
+                let next = self.newest_edition();
+                let fallback = if running.values.as_ref() == Some(&next.values()) {
+                    Fallback::None
+                } else {
+                    Fallback::Revision(next.revision)
+                };
+                Some(Fact::SettingsRefused { revision, reason, fallback })
             }
             Verdict::Refused { .. } => None,
         }
@@ -532,7 +543,7 @@ impl SettingsUpdater {
             return;
         };
         if let Some(pending) = &self.pending {
-            let had_it = running.holds == pending.revision || running.sent == Some(pending.revision);
+            let had_it = running.holds == Some(pending.revision) || running.sent == Some(pending.revision);
             if had_it && self.accepted.is_some() {
                 self.refuse("the service ended before it took them", check);
             }
@@ -610,25 +621,23 @@ impl SettingsUpdater {
         self.newest
     }
 
-    /// Makes the pending revision anew, of these sets only.
-    fn rebuild(&mut self, sets: Vec<Set>) {
-        let Some(pending) = self.pending.take() else { return };
-        let is_needed = match &self.accepted {
-            Some(accepted) => {
-                !sets.is_empty() || (&accepted.base, &accepted.overrides) != (&pending.base, &pending.before)
-            }
-            None => true,
-        };
-        if is_needed {
+    /// Takes the sets that are not on disk out of the pending revision, which is then another one, or none.
+    fn take_late(&mut self) -> Vec<Set> {
+        let Some(mut pending) = self.pending.take() else { return Vec::new() };
+        // They came last, so what stays does not build on them.
+        let on_disk = pending.sets.iter().take_while(|set| set.made <= self.durable).count();
+        let late = pending.sets.split_off(on_disk);
+        let is_needed = !pending.sets.is_empty()
+            || self.accepted.as_ref().is_none_or(|accepted| {
+                (&accepted.base, &accepted.overrides) != (&pending.base, &pending.before)
+            });
+        if late.is_empty() {
+            self.pending = Some(pending);
+        } else if is_needed {
             let revision = self.next_revision();
-            // Without the set it built on, one of the others may lead nowhere: then none of them is kept.
-            let fits = |sets: &[Set]| {
-                let folded = sets.iter().try_fold(pending.before.clone(), |all, set| all.with(&set.changes));
-                folded.is_ok_and(|overrides| overrides.over(&pending.base).is_ok())
-            };
-            let sets = if fits(&sets) { sets } else { Vec::new() };
-            self.pending = Some(Pending { revision, sets, started: None, made: self.version, ..pending });
+            self.pending = Some(Pending { revision, started: None, made: self.version, ..pending });
         }
+        late
     }
 
     /// Makes what waits pending: the first one while a process runs, else all.
