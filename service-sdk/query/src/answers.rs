@@ -13,6 +13,9 @@ use crate::transport::{Replies, Transport};
 /// From one try to reach the watchdog to the next.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// A connection that held so long was a good one: its end is a new break, not the next failure of the last one.
+const STEADY: Duration = Duration::from_secs(1);
+
 /// Above the wait that was asked for, how long the watchdog may say nothing: more than the slowest disk.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -21,6 +24,8 @@ pub(crate) struct Answers<'q> {
     transport: &'q dyn Transport,
     call: Call,
     replies: Option<Box<dyn Replies>>,
+    /// When `replies` was there first.
+    opened: Instant,
     broken: Option<Instant>,
     /// The watchdog has had the call at least once.
     delivered: bool,
@@ -28,7 +33,7 @@ pub(crate) struct Answers<'q> {
 
 impl<'q> Answers<'q> {
     pub(crate) fn to(transport: &'q dyn Transport, call: Call) -> Self {
-        Self { transport, call, replies: None, broken: None, delivered: false }
+        Self { transport, call, replies: None, opened: Instant::now(), broken: None, delivered: false }
     }
 
     /// Cancel safe: what was begun is gone on with, or begun again under the same id.
@@ -46,7 +51,9 @@ impl<'q> Answers<'q> {
                     return Ok(reply);
                 }
                 Err(error) => {
-                    self.replies = None;
+                    if self.replies.take().is_some() && self.opened.elapsed() >= STEADY {
+                        self.broken = None;
+                    }
                     let since = *self.broken.get_or_insert_with(Instant::now);
                     if !error.may_pass() || since.elapsed() >= self.transport.patience() {
                         return Err(error);
@@ -71,7 +78,7 @@ impl<'q> Answers<'q> {
             Some(replies) => replies,
             none => {
                 let replies = self.transport.call(encode(&self.call)).await?;
-                self.delivered = true;
+                (self.delivered, self.opened) = (true, Instant::now());
                 none.insert(replies)
             }
         };
@@ -90,11 +97,13 @@ impl<'q> Answers<'q> {
 #[derive(Debug)]
 pub struct Events<'q> {
     answers: Answers<'q>,
+    /// The first entry is asked for and not shown.
+    unseen: bool,
 }
 
 impl<'q> Events<'q> {
-    pub(crate) fn of(answers: Answers<'q>) -> Self {
-        Self { answers }
+    pub(crate) fn of(answers: Answers<'q>, unseen: bool) -> Self {
+        Self { answers, unseen }
     }
 
     /// The next entry; `None` after the last, which never comes when following. Each entry comes once and none
@@ -105,6 +114,7 @@ impl<'q> Events<'q> {
     pub async fn next(&mut self) -> Result<Option<EventRecord>, QueryError> {
         loop {
             match self.answers.next().await? {
+                Reply::Event(_) if std::mem::take(&mut self.unseen) => {}
                 Reply::Event(event) => return Ok(Some(event)),
                 Reply::Progress(_) => {}
                 Reply::End(Ok(_)) => return Ok(None),

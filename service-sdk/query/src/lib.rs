@@ -46,7 +46,7 @@ pub use crate::transport::{BoxFuture, Replies, Transport};
 /// accepted. Methods take `&self` and may run side by side. All are cancel safe in this sense: dropping the
 /// future gives up waiting, not the request.
 ///
-/// A call whose connection breaks is repeated under the same id until the watchdog is back, for at most 5 s.
+/// A call whose connection breaks is repeated under the same id until the watchdog is back, for at most 10 s.
 ///
 /// ```compile_fail
 /// fn lend(query: &watchdog_query::WatchdogQuery) -> watchdog_query::WatchdogQuery {
@@ -342,7 +342,11 @@ impl WatchdogQuery {
     /// The event log: the `last` newest entries with a number above `after`, oldest first, then with `follow`
     /// those that come. Asked for with the first [`Events::next`].
     pub fn events(&self, after: u64, last: u64, follow: bool) -> Events<'_> {
-        Events::of(self.begin(Request::Events { after, last, follow }, None))
+        // Where to go on from when the core is replaced is known by an entry: the newest one is asked for, too. It
+        // is there, since a log begins with the start of its watchdog.
+        let unseen = follow && last == 0 && after == 0;
+        let last = if unseen { 1 } else { last };
+        Events::of(self.begin(Request::Events { after, last, follow }, None), unseen)
     }
 
     /// Adds one service or program: a text of one `[service.NAME]` or `[program.NAME]` table, and the file it

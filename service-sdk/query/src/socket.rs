@@ -22,19 +22,29 @@ use crate::frames::{Frames, FramesError};
 use crate::short_path::ShortPath;
 use crate::transport::{BoxFuture, Replies, Transport};
 
-/// How long a socket that nobody listens at is tried again: a killed core is replaced well within it.
-const TAKEOVER: Duration = Duration::from_secs(5);
+/// How long a socket that nobody listens at is tried again: a core that died early and often is replaced after 5 s
+/// at the latest, and needs a moment to take over.
+const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// The transport of operators. Needs no connection to exist; each call makes its own.
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
+    patience: Duration,
 }
 
 impl ControlSocket {
     /// The socket at `path`, of any length.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), patience: TAKEOVER }
+    }
+
+    /// How long a call is repeated while nobody listens at the socket. Default 10 s; zero for who knows that no
+    /// watchdog runs.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     async fn open(&self) -> Result<Frames<Stream>, QueryError> {
@@ -86,7 +96,7 @@ impl Transport for ControlSocket {
     }
 
     fn patience(&self) -> Duration {
-        TAKEOVER
+        self.patience
     }
 }
 

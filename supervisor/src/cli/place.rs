@@ -2,20 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 use watchdog_protocol::ServiceName;
-use watchdog_query::WatchdogQuery;
+use watchdog_query::{ControlSocket, WatchdogQuery};
 
 use super::look::ProgressLine;
 use super::report::CliError;
-use crate::config::{self, Config, ConfigErrors, Problem};
+use crate::config::{self, Config, ConfigErrors, Problem, WatchdogSection};
 use crate::core::control::SOCKET;
+use crate::processes::proc::Identity;
 
 /// A configuration file and the folders it names.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) config: PathBuf,
+    state: PathBuf,
     pub(super) runtime: PathBuf,
     pub(super) logs: PathBuf,
     /// Those of the file; empty when it is wrong.
@@ -46,24 +49,42 @@ impl Place {
         match config::load(&config) {
             Ok(Config { watchdog, services, .. }) => {
                 let services = services.into_keys().collect();
-                Ok(Self { config, runtime: watchdog.runtime, logs: watchdog.logs, services, named })
+                let WatchdogSection { state, runtime, logs, .. } = watchdog;
+                Ok(Self { config, state, runtime, logs, services, named })
             }
             // A running watchdog must be reached while its file is being edited: only the folders count here.
             Err(errors) => {
-                let (runtime, logs) = folders(&config).ok_or(errors)?;
-                Ok(Self { config, runtime, logs, services: Vec::new(), named })
+                let [state, runtime, logs] = folders(&config).ok_or(errors)?;
+                Ok(Self { config, state, runtime, logs, services: Vec::new(), named })
             }
         }
     }
 
     pub(super) fn query(&self, progress: &Arc<ProgressLine>) -> WatchdogQuery {
         let progress = Arc::clone(progress);
-        WatchdogQuery::at(&self.runtime.join(SOCKET)).on_progress(move |line| progress.show(line))
+        let mut socket = ControlSocket::at(self.runtime.join(SOCKET));
+        if !self.keeper_lives() {
+            // What a power cut left: a socket nobody will ever listen at again.
+            socket = socket.patience(Duration::ZERO);
+        }
+        WatchdogQuery::over(socket).on_progress(move |line| progress.show(line))
+    }
+
+    /// By the name in the lock file, which tells pid and start time of whoever locked it last.
+    fn keeper_lives(&self) -> bool {
+        let text = std::fs::read_to_string(self.state.join("lock")).unwrap_or_default();
+        let mut words = text.split_whitespace();
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (Some(pid), Some(start_time)) = (number().and_then(|pid| i32::try_from(pid).ok()), number())
+        else {
+            return false;
+        };
+        Identity { pid, start_time }.is_alive()
     }
 }
 
-/// Runtime and log folder of a file that is TOML, whatever else is wrong with it.
-fn folders(config: &Path) -> Option<(PathBuf, PathBuf)> {
+/// The folders of a file that is TOML, whatever else is wrong with it.
+fn folders(config: &Path) -> Option<[PathBuf; 3]> {
     let text = std::fs::read_to_string(config).ok()?;
     let root = DeTable::parse(&text).ok()?;
     let folder = config.parent()?;
@@ -74,7 +95,11 @@ fn folders(config: &Path) -> Option<(PathBuf, PathBuf)> {
             _ => folder.join(default),
         }
     };
-    Some((named("runtime", ".watchdog/run"), named("logs", ".watchdog/logs")))
+    Some([
+        named("state", ".watchdog/state"),
+        named("runtime", ".watchdog/run"),
+        named("logs", ".watchdog/logs"),
+    ])
 }
 
 impl From<Problem> for CliError {
@@ -113,5 +138,21 @@ mod tests {
     #[test]
     fn what_is_no_toml_is_a_configuration_error() {
         assert!(matches!(place("[watchdog\n"), Err(CliError::Config(_))));
+    }
+
+    #[test]
+    fn a_keeper_is_known_by_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("watchdog.toml");
+        std::fs::write(&file, "").unwrap();
+        let place = Place::find(Some(&file)).unwrap();
+        assert!(!place.keeper_lives());
+        std::fs::create_dir_all(&place.state).unwrap();
+        let lock = crate::store::lock::lock(&place.state).unwrap();
+        assert!(place.keeper_lives());
+        drop(lock);
+        let Identity { pid, start_time } = Identity::of_self().unwrap();
+        std::fs::write(place.state.join("lock"), format!("{pid} {} then\n", start_time + 1)).unwrap();
+        assert!(!place.keeper_lives());
     }
 }
