@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The argument that makes this executable a core.
 pub const CORE: &str = "core";
 
+/// What is kept in the state folder beside the states themselves.
+const STATE_FOLDERS: [&str; 3] = ["settings", "wanted", "registered"];
+
 /// Why nothing runs.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -80,6 +83,9 @@ pub fn run(path: &Path) -> Result<u8, RunError> {
     let section = &config.watchdog;
     for folder in [&section.state, &section.runtime, &section.logs] {
         make(folder)?;
+    }
+    for folder in STATE_FOLDERS {
+        make(&section.state.join(folder))?;
     }
     let lock = lock(&section.state)?;
     let tree = CgroupTree::make(&section.state).ok();

@@ -34,7 +34,7 @@ enum Input {
     Call(ControlCall),
     Stored(Done),
     Probe(Heard),
-    Described(Described),
+    Described(Box<Described>),
     Timer,
 }
 
@@ -60,7 +60,7 @@ impl Core {
             Some(told) = inputs.sessions.recv() => Ok(Input::Session(told)),
             done = self.store.done() => Ok(Input::Stored(done)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
-            described = next_described(&mut self.describing) => Ok(Input::Described(described)),
+            described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
             () = tokio::time::sleep_until(wake) => Ok(Input::Timer),
         }
@@ -68,8 +68,8 @@ impl Core {
 
     async fn take(&mut self, input: Input) -> Result<(), CoreError> {
         match input {
-            Input::Keeper(message) => self.from_keeper(message).await,
-            Input::Session(told) => self.from_session(told).await,
+            Input::Keeper(message) => self.keeper_said(message).await,
+            Input::Session(told) => self.session_said(told).await,
             Input::Call(call) => self.call(call).await,
             Input::Stored(done) => {
                 self.stored(done);
@@ -79,7 +79,7 @@ impl Core {
                 self.heard(&heard);
                 Ok(())
             }
-            Input::Described(described) => self.described(described).await,
+            Input::Described(described) => self.described(*described).await,
             Input::Timer => {
                 let commands = self.roster.tick(now(), self.chance());
                 self.perform_all(commands).await?;
@@ -247,7 +247,7 @@ impl Core {
 
     /// A write ended.
     fn stored(&mut self, done: Done) {
-        let outcome = done.outcome.as_ref().map(|()| ()).map_err(|err| chain(err));
+        let outcome = done.outcome.as_ref().map(drop).map_err(|err| chain(err));
         if !self.settings_stored(&done)
             && !self.state_stored(&done)
             && let Err(reason) = &outcome

@@ -33,7 +33,7 @@ pub(super) struct Ending {
 
 impl Core {
     /// A message of the keeper, after the hand-over.
-    pub(super) async fn from_keeper(&mut self, message: FromKeeper) -> Result<(), CoreError> {
+    pub(super) async fn keeper_said(&mut self, message: FromKeeper) -> Result<(), CoreError> {
         match message {
             FromKeeper::Spawned(child) => self.spawned(&child),
             FromKeeper::SpawnFailed { service, incarnation, step, errno } => {

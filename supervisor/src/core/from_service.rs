@@ -1,7 +1,7 @@
 //! What services say over their sessions.
 
-use watchdog_lifecycle::Fact;
-use watchdog_protocol::session::{FromService, Hello, Resumed, SESSION_VERSION, ToService};
+use watchdog_lifecycle::{Fact, Phase};
+use watchdog_protocol::session::{FromService, Health, Hello, Resumed, SESSION_VERSION, ToService};
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::events::Entry as Event;
@@ -9,14 +9,14 @@ use super::session::{FromSession, SessionEvent};
 use super::{Core, CoreError};
 
 impl Core {
-    pub(super) async fn from_session(&mut self, told: FromSession) -> Result<(), CoreError> {
+    pub(super) async fn session_said(&mut self, told: FromSession) -> Result<(), CoreError> {
         let FromSession { service, incarnation, event } = told;
         let current = self.entries.get(&service).and_then(|entry| entry.session.as_ref());
         if current.is_none_or(|session| session.incarnation() != incarnation) {
             return Ok(());
         }
         match event {
-            SessionEvent::Message(message) => self.from_service(&service, incarnation, *message).await,
+            SessionEvent::Message(message) => self.service_said(&service, incarnation, *message).await,
             SessionEvent::Broken(reason) => {
                 self.broken(&service, incarnation, reason);
                 Ok(())
@@ -25,7 +25,7 @@ impl Core {
         }
     }
 
-    async fn from_service(
+    async fn service_said(
         &mut self,
         service: &ServiceName,
         incarnation: Incarnation,
@@ -41,7 +41,7 @@ impl Core {
                 self.state_update(service, incarnation, (sequence, version), urgency, content);
             }
             FromService::Verdict { revision, verdict } => {
-                self.verdict(service, incarnation, revision, verdict)
+                self.verdict(service, incarnation, revision, verdict);
             }
             FromService::Introduce { request, peer, contract } => {
                 self.introduce(service, incarnation, request, &peer, contract).await?;
@@ -50,7 +50,7 @@ impl Core {
             FromService::Progress(progress) => self.fact(service, incarnation, Fact::Progress(progress)),
             FromService::Heartbeat => self.fact(service, incarnation, Fact::Heartbeat),
             FromService::Control { request, call } => {
-                self.call_of_service(service, incarnation, request, call).await?
+                self.call_of_service(service, incarnation, request, call).await?;
             }
             FromService::LastWord { reason } => self.entry_mut(service).last_word = Some(shortened(reason)),
             FromService::Resumed(resumed) => self.resumed(service, incarnation, &resumed),
@@ -94,7 +94,22 @@ impl Core {
         if resumed.ready {
             self.fact(service, incarnation, Fact::Ready);
         }
-        self.fact(service, incarnation, Fact::Health(resumed.health.clone()));
+        if self.health(service) != Some(&resumed.health) {
+            self.fact(service, incarnation, Fact::Health(resumed.health.clone()));
+        }
+    }
+
+    /// The level it raised, as far as this core knows.
+    fn health(&self, service: &ServiceName) -> Option<&Health> {
+        match self.roster.get(service)?.phase() {
+            Phase::Starting(starting) => Some(&starting.health),
+            Phase::Ready(ready) => Some(&ready.health),
+            Phase::Stopped { .. }
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed { .. } => None,
+        }
     }
 
     pub(super) fn broken(&mut self, service: &ServiceName, incarnation: Incarnation, reason: String) {

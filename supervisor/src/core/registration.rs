@@ -268,10 +268,8 @@ impl Core {
             Some(checked) => (Some(checked.manifest), Some(checked.schema)),
             None => (None, None),
         };
-        let settings = match schema.filter(|schema| !schema.has_no_settings()) {
-            Some(schema) => Some(self.load_settings(&spec, schema)),
-            None => None,
-        };
+        let schema = schema.filter(|schema| !schema.has_no_settings());
+        let settings = schema.map(|schema| self.load_settings(&spec, schema));
         let entry = Entry {
             spec,
             manifest,

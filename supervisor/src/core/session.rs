@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use watchdog_protocol::control::Reply;
-use watchdog_protocol::limits::{MAX_INLINE, MAX_PACKET};
+use watchdog_protocol::limits::{MAX_FRAME, MAX_INLINE, MAX_PACKET};
 use watchdog_protocol::session::{Content, FromService, ToService, decode, encode};
 use watchdog_protocol::{Incarnation, ServiceName};
 use watchdog_seqpacket::{AsyncSeqpacket, Received, Seqpacket, payload};
@@ -248,7 +248,7 @@ impl Task {
     /// Tells the event loop what was received; `false`: that was the last.
     async fn pass_on(&self, received: io::Result<Received>, buffer: &[u8]) -> bool {
         let event = match received {
-            Ok(Received::Packet(packet)) => match message(&buffer[..packet.length], packet.descriptors) {
+            Ok(Received::Packet(packet)) => match message(&buffer[..packet.length], &packet.descriptors) {
                 Ok(message) => SessionEvent::Message(Box::new(message)),
                 Err(reason) => SessionEvent::Broken(reason),
             },
@@ -277,20 +277,19 @@ impl Task {
 }
 
 /// One message, what lay beside it put inside.
-fn message(bytes: &[u8], beside: Vec<OwnedFd>) -> Result<FromService, String> {
+fn message(bytes: &[u8], beside: &[OwnedFd]) -> Result<FromService, String> {
     let mut message: FromService = decode(bytes).map_err(|err| format!("it sent {err}"))?;
     let content = match &mut message {
         FromService::State { content, .. } => Some(content),
         FromService::Control { call, .. } => Some(call),
         _ => None,
     };
-    if let Some(content) = content {
-        if let Content::Beside { length } = content {
-            let fd = beside.first().ok_or("it sent a message whose content is missing")?;
-            let limit = watchdog_protocol::limits::MAX_FRAME;
-            let bytes = payload::read(fd.as_fd(), *length, limit).map_err(|err| format!("it sent {err}"))?;
-            *content = Content::Inline(bytes);
-        }
+    if let Some(content) = content
+        && let Content::Beside { length } = content
+    {
+        let fd = beside.first().ok_or("it sent a message whose content is missing")?;
+        let bytes = payload::read(fd.as_fd(), *length, MAX_FRAME).map_err(|err| format!("it sent {err}"))?;
+        *content = Content::Inline(bytes);
     }
     Ok(message)
 }

@@ -290,7 +290,7 @@ impl Core {
             self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)?;
         }
         for message in told {
-            self.from_keeper(message).await?;
+            self.keeper_said(message).await?;
         }
         let receivers: Vec<_> = self.entries.keys().cloned().collect();
         for receiver in &receivers {

@@ -118,7 +118,7 @@ impl Core {
             Request::Stop { services } => self.verb(asked, services, Verb::Stop).await?,
             Request::Kill { services, signal: None } => self.verb(asked, services, Verb::Kill).await?,
             Request::Kill { services, signal: Some(signal) } => {
-                self.only_signal(&asked, &services, signal).await?
+                self.only_signal(&asked, &services, signal).await?;
             }
             Request::Restart { services } => self.verb(asked, services, Verb::Restart).await?,
             Request::Reset { services } => self.verb(asked, services, Verb::Reset).await?,

@@ -300,7 +300,7 @@ async fn where_no_watchdog_is_the_client_says_so_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_socket_nobody_listens_at_is_tried_for_10_s_or_as_long_as_was_said() {
+async fn a_socket_nobody_listens_at_is_tried_for_10_s_unless_the_watchdog_is_known_to_be_gone() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join(SOCKET);
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
@@ -309,9 +309,26 @@ async fn a_socket_nobody_listens_at_is_tried_for_10_s_or_as_long_as_was_said() {
     assert!(matches!(error, QueryError::NotReachable { .. }));
     assert!(begin.elapsed() >= Duration::from_secs(10), "{:?}", begin.elapsed());
     let begin = tokio::time::Instant::now();
-    let query = WatchdogQuery::over(ControlSocket::at(&socket).patience(Duration::ZERO));
+    let query = WatchdogQuery::over(ControlSocket::at(&socket).while_alive(|| false));
     assert!(matches!(query.status(&[]).await, Err(QueryError::NotReachable { .. })));
     assert!(begin.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_missing_socket_of_a_watchdog_that_lives_is_waited_for() {
+    let mut fixture = Fixture::start();
+    fixture.kill().await;
+    fs::remove_file(fixture.socket()).unwrap();
+    let (asked, mut was_asked) = mpsc::channel(1);
+    let lives = move || asked.try_send(()).is_ok() || asked.capacity() == 0;
+    let query = WatchdogQuery::over(ControlSocket::at(fixture.socket()).while_alive(lives));
+    let (answer, ()) = tokio::join!(query.status(&[]), async {
+        was_asked.recv().await.unwrap();
+        fixture.open(|_| None);
+        let call = fixture.call().await;
+        call.replies.send(Reply::End(Ok(Outcome::Status(Box::new(status()))))).await.unwrap();
+    });
+    assert_eq!(answer.unwrap(), status());
 }
 
 #[tokio::test]
