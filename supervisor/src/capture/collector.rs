@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
@@ -19,6 +18,7 @@ use watchdog_protocol::{Incarnation, ServiceName};
 use super::hand::{Hand, Mark, Peek};
 use super::lines::{self, End, LONGEST};
 use super::log::Log;
+use super::source::{Source, Tail};
 use super::{Logs, Stream, reader};
 
 /// What the event loop asks of the thread.
@@ -34,67 +34,11 @@ pub(super) enum Command {
 /// Lines of standard error kept in memory per service, for the cause of its death.
 const LAST_LINES: usize = 20;
 
-/// An incomplete line older than this is written as a piece: a prompt should be seen.
-const UNFINISHED: Duration = Duration::from_secs(1);
-
-/// Between two looks at an incomplete line: a service that writes byte by byte would have each look copy them all.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
 /// What the pipe of a service may hold at most, if the service made it larger.
 const LARGEST_PIPE: usize = 1024 * 1024;
 
 /// The token of the eventfd.
 const WAKE: u64 = u64::MAX;
-
-/// One pipe.
-#[derive(Debug)]
-struct Source {
-    service: ServiceName,
-    stream: Stream,
-    pipe: OwnedFd,
-    /// From this many bytes on an incomplete line is cut: less than a full pipe holds in the worst case, which is
-    /// half of its pages.
-    piece_at: usize,
-    /// There may be something to read.
-    ready: bool,
-    unfinished: Option<Unfinished>,
-}
-
-/// An incomplete line at the head of a pipe.
-#[derive(Debug, Clone, Copy)]
-struct Unfinished {
-    /// When it was first seen.
-    since: Instant,
-    /// When it was last looked at.
-    looked: Instant,
-}
-
-impl Source {
-    /// When to look at it; `None`: when it says so.
-    fn due(&self) -> Option<Due> {
-        match (self.ready, self.unfinished) {
-            (true, None) => Some(Due::Now),
-            (true, Some(line)) => Some(Due::At(line.looked + LOOK_AGAIN)),
-            (false, Some(line)) => Some(Due::At(line.since + UNFINISHED)),
-            (false, None) => None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Due {
-    Now,
-    At(Instant),
-}
-
-/// What becomes of an incomplete line at a look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tail {
-    /// It waits for its end.
-    Waits,
-    /// It is written now.
-    Taken(End),
-}
 
 /// Everything the thread has.
 #[derive(Debug)]
@@ -191,10 +135,8 @@ impl Collector {
             tracing::error!("cannot capture what `{service}` writes to {stream}: {error}");
             return;
         }
-        let capacity = fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
-        let piece_at = capacity.map_or(LONGEST, |size| size / 2).min(LONGEST);
         self.written_of(&service);
-        self.sources.insert(token, Source { service, stream, pipe, piece_at, ready: true, unfinished: None });
+        self.sources.insert(token, Source::new(service, stream, pipe));
     }
 
     fn remove(&mut self, service: &ServiceName) {
@@ -263,19 +205,14 @@ impl Collector {
     /// One batch for each pipe that is due: a flooder delays the others by one batch.
     pub(super) fn turn(&mut self) {
         let now = Instant::now();
-        let due: Vec<u64> = self
+        let due: Vec<(u64, Tail)> = self
             .sources
             .iter()
-            .filter(|(_, source)| match source.due() {
-                Some(Due::Now) => true,
-                Some(Due::At(at)) => at <= now,
-                None => false,
-            })
-            .map(|(token, _)| *token)
+            .filter(|(_, source)| source.due_in(now) == Some(Duration::ZERO))
+            .map(|(token, source)| (*token, source.tail(now)))
             .collect();
-        for token in due {
-            let old = self.sources[&token].unfinished.is_some_and(|line| line.since + UNFINISHED <= now);
-            self.batch(token, if old { Tail::Taken(End::GoesOn) } else { Tail::Waits });
+        for (token, tail) in due {
+            self.batch(token, tail);
         }
     }
 
@@ -291,8 +228,7 @@ impl Collector {
                         source.service,
                         source.stream
                     );
-                    source.ready = false;
-                    source.unfinished = None;
+                    source.rest();
                 }
                 0
             }
@@ -302,19 +238,7 @@ impl Collector {
     fn try_batch(&mut self, token: u64, tail: Tail) -> io::Result<usize> {
         let Some(source) = self.sources.get_mut(&token) else { return Ok(0) };
         let seen = self.peek.at(&source.pipe, &mut self.raw)?;
-        let lines = lines::whole(&self.raw[..seen]);
-        let all = seen < self.raw.len();
-        let (length, end) = match tail {
-            Tail::Taken(End::Line) if all => (seen, End::Line),
-            _ if lines > 0 => (lines, End::Line),
-            Tail::Waits if seen < source.piece_at => (0, End::Line),
-            Tail::Waits | Tail::Taken(_) => (lines::piece(&self.raw[..seen]), End::GoesOn),
-        };
-        // Behind what is taken there may be more. If nothing is, then what comes wakes us.
-        source.ready = length > 0;
-        let now = Instant::now();
-        source.unfinished = (length == 0 && seen > 0)
-            .then(|| Unfinished { since: source.unfinished.map_or(now, |line| line.since), looked: now });
+        let (length, end) = source.choose(&self.raw[..seen], tail, Instant::now());
         if length == 0 {
             return Ok(0);
         }
@@ -387,14 +311,7 @@ impl Collector {
 
     fn wait(&mut self) {
         let now = Instant::now();
-        let wait = self
-            .sources
-            .values()
-            .filter_map(|source| match source.due()? {
-                Due::Now => Some(Duration::ZERO),
-                Due::At(at) => Some(at.saturating_duration_since(now)),
-            })
-            .min();
+        let wait = self.sources.values().filter_map(|source| source.due_in(now)).min();
         let timeout = match wait {
             None => EpollTimeout::NONE,
             // Rounded up: a wait of 0.4 ms must not become none.
@@ -412,7 +329,7 @@ impl Collector {
                 // Level before work: a command sent from here on wakes again.
                 let _ = self.wake.read();
             } else if let Some(source) = self.sources.get_mut(&event.data()) {
-                source.ready = true;
+                source.wake();
             }
         }
     }

@@ -45,6 +45,7 @@ mod hand;
 mod lines;
 mod log;
 pub mod reader;
+mod source;
 #[cfg(test)]
 mod tests;
 

@@ -180,11 +180,18 @@ impl Former {
     }
 
     fn end(&self, part: Part, deadline: Instant, ended: &mut Vec<Leftover>) -> Result<(), LeftoverError> {
+        let mut seen = false;
         loop {
             let left = self.left(part)?;
             if left.is_empty() {
-                return Ok(());
+                // Once more after some were there: one in the middle of its exec shows no environment.
+                if !std::mem::take(&mut seen) {
+                    return Ok(());
+                }
+                thread::sleep(LOOK);
+                continue;
             }
+            seen = true;
             if Instant::now() >= deadline {
                 return Err(LeftoverError::Survivors { survivors: left });
             }
@@ -296,164 +303,4 @@ fn recorded(bytes: &[u8]) -> Option<Identity> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::process::CommandExt;
-    use std::process::{Child, Command, Stdio};
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(60);
-
-    struct Place {
-        runtime: tempfile::TempDir,
-        state: tempfile::TempDir,
-    }
-
-    impl Place {
-        fn make() -> Self {
-            let place = Self { runtime: tempfile::tempdir().unwrap(), state: tempfile::tempdir().unwrap() };
-            begin(place.runtime.path(), None).unwrap();
-            place
-        }
-
-        fn record(&self, name: &str, process: Identity) {
-            let words = [1, u64::try_from(process.pid).unwrap(), process.start_time];
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            fs::write(self.runtime.path().join("pids").join(name), bytes).unwrap();
-        }
-
-        fn end(&self, patience: Duration) -> Result<Vec<Leftover>, LeftoverError> {
-            end(self.runtime.path(), self.state.path(), None, patience)
-        }
-    }
-
-    /// A sleeper that is killed and reaped at the end.
-    struct Sleeper(Child);
-
-    impl Sleeper {
-        fn start(change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
-            let mut command = Command::new("sleep");
-            command.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
-            change(&mut command);
-            Self(command.spawn().unwrap())
-        }
-
-        fn identity(&self) -> Identity {
-            Identity::of(self.0.id().cast_signed()).unwrap()
-        }
-
-        fn runs(&mut self) -> bool {
-            self.0.try_wait().unwrap().is_none()
-        }
-    }
-
-    impl Drop for Sleeper {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
-    #[test]
-    fn recorded_processes_are_ended_the_core_first_and_others_are_not() {
-        let place = Place::make();
-        let (mut core, mut service) = (Sleeper::start(|command| command), Sleeper::start(|command| command));
-        let mut stranger = Sleeper::start(|command| command);
-        place.record(CORE, core.identity());
-        place.record("counter", service.identity());
-        let names: Vec<_> = place.end(PATIENCE).unwrap().into_iter().map(|leftover| leftover.of).collect();
-        assert_eq!(names, ["core", "counter"]);
-        assert!(!core.runs());
-        assert!(!service.runs());
-        assert!(stranger.runs());
-    }
-
-    #[test]
-    fn a_leader_is_ended_with_its_session() {
-        let place = Place::make();
-        let mut leader = Command::new("setsid")
-            .args(["sh", "-c", "sleep 1000 & exec sleep 1000"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let pid = leader.id().cast_signed();
-        while ProcessTable::read().unwrap().all().filter(|process| process.session == pid).count() < 2 {
-            thread::yield_now();
-        }
-        place.record("counter", Identity::of(pid).unwrap());
-        let ended = place.end(PATIENCE).unwrap();
-        assert_eq!(ended.len(), 2);
-        assert!(ended.iter().all(|leftover| leftover.of == "counter"));
-        leader.wait().unwrap();
-    }
-
-    #[test]
-    fn a_number_that_is_somebody_elses_now_is_left_alone() {
-        let place = Place::make();
-        let mut stranger = Sleeper::start(|command| command);
-        let now = stranger.identity();
-        place.record("counter", Identity { start_time: now.start_time - 1, ..now });
-        place.record(CORE, Identity { start_time: now.start_time - 1, ..now });
-        assert!(place.end(PATIENCE).unwrap().is_empty());
-        assert!(stranger.runs());
-    }
-
-    #[test]
-    fn records_of_another_boot_are_void() {
-        let place = Place::make();
-        let mut stranger = Sleeper::start(|command| command);
-        place.record(CORE, stranger.identity());
-        let life = Life { boot: "another".into(), cgroups: None };
-        runtime::leave(&place.runtime.path().join("life"), &life).unwrap();
-        assert!(place.end(PATIENCE).unwrap().is_empty());
-        assert!(stranger.runs());
-    }
-
-    #[test]
-    fn what_carries_the_mark_of_the_state_folder_is_ended_wherever_it_went() {
-        let place = Place::make();
-        let state = fs::canonicalize(place.state.path()).unwrap();
-        let mut marked = Sleeper::start(|command| command.env(STATE, &state).env(SERVICE, "counter"));
-        let mut other = Sleeper::start(|command| command.env(STATE, "/elsewhere").env(SERVICE, "counter"));
-        let identity = marked.identity();
-        assert_eq!(place.end(PATIENCE).unwrap(), [Leftover { of: "counter".into(), process: identity }]);
-        assert!(!marked.runs());
-        assert!(other.runs());
-    }
-
-    #[test]
-    fn a_cgroup_of_a_former_life_is_emptied_and_removed() {
-        let place = Place::make();
-        let Ok(tree) = CgroupTree::make(place.state.path()) else { return };
-        begin(place.runtime.path(), Some(&tree)).unwrap();
-        let cgroup = tree.service(&"counter".parse().unwrap()).unwrap();
-        let mut sleeper = Sleeper::start(|command| command);
-        fs::write(cgroup.path().join("cgroup.procs"), sleeper.0.id().to_string()).unwrap();
-        // The tree is found by its note too: the next watchdog may not be able to make one.
-        let ended = place.end(PATIENCE).unwrap();
-        assert_eq!(ended, [Leftover { of: "counter".into(), process: ended[0].process }]);
-        assert!(!sleeper.runs());
-        assert!(!cgroup.path().exists());
-        tree.remove().unwrap();
-    }
-
-    #[test]
-    fn a_survivor_is_named() {
-        let place = Place::make();
-        let sleeper = Sleeper::start(|command| command);
-        place.record(CORE, sleeper.identity());
-        let error = place.end(Duration::ZERO).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("processes of a former life can't be ended: pid {} of `core`", sleeper.identity().pid)
-        );
-    }
-
-    #[test]
-    fn no_former_life_is_no_leftover() {
-        let (runtime, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        assert!(end(runtime.path(), state.path(), None, PATIENCE).unwrap().is_empty());
-        assert!(end(&runtime.path().join("absent"), state.path(), None, PATIENCE).unwrap().is_empty());
-    }
-}
+mod tests;

@@ -70,19 +70,20 @@ mod tests {
         use std::process::{Command, Stdio};
         let mut leader = Command::new("setsid")
             .args(["sh", "-c", "setsid sleep 1000 & exec sleep 1000"])
-            .env(SERVICE, "counter")
+            .env(SERVICE, "adopter")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let me = std::process::id().cast_signed();
         let pid = leader.id().cast_signed();
-        let counter: ServiceName = "counter".parse().unwrap();
-        let sessions = Sessions::from([(pid, counter.clone())]);
+        // A name of its own: other tests have children that are called `counter`.
+        let adopter: ServiceName = "adopter".parse().unwrap();
+        let sessions = Sessions::from([(pid, adopter.clone())]);
         let found = loop {
             let table = ProcessTable::read().unwrap();
             let found: Vec<_> =
-                members(&table, me, i32::MAX, &sessions, &counter).into_iter().copied().collect();
+                members(&table, me, i32::MAX, &sessions, &adopter).into_iter().copied().collect();
             let sleeps = found.iter().filter(|process| process.session == process.identity.pid).count();
             if sleeps == 2 {
                 break found;
@@ -91,7 +92,7 @@ mod tests {
         };
         let table = ProcessTable::read().unwrap();
         assert!(
-            members(&table, me, pid, &sessions, &counter).is_empty(),
+            members(&table, me, pid, &sessions, &adopter).is_empty(),
             "the core and its children are nobody's"
         );
         for process in found {

@@ -37,7 +37,8 @@ impl Identity {
         Self::of(std::process::id().cast_signed())
     }
 
-    /// Sends it a signal; not to a later process of its number.
+    /// Sends it a signal, if it still is who has the number. Between the check and the signal it would have to end, be
+    /// reaped, and all other numbers be used up; where services live for long, the keeper signals by pidfd instead.
     ///
     /// # Errors
     /// It is gone (`NotFound`), or not ours to signal.
@@ -96,7 +97,8 @@ impl Process {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
 
-    /// The value of one variable of the environment it was executed with; `None` also when that can't be read.
+    /// The value of one variable of the environment it was executed with; `None` also when that can't be read, and
+    /// for an instant in the middle of its exec.
     pub fn variable(&self, name: &str) -> Option<String> {
         let environment = fs::read(format!("/proc/{}/environ", self.identity.pid)).ok()?;
         let value = environment
@@ -266,6 +268,10 @@ mod tests {
         assert!(!Identity { start_time: identity.start_time + 1, ..identity }.is_alive());
         let table = ProcessTable::read().unwrap();
         let process = table.get(pid).unwrap();
+        // The spawn returns when exec has begun, a moment before the new environment is there.
+        while process.variable("WATCHDOG_SERVICE").is_none() {
+            std::thread::yield_now();
+        }
         assert_eq!(process.variable("WATCHDOG_SERVICE").as_deref(), Some("reader"));
         assert_eq!(process.variable("WATCHDOG_SERV"), None);
         assert!(table.descendants(std::process::id().cast_signed()).contains(&process));
