@@ -7,6 +7,7 @@
 //! So a call that is given up is a connection that is closed, calls do not wait for each other, and a client
 //! that does nothing holds nothing.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,30 +28,45 @@ use crate::transport::{BoxFuture, Replies, Transport};
 const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// The transport of operators. Needs no connection to exist; each call makes its own.
-#[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
-    patience: Duration,
+    watchdog_lives: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+}
+
+impl fmt::Debug for ControlSocket {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ControlSocket").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl ControlSocket {
     /// The socket at `path`, of any length.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), patience: TAKEOVER }
+        Self { path: path.into(), watchdog_lives: None }
     }
 
-    /// How long a call is repeated while nobody listens at the socket. Default 10 s; zero for who knows that no
-    /// watchdog runs.
+    /// Another way to know whether the watchdog is there, asked when its socket does not answer. While it says so,
+    /// a missing socket is waited for; when it does not, nothing is. Without it, a socket file is waited for and a
+    /// missing one is not.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn while_alive(mut self, watchdog_lives: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.watchdog_lives = Some(Box::new(watchdog_lives));
         self
     }
 
+    fn unreachable(&self, source: io::Error) -> QueryError {
+        let source = match &self.watchdog_lives {
+            Some(lives) if source.kind() == io::ErrorKind::NotFound && lives() => {
+                // It makes a new one within seconds: like a socket that nobody listens at yet.
+                io::Error::new(io::ErrorKind::ConnectionRefused, source)
+            }
+            _ => source,
+        };
+        QueryError::NotReachable { path: self.path.clone(), source }
+    }
+
     async fn open(&self) -> Result<Frames<Stream>, QueryError> {
-        let stream = connect(&self.path)
-            .await
-            .map_err(|source| QueryError::NotReachable { path: self.path.clone(), source })?;
+        let stream = connect(&self.path).await.map_err(|source| self.unreachable(source))?;
         let mut frames = Frames::new(stream);
         // A watchdog that refuses at once has closed by now: its greeting is there to read all the same.
         let sent = frames.stream().write_all(&frame(&Greeting::ours())).await;
@@ -96,7 +112,10 @@ impl Transport for ControlSocket {
     }
 
     fn patience(&self) -> Duration {
-        self.patience
+        match &self.watchdog_lives {
+            Some(lives) if !lives() => Duration::ZERO,
+            _ => TAKEOVER,
+        }
     }
 }
 

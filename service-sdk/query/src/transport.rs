@@ -20,7 +20,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// others when it is no use to try again.
     fn call(&self, call: Vec<u8>) -> BoxFuture<'_, Result<Box<dyn Replies>, QueryError>>;
 
-    /// For how long a call that broke off is repeated, under the same id. Zero, as by default, is for a
+    /// For how long a call that broke off is repeated, under the same id; asked after each failure. Zero, as by default, is for a
     /// transport that repeats by itself.
     fn patience(&self) -> Duration {
         Duration::ZERO

@@ -44,7 +44,7 @@ impl Console {
         let place = self.place()?;
         let answer = question(&place.query(&self.progress)).await;
         self.progress.clear();
-        answer.map_err(|error| CliError::of_query(error, &place.config, place.named))
+        answer.map_err(|error| place.explain(error))
     }
 
     /// Prints `text` as it is.

@@ -1,12 +1,12 @@
 //! Which watchdog a command is for.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 use watchdog_protocol::ServiceName;
-use watchdog_query::{ControlSocket, WatchdogQuery};
+use watchdog_query::{ControlSocket, QueryError, WatchdogQuery};
 
 use super::look::ProgressLine;
 use super::report::CliError;
@@ -24,7 +24,7 @@ pub(super) struct Place {
     /// Those of the file; empty when it is wrong.
     pub(super) services: Vec<ServiceName>,
     /// By `--config`, not found by folder.
-    pub(super) named: bool,
+    named: bool,
 }
 
 impl Place {
@@ -62,25 +62,37 @@ impl Place {
 
     pub(super) fn query(&self, progress: &Arc<ProgressLine>) -> WatchdogQuery {
         let progress = Arc::clone(progress);
-        let mut socket = ControlSocket::at(self.runtime.join(SOCKET));
-        if !self.keeper_lives() {
-            // What a power cut left: a socket nobody will ever listen at again.
-            socket = socket.patience(Duration::ZERO);
-        }
+        let state = self.state.clone();
+        let socket =
+            ControlSocket::at(self.runtime.join(SOCKET)).while_alive(move || keeper(&state).is_some());
         WatchdogQuery::over(socket).on_progress(move |line| progress.show(line))
     }
 
-    /// By the name in the lock file, which tells pid and start time of whoever locked it last.
-    fn keeper_lives(&self) -> bool {
-        let text = std::fs::read_to_string(self.state.join("lock")).unwrap_or_default();
-        let mut words = text.split_whitespace();
-        let mut number = || words.next()?.parse::<u64>().ok();
-        let (Some(pid), Some(start_time)) = (number().and_then(|pid| i32::try_from(pid).ok()), number())
-        else {
-            return false;
-        };
-        Identity { pid, start_time }.is_alive()
+    /// What a failed call means for the operator.
+    pub(super) fn explain(&self, error: QueryError) -> CliError {
+        let config = || self.config.clone();
+        match error {
+            QueryError::NotReachable { ref source, .. } => match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match keeper(&self.state) {
+                    Some(keeper) => CliError::NoAnswer { config: config(), pid: keeper.pid.cast_unsigned() },
+                    None => CliError::NoWatchdog { config: config(), named: self.named },
+                },
+                _ => CliError::Unreachable { config: config(), source: error },
+            },
+            QueryError::Version { .. } | QueryError::Stranger { .. } => {
+                CliError::Unreachable { config: config(), source: error }
+            }
+            other => CliError::Query(other),
+        }
     }
+}
+
+/// The keeper that lives, by the lock of the state folder: it tells pid and start time of who locked it last.
+fn keeper(state: &Path) -> Option<Identity> {
+    let text = std::fs::read_to_string(state.join("lock")).ok()?;
+    let mut words = text.split_whitespace();
+    let keeper = Identity { pid: words.next()?.parse().ok()?, start_time: words.next()?.parse().ok()? };
+    keeper.is_alive().then_some(keeper)
 }
 
 /// The folders of a file that is TOML, whatever else is wrong with it.
@@ -146,13 +158,13 @@ mod tests {
         let file = folder.path().join("watchdog.toml");
         std::fs::write(&file, "").unwrap();
         let place = Place::find(Some(&file)).unwrap();
-        assert!(!place.keeper_lives());
+        assert!(keeper(&place.state).is_none());
         std::fs::create_dir_all(&place.state).unwrap();
         let lock = crate::store::lock::lock(&place.state).unwrap();
-        assert!(place.keeper_lives());
+        assert!(keeper(&place.state).is_some());
         drop(lock);
         let Identity { pid, start_time } = Identity::of_self().unwrap();
         std::fs::write(place.state.join("lock"), format!("{pid} {} then\n", start_time + 1)).unwrap();
-        assert!(!place.keeper_lives());
+        assert!(keeper(&place.state).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use watchdog_protocol::ServiceName;
 use watchdog_query::QueryError;
@@ -22,6 +22,9 @@ pub(super) enum CliError {
     /// Nobody listens for this configuration.
     #[error("no watchdog runs for {}", config.display())]
     NoWatchdog { config: PathBuf, named: bool },
+    /// Its keeper lives, and no core listens.
+    #[error("the watchdog of {} (keeper pid {pid}) does not answer; its services run on", config.display())]
+    NoAnswer { config: PathBuf, pid: u32 },
     #[error("cannot reach the watchdog of {}", config.display())]
     Unreachable { config: PathBuf, source: QueryError },
     #[error(transparent)]
@@ -50,23 +53,6 @@ pub(super) enum CliError {
 }
 
 impl CliError {
-    /// A call to the watchdog of `config` failed; `named` when the operator chose it by `--config`.
-    pub(super) fn of_query(error: QueryError, config: &Path, named: bool) -> Self {
-        let config = || config.to_owned();
-        match error {
-            QueryError::NotReachable { ref source, .. } => match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    Self::NoWatchdog { config: config(), named }
-                }
-                _ => Self::Unreachable { config: config(), source: error },
-            },
-            QueryError::Version { .. } | QueryError::Stranger { .. } => {
-                Self::Unreachable { config: config(), source: error }
-            }
-            other => Self::Query(other),
-        }
-    }
-
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::SettingsRefused { .. } => Exit::Configuration,
@@ -78,7 +64,7 @@ impl CliError {
             {
                 Exit::NotPermitted
             }
-            Self::NoWatchdog { .. } | Self::Unreachable { .. } => Exit::NotReachable,
+            Self::NoWatchdog { .. } | Self::NoAnswer { .. } | Self::Unreachable { .. } => Exit::NotReachable,
             Self::NoSetting { .. } | Self::NoLog { .. } | Self::BytesToTerminal => Exit::Usage,
             Self::Query(QueryError::Refused(failure)) => failure.kind.into(),
             Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => Exit::TryAgain,
@@ -93,6 +79,7 @@ impl CliError {
                 Some(format!("watchdog run --config {}", config.display()))
             }
             Self::NoWatchdog { named: false, .. } => Some("watchdog run".into()),
+            Self::NoAnswer { .. } => Some("its core is being replaced: try again".into()),
             Self::Unreachable { source: QueryError::Version { .. }, .. } => {
                 Some("use the `watchdog` command of the release that runs".into())
             }

@@ -1,7 +1,7 @@
 //! All an operator reads, pinned.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use tokio::sync::mpsc;
@@ -248,27 +248,22 @@ fn intercoms_are_paragraphs_where_a_table_is_too_wide() {
 fn errors_say_what_where_and_what_to_do() {
     let config = || PathBuf::from("/shop/watchdog.toml");
     let socket = || PathBuf::from("/shop/.watchdog/run/watchdog.sock");
-    let of =
-        |error: QueryError, named: bool| CliError::of_query(error, Path::new("/shop/watchdog.toml"), named);
-    let unreachable = |kind: io::ErrorKind| QueryError::NotReachable { path: socket(), source: kind.into() };
+    let unreachable = |source: QueryError| CliError::Unreachable { config: config(), source };
+    let denied = QueryError::NotReachable { path: socket(), source: io::ErrorKind::PermissionDenied.into() };
+    let late = Failure::new(FailureKind::TryAgain, "`db` is starting since 10s: reads its index");
     let refused = Failure::new(FailureKind::Usage, "no service `countre` is registered")
         .hint("did you mean `counter`?");
     let errors = [
-        of(unreachable(io::ErrorKind::NotFound), false),
-        of(unreachable(io::ErrorKind::ConnectionRefused), true),
-        of(unreachable(io::ErrorKind::PermissionDenied), false),
-        of(QueryError::Refused(refused), false),
-        of(
-            QueryError::Refused(Failure::new(
-                FailureKind::TryAgain,
-                "`db` is starting since 10s: reads its index",
-            )),
-            false,
-        ),
-        of(QueryError::Version { ours: 1, theirs: 2 }, false),
-        of(QueryError::Stranger { path: socket() }, false),
-        of(QueryError::Closed { source: Some(io::ErrorKind::ConnectionReset.into()) }, false),
-        of(QueryError::Silent { waited: std::time::Duration::from_secs(30) }, false),
+        CliError::NoWatchdog { config: config(), named: false },
+        CliError::NoWatchdog { config: config(), named: true },
+        CliError::NoAnswer { config: config(), pid: 12 },
+        unreachable(denied),
+        unreachable(QueryError::Version { ours: 1, theirs: 2 }),
+        unreachable(QueryError::Stranger { path: socket() }),
+        CliError::Query(QueryError::Refused(refused)),
+        CliError::Query(QueryError::Refused(late)),
+        CliError::Query(QueryError::Closed { source: Some(io::ErrorKind::ConnectionReset.into()) }),
+        CliError::Query(QueryError::Silent { waited: std::time::Duration::from_secs(30) }),
         CliError::SettingsRefused {
             service: name("counter"),
             refused: 5,
