@@ -8,7 +8,7 @@
 //! Tracking and killing only: no controller is enabled, so the rule against processes in inner cgroups does not
 //! touch ours, and a tree without controllers (v1 beside v2) does as well.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -213,14 +213,6 @@ impl Cgroup {
     /// `ResourceBusy` while a process is in it.
     pub fn remove(&self) -> io::Result<()> {
         remove(&self.path)
-    }
-
-    /// Its `cgroup.events`: poll it for `POLLPRI` to learn that it became empty.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub fn events(&self) -> io::Result<File> {
-        File::open(self.path.join("cgroup.events"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! child wrote before it executed its program, and by [`STATE`] in their environment. The lock of the state folder
 //! is held, so whatever is found belongs to no living watchdog.
 //!
-//! In the runtime folder lie `pids/SERVICE` and `pids/_core` (24 bytes: incarnation, pid, start time), and
+//! In the runtime folder lie `pids/SERVICE` and `pids/_core` ([`PidRecord`]s), and
 //! `life`: in which boot and with which cgroup tree that was.
 
 use std::fs;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use watchdog_keeper::PidRecord;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::SERVICE;
 
@@ -288,18 +289,11 @@ fn records(pids: &Path) -> io::Result<Vec<(String, Identity)>> {
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if let Some(identity) = recorded(&fs::read(entry.path())?) {
-            records.push((name, identity));
+        if let Some(PidRecord { pid, start_time, .. }) = PidRecord::from_bytes(&fs::read(entry.path())?) {
+            records.push((name, Identity { pid: pid.cast_signed(), start_time }));
         }
     }
     Ok(records)
-}
-
-/// The process of a pid record: three little-endian u64: incarnation, pid, start time.
-fn recorded(bytes: &[u8]) -> Option<Identity> {
-    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let pid = i32::try_from(word(8)?).ok().filter(|pid| *pid > 0)?;
-    Some(Identity { pid, start_time: word(16)? })
 }
 
 #[cfg(test)]

@@ -182,11 +182,6 @@ impl ProcessTable {
         self.by_pid.get(&pid)
     }
 
-    /// The children of a process.
-    pub fn children(&self, of: i32) -> impl Iterator<Item = &Process> {
-        self.all().filter(move |process| process.parent == of)
-    }
-
     /// The children of a process, theirs, and so on; not the process itself.
     pub fn descendants(&self, of: i32) -> Vec<&Process> {
         let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
@@ -210,19 +205,6 @@ impl ProcessTable {
     pub(crate) fn of(processes: impl IntoIterator<Item = Process>) -> Self {
         Self { by_pid: processes.into_iter().map(|process| (process.identity.pid, process)).collect() }
     }
-}
-
-/// The memory a process would give back, in bytes: its own pages and its share of shared ones. Costs the kernel a
-/// walk of all its pages, so only for who asks.
-///
-/// # Errors
-/// It is gone, or not ours to look at.
-pub fn proportional(pid: i32) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
-        .map(|kilobytes| kilobytes * 1024)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "smaps_rollup has no Pss"))
 }
 
 #[cfg(test)]
@@ -275,7 +257,7 @@ mod tests {
         assert_eq!(process.variable("WATCHDOG_SERVICE").as_deref(), Some("reader"));
         assert_eq!(process.variable("WATCHDOG_SERV"), None);
         assert!(table.descendants(std::process::id().cast_signed()).contains(&process));
-        assert!(proportional(pid).unwrap() > 0);
+        assert!(process.resident > 0);
         child.kill().unwrap();
         nix::sys::wait::waitid(
             nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(pid)),

@@ -1,6 +1,8 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use watchdog_protocol::Incarnation;
+
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,9 +20,9 @@ impl Place {
     }
 
     fn record(&self, name: &str, process: Identity) {
-        let words = [1, u64::try_from(process.pid).unwrap(), process.start_time];
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        fs::write(self.runtime.path().join("pids").join(name), bytes).unwrap();
+        let Identity { pid, start_time } = process;
+        let record = PidRecord { incarnation: Incarnation::FIRST, pid: pid.cast_unsigned(), start_time };
+        fs::write(self.runtime.path().join("pids").join(name), record.to_bytes()).unwrap();
     }
 
     fn end(&self, patience: Duration) -> Result<Vec<Leftover>, LeftoverError> {
