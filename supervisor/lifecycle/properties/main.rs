@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a model that is wrong is a failed test")]
 
+mod causes;
 mod roster;
 mod service;
 mod settings;

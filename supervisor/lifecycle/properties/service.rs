@@ -13,7 +13,7 @@ use crate::config;
 use crate::world::{Move, OPERATOR, World, moves, policies, verbs, waits};
 
 #[derive(Debug, Clone)]
-enum Input {
+pub(crate) enum Input {
     Ask(Verb),
     World(Move),
     /// Something untimely about an older incarnation.
@@ -22,10 +22,22 @@ enum Input {
     Wait(Duration),
     /// The core is replaced: what is remembered is all there is.
     TakeOver,
+    /// The same, between a decision and its deed.
+    TakeOverAfter(Box<Input>),
+}
+
+impl Input {
+    fn wants_it_up(&self) -> bool {
+        match self {
+            Self::Ask(verb) => matches!(verb, Verb::Start | Verb::Restart),
+            Self::TakeOverAfter(input) => input.wants_it_up(),
+            Self::World(_) | Self::Stale(_) | Self::Gate(_) | Self::Wait(_) | Self::TakeOver => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
-enum GateKind {
+pub(crate) enum GateKind {
     Open,
     Waiting,
     Shut(Haste),
@@ -38,32 +50,38 @@ fn inputs() -> impl Strategy<Value = Input> {
         1 => Just(GateKind::Shut(Haste::Orderly)),
         1 => Just(GateKind::Shut(Haste::AtOnce)),
     ];
-    prop_oneof![
+    let plain = prop_oneof![
         2 => verbs().prop_map(Input::Ask),
         12 => moves().prop_map(Input::World),
         1 => moves().prop_map(Input::Stale),
         6 => gates.prop_map(Input::Gate),
         3 => waits().prop_map(Input::Wait),
         1 => Just(Input::TakeOver),
-    ]
+    ];
+    (plain, prop::bool::weighted(0.1)).prop_map(|(input, dies)| match dies {
+        true => Input::TakeOverAfter(Box::new(input)),
+        false => input,
+    })
 }
 
-struct Run {
+pub(crate) struct Run {
     policy: Policy,
-    service: Service,
+    pub(crate) service: Service,
     world: World,
-    now: Moment,
+    pub(crate) now: Moment,
     chance: Chance,
+    /// The core dies before it performs anything.
+    is_dying: bool,
 }
 
 impl Run {
-    fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         let now = Moment::from_nanos(1_000_000_000);
         let service = Service::new(Wanted::Up, Incarnation::NONE, now);
-        Self { policy, service, world: World::default(), now, chance: Chance::from_bits(7) }
+        Self { policy, service, world: World::default(), now, chance: Chance::from_bits(7), is_dying: false }
     }
 
-    fn step(&mut self, event: Event) -> Vec<Command> {
+    pub(crate) fn step(&mut self, event: Event) -> Vec<Command> {
         self.chance = self.chance.next();
         let before = self.service.clone();
         let is_beat = matches!(
@@ -71,7 +89,7 @@ impl Run {
             Event::Fact { fact: Fact::Heartbeat | Fact::ProbeMissed, .. } | Event::Tick | Event::TookOver
         );
         let commands = self.service.step(&self.policy, event, self.now, self.chance);
-        for command in &commands {
+        for command in commands.iter().filter(|_| !self.is_dying) {
             self.world.perform(command);
         }
         let same_phase = before.phase().as_str() == self.service.phase().as_str();
@@ -81,7 +99,7 @@ impl Run {
         commands
     }
 
-    fn input(&mut self, input: &Input) -> Vec<Command> {
+    pub(crate) fn input(&mut self, input: &Input) -> Vec<Command> {
         match input {
             Input::Ask(verb) => self.step(Event::Asked { verb: *verb, by: OPERATOR }),
             Input::World(wish) => match self.world.make(wish, &self.policy) {
@@ -127,11 +145,17 @@ impl Run {
                 self.service = found;
                 self.step(Event::TookOver)
             }
+            Input::TakeOverAfter(input) => {
+                self.is_dying = true;
+                self.input(input);
+                self.is_dying = false;
+                self.input(&Input::TakeOver)
+            }
         }
     }
 
     /// Lets time pass with a world that does what it is told, until nothing happens any more. How long it took.
-    fn run_out(&mut self, gate: GateKind, deaf: bool) -> Duration {
+    pub(crate) fn run_out(&mut self, gate: GateKind, deaf: bool) -> Duration {
         let begin = self.now;
         for _ in 0..1000 {
             self.input(&Input::Gate(gate));
@@ -149,7 +173,7 @@ impl Run {
     }
 }
 
-fn spawns(commands: &[Command]) -> bool {
+pub(crate) fn spawns(commands: &[Command]) -> bool {
     commands.iter().any(|command| matches!(command, Command::Spawn { .. }))
 }
 
@@ -266,10 +290,8 @@ proptest! {
         run.step(Event::Asked { verb: if kill { Verb::Kill } else { Verb::Stop }, by: OPERATOR });
         let spawning = run.world.current();
         for input in &after {
-            match input {
-                Input::Ask(Verb::Start | Verb::Restart) => continue,
-                Input::Ask(_) | Input::World(_) | Input::Stale(_) | Input::Gate(_) | Input::Wait(_)
-                | Input::TakeOver => {}
+            if input.wants_it_up() {
+                continue;
             }
             let commands = run.input(input);
             // A new core may say the spawn again that was under way.

@@ -487,3 +487,23 @@ fn a_changed_file_is_a_new_revision_under_what_was_set() {
     let overrides: Vec<_> = run.updater.overrides().paths().map(ToString::to_string).collect();
     assert_eq!(overrides, ["k0"]);
 }
+
+#[test]
+fn a_number_that_a_service_holds_is_not_used_again_though_the_disk_never_saw_it() {
+    let mut run = running();
+    set(&mut run, 0, 5);
+    run.input(&Input::Write { fails: false });
+    run.input(&Input::Judge { accepts: false });
+    run.input(&Input::Die);
+    // A disk that fails does not keep a service from its restart.
+    let incarnation = run.incarnation.next();
+    let reader = run.updater.started(incarnation, &check);
+    assert_eq!(reader.revision.get(), 3);
+    run.input(&Input::TakeOver);
+    run.updater.resumed(incarnation, reader.revision, false, &check);
+    set(&mut run, 0, 6);
+    assert!(run.updater.values().get(&"k0".parse().unwrap()).is_some());
+    run.input(&Input::Die);
+    run.updater.ended(incarnation, &check);
+    assert!(run.updater.started(incarnation.next(), &check).revision > reader.revision);
+}

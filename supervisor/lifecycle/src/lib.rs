@@ -1,4 +1,23 @@
-//! Every decision of the watchdog, without I/O.
+//! Every decision of the watchdog, without I/O: time and chance are arguments.
+//!
+//! ```text
+//!            event ─► Roster ─► Service::step ─► commands ─► the core performs them
+//!                      │  gate: may it run, as the others stand?
+//!                      └─ Policy: restart, limits, timeouts, order, access
+//!
+//!   set, verdict ─► SettingsUpdater ─► notices: acknowledge, deliver, settle  ┐ each behind
+//!         update ─► StateSaver ─► what to write now, and until when           ┘ a durable write
+//! ```
+//!
+//! What holds, and the `properties` folder tries to break:
+//! - A service has never two processes: a spawn leaves only from a phase that has none.
+//! - Nothing starts before what it requires is ready; what is required stops last.
+//! - Only an operator's verb changes what is wanted; only facts change what is.
+//! - Every verb is legal in every phase, and every stop ends.
+//! - Revisions and sequences only grow, and what is promised is on disk.
+//!
+//! Absent: a clock, a random source, files, descriptors, tasks; a `_` arm over phases or events; a status that is
+//! stored beside what it is computed from.
 
 pub mod access;
 pub mod cause;

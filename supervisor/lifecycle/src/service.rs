@@ -32,21 +32,20 @@
 //!   starts again without a wait; else `Backoff`, `Failed`, `Completed`.
 //! - A `stop` takes `Backoff`, `Failed` and `Completed` to `Stopped`, where it stays.
 
+mod fact;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use watchdog_protocol::Incarnation;
-use watchdog_protocol::session::{Health, Progress};
+use watchdog_protocol::session::Health;
 
-use crate::cause::{Actor, Cause, End, Exit, ExitReport, Manner, WatchdogReason};
-use crate::event::{Command, Event, Fact, Fallback, Gate, Haste, Occurrence, Purpose, Refusal, Verb};
+use crate::cause::{Actor, Cause, End, Manner};
+use crate::event::{Command, Event, Gate, Haste, Occurrence, Purpose, Verb};
 use crate::moment::{Chance, Moment};
 use crate::phase::{Deadline, Live, Next, Phase, Pulse, Ready, Spawn, Starting, Stopping, Wanted};
-use crate::policy::{Kind, Liveness, MISSES, Policy, Readiness};
+use crate::policy::{Liveness, Policy, Readiness};
 use crate::restart::{Decision, History};
-
-/// The exit code of an SDK service that can't work with its settings (`EX_CONFIG`).
-const EXIT_CONFIG: i32 = 78;
 
 /// What is remembered of one service. A core writes it down after each step that returned a command and before
 /// it performs them; a new core goes on from there with [`Event::TookOver`].
@@ -273,167 +272,6 @@ impl Service {
         turn.commands.push(Command::Spawn { incarnation });
     }
 
-    fn fact(&mut self, incarnation: Incarnation, fact: Fact, turn: &mut Turn<'_>) {
-        if self.phase.incarnation() != Some(incarnation) {
-            match fact {
-                Fact::Spawned => self.unrecorded(incarnation, turn),
-                Fact::SpawnFailed { .. }
-                | Fact::Refused(_)
-                | Fact::Ready
-                | Fact::Exited(_)
-                | Fact::Gone
-                | Fact::Survivors { .. }
-                | Fact::Health(_)
-                | Fact::Progress(_)
-                | Fact::Heartbeat
-                | Fact::ProbeMissed
-                | Fact::SettingsRefused { .. }
-                | Fact::ProtocolBroken { .. } => {}
-            }
-            return;
-        }
-        match fact {
-            Fact::Spawned => self.spawned(turn),
-            Fact::SpawnFailed { step, reason } => self.never_was(Cause::Spawn { step, reason }, turn),
-            Fact::Refused(Refusal::Settings { revision, reason }) => {
-                self.never_was(Cause::Settings { revision: Some(revision), reason }, turn);
-            }
-            Fact::Refused(Refusal::State { reason }) => self.never_was(Cause::State { reason }, turn),
-            Fact::Ready => self.ready(turn),
-            Fact::Exited(report) => self.exited(report, turn),
-            Fact::Gone => self.gone(turn),
-            Fact::Survivors { pids } => self.survivors(pids, turn),
-            Fact::Health(health) => self.health(health, turn),
-            Fact::Progress(progress) => self.progress(progress, turn),
-            Fact::Heartbeat => self.heartbeat(turn),
-            Fact::ProbeMissed => self.missed(turn),
-            Fact::SettingsRefused { revision, reason, fallback } => {
-                let next = match fallback {
-                    Fallback::Revision(_) => Next::FallBack,
-                    Fallback::None => Next::AsPolicySays,
-                };
-                let cause = Cause::Settings { revision: Some(revision), reason };
-                self.stop(cause, Haste::Orderly, next, turn);
-            }
-            Fact::ProtocolBroken { reason } => {
-                self.stop(Cause::Protocol { reason }, Haste::AtOnce, Next::AsPolicySays, turn);
-            }
-        }
-    }
-
-    /// A process that no record knows: the record is older than it. It must go before anything else comes.
-    fn unrecorded(&mut self, incarnation: Incarnation, turn: &mut Turn<'_>) {
-        self.incarnation = self.incarnation.max(incarnation);
-        if self.is_live() {
-            // Of two, the recorded one stays.
-            turn.commands.push(Command::KillAll { incarnation });
-            return;
-        }
-        let cause = Cause::Watchdog { reason: WatchdogReason::Unrecorded };
-        self.phase = Phase::Stopping(Stopping::killing(incarnation, None, cause, Manner::Killed, turn));
-    }
-
-    fn spawned(&mut self, turn: &mut Turn<'_>) {
-        match self.phase.live() {
-            Some(Live::Starting(starting)) => {
-                starting.spawn = Spawn::Done;
-                match turn.policy.ready {
-                    Readiness::Told => {}
-                    Readiness::Exec => self.ready(turn),
-                    Readiness::Probe => {
-                        let (incarnation, purpose) = (starting.incarnation, Purpose::Ready);
-                        turn.commands.push(Command::StartProbe { incarnation, purpose });
-                    }
-                }
-            }
-            Some(Live::Ready(_) | Live::Stopping(_)) | None => {}
-        }
-    }
-
-    fn ready(&mut self, turn: &mut Turn<'_>) {
-        let starting = match self.phase.live() {
-            Some(Live::Starting(starting)) => starting,
-            Some(Live::Ready(_) | Live::Stopping(_)) | None => return,
-        };
-        let (incarnation, now) = (starting.incarnation, turn.now);
-        if starting.is_probed(turn.policy) {
-            turn.commands.push(Command::StopProbe { incarnation });
-        }
-        let pulse = match turn.policy.liveness {
-            Liveness::Unwatched => Pulse::Unwatched,
-            Liveness::Heartbeat { interval } => Pulse::Beating { due: now.after(interval), missed: 0 },
-            Liveness::Probe { .. } => {
-                turn.commands.push(Command::StartProbe { incarnation, purpose: Purpose::Alive });
-                Pulse::Probed { missed: 0 }
-            }
-        };
-        let ready = Ready {
-            incarnation,
-            started: starting.since,
-            since: now,
-            health: starting.health.clone(),
-            health_since: now,
-            pulse,
-        };
-        let took = now.since(ready.started);
-        self.phase = Phase::Ready(ready);
-        turn.log(Occurrence::Ready { incarnation, took });
-    }
-
-    /// A start that came to no process.
-    fn never_was(&mut self, cause: Cause, turn: &mut Turn<'_>) {
-        match self.phase.live() {
-            Some(Live::Starting(starting)) => {
-                let end = End {
-                    incarnation: starting.incarnation,
-                    at: turn.now,
-                    cause,
-                    manner: Manner::ByItself,
-                    ready_for: None,
-                    report: None,
-                };
-                self.ended(end, Next::AsPolicySays, turn);
-            }
-            Some(Live::Ready(_) | Live::Stopping(_)) => self.gone(turn),
-            None => {}
-        }
-    }
-
-    fn exited(&mut self, report: ExitReport, turn: &mut Turn<'_>) {
-        let (incarnation, ready_for, early) = match self.phase.live() {
-            // Something is awaited of it and never came: exit code 0 does not mean that its work is done.
-            Some(Live::Starting(starting)) => {
-                (starting.incarnation, None, turn.policy.ready != Readiness::Exec)
-            }
-            Some(Live::Ready(ready)) => (ready.incarnation, Some(turn.now.since(ready.since)), false),
-            Some(Live::Stopping(stopping)) => return stopping.exited(report, turn),
-            None => return,
-        };
-        let cause = match cause_of(&report, turn.policy) {
-            Cause::ExitCode { code: 0 } if early => Cause::EndedEarly,
-            cause => cause,
-        };
-        self.stop_probe(turn);
-        let mut stopping = Stopping::killing(incarnation, ready_for, cause, Manner::ByItself, turn);
-        stopping.report = Some(report);
-        self.phase = Phase::Stopping(stopping);
-    }
-
-    fn gone(&mut self, turn: &mut Turn<'_>) {
-        match self.phase.live() {
-            Some(Live::Starting(_) | Live::Ready(_)) => {
-                // Its exit was never told; what counts is that nothing is left.
-                self.exited(Exit::Unknown.into(), turn);
-                self.gone(turn);
-            }
-            Some(Live::Stopping(stopping)) => {
-                let (end, next) = (stopping.end(turn.now), stopping.next);
-                self.ended(end, next, turn);
-            }
-            None => {}
-        }
-    }
-
     /// Nothing of the incarnation is left.
     fn ended(&mut self, end: End, next: Next, turn: &mut Turn<'_>) {
         turn.log(Occurrence::Ended(Box::new(end.clone())));
@@ -484,91 +322,6 @@ impl Service {
                 Cause::Settings { .. } | Cause::State { .. } => Decision::Fail(end.cause.clone()),
                 cause => restart.decide(&mut self.history, cause, end.ready_for, turn.now, turn.chance),
             },
-        }
-    }
-
-    fn health(&mut self, health: Health, turn: &mut Turn<'_>) {
-        let incarnation = match self.phase.live() {
-            Some(Live::Starting(starting)) => {
-                starting.health = health.clone();
-                starting.incarnation
-            }
-            Some(Live::Ready(ready)) => {
-                // Another reason is the same level: its time goes on.
-                if std::mem::discriminant(&ready.health) != std::mem::discriminant(&health) {
-                    ready.health_since = turn.now;
-                }
-                ready.health = health.clone();
-                ready.incarnation
-            }
-            Some(Live::Stopping(_)) | None => return,
-        };
-        turn.log(Occurrence::Health { incarnation, health });
-    }
-
-    fn progress(&mut self, progress: Progress, turn: &mut Turn<'_>) {
-        let incarnation = match self.phase.live() {
-            Some(Live::Starting(starting)) => {
-                starting.deadline.extend(turn.now);
-                starting.progress = Some(progress.clone());
-                starting.incarnation
-            }
-            Some(Live::Stopping(stopping)) => {
-                stopping.extend(turn.now);
-                stopping.progress = Some(progress.clone());
-                stopping.incarnation
-            }
-            // At work there is no deadline to extend.
-            Some(Live::Ready(_)) | None => return,
-        };
-        turn.log(Occurrence::Progress { incarnation, progress });
-    }
-
-    fn heartbeat(&mut self, turn: &mut Turn<'_>) {
-        let ready = match self.phase.live() {
-            Some(Live::Ready(ready)) => ready,
-            Some(Live::Starting(_) | Live::Stopping(_)) | None => return,
-        };
-        ready.pulse = match (ready.pulse, turn.policy.liveness) {
-            (Pulse::Beating { .. }, Liveness::Heartbeat { interval }) => {
-                Pulse::Beating { due: turn.now.after(interval), missed: 0 }
-            }
-            (Pulse::Probed { .. }, Liveness::Probe { .. }) => Pulse::Probed { missed: 0 },
-            (pulse @ (Pulse::Unwatched | Pulse::Beating { .. } | Pulse::Probed { .. }), _) => pulse,
-        };
-    }
-
-    /// One sign of life did not come.
-    fn missed(&mut self, turn: &mut Turn<'_>) {
-        let ready = match self.phase.live() {
-            Some(Live::Ready(ready)) => ready,
-            Some(Live::Starting(_) | Live::Stopping(_)) | None => return,
-        };
-        let (missed, interval) = match (&mut ready.pulse, turn.policy.liveness) {
-            (Pulse::Beating { due, missed }, Liveness::Heartbeat { interval }) => {
-                // From now, not from when it was due: after a pause of the whole host or of the core one miss is
-                // counted, not a hundred.
-                *due = turn.now.after(interval);
-                (missed, interval)
-            }
-            (Pulse::Probed { missed }, Liveness::Probe { interval }) => (missed, interval),
-            // The policy no longer asks for what this pulse counts.
-            (Pulse::Unwatched | Pulse::Beating { .. } | Pulse::Probed { .. }, _) => {
-                ready.pulse = Pulse::Unwatched;
-                return;
-            }
-        };
-        *missed += 1;
-        if *missed >= MISSES {
-            let cause = Cause::Hung { missed: *missed, interval };
-            self.stop(cause, Haste::AtOnce, Next::AsPolicySays, turn);
-        }
-    }
-
-    fn survivors(&mut self, pids: Vec<u32>, turn: &mut Turn<'_>) {
-        match self.phase.live() {
-            Some(Live::Stopping(stopping)) => stopping.survivors(pids, turn),
-            Some(Live::Starting(_) | Live::Ready(_)) | None => {}
         }
     }
 
@@ -673,20 +426,6 @@ impl Service {
             Some(Live::Stopping(_)) | None => None,
         };
         turn.commands.extend(probed.map(|incarnation| Command::StopProbe { incarnation }));
-    }
-}
-
-/// What an end that nobody asked for means.
-fn cause_of(report: &ExitReport, policy: &Policy) -> Cause {
-    match &report.exit {
-        Exit::Code(EXIT_CONFIG) if policy.kind == Kind::Service => {
-            let reason = report.last_word.clone().unwrap_or_else(|| format!("exit code {EXIT_CONFIG}"));
-            Cause::Settings { revision: None, reason }
-        }
-        Exit::Code(code) => Cause::ExitCode { code: *code },
-        Exit::Signal { signal, dumped } => Cause::Signal { signal: *signal, dumped: *dumped },
-        Exit::Oom { evidence } => Cause::Oom { evidence: evidence.clone() },
-        Exit::Unknown => Cause::Unseen,
     }
 }
 

@@ -19,6 +19,9 @@
 //! Absent: a revision that is used twice; a delivered set that is not on disk; a value in force that nobody
 //! accepted.
 
+mod notice;
+mod revision;
+
 use std::collections::VecDeque;
 use std::fmt::Display;
 
@@ -28,8 +31,10 @@ use watchdog_protocol::limits::MAX_SETTINGS;
 use watchdog_protocol::session::Verdict;
 use watchdog_protocol::{Incarnation, RequestId, Revision};
 
+pub use self::notice::{Notice, Outcome, Refused, SetError, Standing};
+use self::revision::{Edition, Pending, Running, Set};
 use crate::event::{Fact, Fallback};
-use crate::values::{Change, Overrides, PathError, Values};
+use crate::values::{Change, Overrides, Values};
 
 /// Outcomes kept for repeated requests. Whoever repeats does so within seconds; this many sets of one service
 /// take longer.
@@ -52,139 +57,6 @@ pub struct Reader {
     pub revision: Revision,
     /// All values, as JSON text.
     pub json: String,
-}
-
-/// What became of a set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// It waits for the verdict on another.
-    Waiting,
-    /// Its revision waits for a verdict.
-    Pending {
-        /// Which.
-        revision: Revision,
-    },
-    /// In force.
-    Applied {
-        /// Since which revision.
-        revision: Revision,
-    },
-    /// Not taken.
-    Refused {
-        /// What was refused; `None` when it did not fit any more when its turn came.
-        revision: Option<Revision>,
-        /// In the service's words, or the schema's.
-        reason: String,
-        /// What holds instead; the same again when there was nothing to go back to.
-        in_force: Revision,
-    },
-}
-
-/// What the caller is to tell, all of it durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// To the one who set: it is on disk.
-    Saved {
-        /// Of the set.
-        request: RequestId,
-        /// Where it stands.
-        outcome: Outcome,
-    },
-    /// To the one who set: this became of it.
-    Settled {
-        /// Of the set.
-        request: RequestId,
-        /// Applied or refused.
-        outcome: Outcome,
-    },
-    /// To the one who set: it could not be written, nothing changed.
-    NotSaved {
-        /// Of the set.
-        request: RequestId,
-        /// Step, path and cause.
-        reason: String,
-    },
-    /// To the service: a new revision. May come again after a takeover, and is then answered again.
-    Deliver {
-        /// To whom.
-        incarnation: Incarnation,
-        /// Its number.
-        revision: Revision,
-        /// All values, as JSON text.
-        json: String,
-    },
-    /// To the event log: this revision is in force.
-    InForce {
-        /// Which.
-        revision: Revision,
-    },
-    /// To the event log: this revision was refused.
-    Refused {
-        /// Which.
-        revision: Revision,
-        /// In the service's words.
-        reason: String,
-        /// What holds instead.
-        in_force: Revision,
-    },
-}
-
-impl Notice {
-    fn is_saved(&self, of: RequestId) -> bool {
-        matches!(self, Self::Saved { request, .. } if *request == of)
-    }
-}
-
-/// Why a set is no revision.
-#[derive(Debug, thiserror::Error)]
-pub enum SetError<E> {
-    /// No key at all.
-    #[error("nothing to change")]
-    Empty,
-    /// A key leads nowhere.
-    #[error(transparent)]
-    Path(#[from] PathError),
-    /// The values do not fit.
-    #[error("{0}")]
-    Schema(E),
-    /// The values are too long.
-    #[error("the settings would have {length} bytes, at most {MAX_SETTINGS} are allowed")]
-    Long {
-        /// As JSON text.
-        length: usize,
-    },
-    /// Too much waits.
-    #[error("{waiting} changes wait for the verdict on revision {on}")]
-    Busy {
-        /// How many.
-        waiting: usize,
-        /// The pending revision.
-        on: Revision,
-    },
-}
-
-/// Where a service's settings stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The newest revision.
-    pub revision: Revision,
-    /// It waits for its verdict; else it is in force.
-    pub is_pending: bool,
-    /// The last refusal, as long as its consequence is the newest revision.
-    pub refusal: Option<Refused>,
-    /// Sets that wait behind it.
-    pub waiting: usize,
-}
-
-/// A refusal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// What was refused.
-    pub revision: Revision,
-    /// In the service's words.
-    pub reason: String,
-    /// The revision with the values before it.
-    pub in_force: Revision,
 }
 
 /// The settings of one service.
@@ -212,68 +84,6 @@ pub struct SettingsUpdater {
 /// A record that was just read is not yet known to be on disk: what a dead core left may be in the page cache only.
 fn first_version() -> Version {
     Version(1)
-}
-
-/// The values of one revision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Edition {
-    revision: Revision,
-    base: Values,
-    overrides: Overrides,
-}
-
-/// The revision that waits for its verdict.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Pending {
-    revision: Revision,
-    base: Values,
-    /// Before its sets.
-    before: Overrides,
-    sets: Vec<Set>,
-    /// Who started with it.
-    started: Option<Incarnation>,
-    #[serde(skip, default = "first_version")]
-    made: Version,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Set {
-    request: RequestId,
-    changes: Vec<Change>,
-    /// One that was found on disk may have been acknowledged by an older core: it is never withdrawn.
-    #[serde(skip)]
-    made: Version,
-}
-
-#[derive(Debug, Clone)]
-struct Running {
-    incarnation: Incarnation,
-    /// What it started with, or accepted last as far as a new core knows; `None` once it refused that.
-    holds: Option<Revision>,
-    /// The values of that, where this core knows them.
-    values: Option<Values>,
-    /// What was delivered to it since it started, or since this core knows it.
-    sent: Option<Revision>,
-    is_ready: bool,
-}
-
-impl Edition {
-    fn values(&self) -> Values {
-        self.overrides.over(&self.base).expect("checked when the revision was made")
-    }
-}
-
-impl Pending {
-    fn overrides(&self) -> Overrides {
-        self.sets
-            .iter()
-            .try_fold(self.before.clone(), |overrides, set| overrides.with(&set.changes))
-            .expect("checked when each set joined")
-    }
-
-    fn edition(&self) -> Edition {
-        Edition { revision: self.revision, base: self.base.clone(), overrides: self.overrides() }
-    }
 }
 
 impl SettingsUpdater {

@@ -1,0 +1,160 @@
+//! Whether a service may run, computed from the phases of the others.
+
+use std::collections::BTreeSet;
+
+use watchdog_protocol::ServiceName;
+
+use super::{Entry, Roster};
+use crate::cause::{Absence, Cause, WatchdogReason};
+use crate::event::{Gate, Haste};
+use crate::phase::{Phase, Wanted};
+
+/// How a service stands to the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing holds it up.
+    Free,
+    /// It may not start before these are ready, or have had their turn.
+    Waiting {
+        /// Whom it waits for; not empty.
+        on: Vec<ServiceName>,
+    },
+    /// It may not run.
+    Blocked {
+        /// The first cause, not the nearest link.
+        by: ServiceName,
+        /// What became of it.
+        absence: Absence,
+    },
+}
+
+impl Roster {
+    /// How it stands to the others, whether it runs or not. Unknown names are free.
+    pub fn standing(&self, name: &ServiceName) -> Standing {
+        let Some(entry) = self.entries.get(name) else { return Standing::Free };
+        if let Some((by, absence)) = self.blocked_by(entry) {
+            return Standing::Blocked { by, absence };
+        }
+        let requires = entry
+            .policy
+            .requires
+            .iter()
+            .filter(|other| self.entries.get(*other).is_some_and(|other| !other.satisfies()));
+        let after = entry.policy.after.iter().filter(|other| self.is_on_its_way_up(other));
+        let on: BTreeSet<_> = requires.chain(after).cloned().collect();
+        if on.is_empty() { Standing::Free } else { Standing::Waiting { on: on.into_iter().collect() } }
+    }
+
+    pub(super) fn gate(&self, entry: &Entry) -> Gate {
+        let blocked = || self.blocked_by(entry).map(|(on, absence)| Cause::Dependency { on, absence });
+        let must_not = match (self.shutdown, entry.service.wanted()) {
+            (Some(_), _) => Some(Cause::Watchdog { reason: WatchdogReason::Shutdown }),
+            (None, Wanted::Down { by, verb }) => Some(Cause::Operator { by: by.clone(), verb: *verb }),
+            (None, Wanted::Up) => blocked(),
+        };
+        match (must_not, self.shutdown) {
+            (Some(cause), Some(Haste::AtOnce)) => Gate::Shut { cause, haste: Haste::AtOnce },
+            (Some(cause), Some(Haste::Orderly) | None) => {
+                if self.is_held_up(entry) {
+                    Gate::Waiting
+                } else {
+                    Gate::Shut { cause, haste: Haste::Orderly }
+                }
+            }
+            (None, _) => {
+                let waits = entry
+                    .policy
+                    .requires
+                    .iter()
+                    .any(|other| self.entries.get(other).is_some_and(|other| !other.satisfies()))
+                    || entry.policy.after.iter().any(|other| self.is_on_its_way_up(other));
+                if waits { Gate::Waiting } else { Gate::Open }
+            }
+        }
+    }
+
+    /// The first cause why it must not run: what failed or is stopped at the end of the chain.
+    fn blocked_by(&self, entry: &Entry) -> Option<(ServiceName, Absence)> {
+        let mut open: Vec<&ServiceName> = entry.policy.requires.iter().rev().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if !seen.insert(name) {
+                continue;
+            }
+            let Some(other) = self.entries.get(name) else { continue };
+            match (other.service.wanted(), other.service.phase()) {
+                (Wanted::Down { .. }, _) => return Some((name.clone(), Absence::Stopped)),
+                (Wanted::Up, Phase::Failed { .. }) => return Some((name.clone(), Absence::Failed)),
+                (
+                    Wanted::Up,
+                    Phase::Stopped { .. }
+                    | Phase::Starting(_)
+                    | Phase::Ready(_)
+                    | Phase::Stopping(_)
+                    | Phase::Backoff { .. }
+                    | Phase::Completed { .. },
+                ) => open.extend(other.policy.requires.iter().rev()),
+            }
+        }
+        None
+    }
+
+    /// Something that has to stop before it still lives.
+    fn is_held_up(&self, entry: &Entry) -> bool {
+        let mut open: Vec<&ServiceName> = entry.must_stop_before(self.shutdown).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if !seen.insert(name) {
+                continue;
+            }
+            let Some(other) = self.entries.get(name) else { continue };
+            if other.holds_up() {
+                return true;
+            }
+            open.extend(other.must_stop_before(self.shutdown));
+        }
+        false
+    }
+
+    /// It will soon be ready, or have had its turn: worth waiting for where only the order matters.
+    fn is_on_its_way_up(&self, name: &ServiceName) -> bool {
+        let Some(entry) = self.entries.get(name) else { return false };
+        match (entry.service.wanted(), entry.service.phase()) {
+            (Wanted::Down { .. }, _) => false,
+            (Wanted::Up, Phase::Starting(_)) => true,
+            (Wanted::Up, Phase::Stopped { .. }) => self.blocked_by(entry).is_none(),
+            (
+                Wanted::Up,
+                Phase::Ready(_)
+                | Phase::Stopping(_)
+                | Phase::Backoff { .. }
+                | Phase::Failed { .. }
+                | Phase::Completed { .. },
+            ) => false,
+        }
+    }
+}
+
+impl Entry {
+    /// Whoever requires it may start.
+    fn satisfies(&self) -> bool {
+        match self.service.phase() {
+            Phase::Ready(_) | Phase::Completed { .. } => true,
+            Phase::Stopped { .. }
+            | Phase::Starting(_)
+            | Phase::Stopping(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => false,
+        }
+    }
+
+    /// It lives, and its end can be waited for.
+    pub(super) fn holds_up(&self) -> bool {
+        self.service.is_live() && self.service.phase().survivors().is_empty()
+    }
+
+    fn must_stop_before(&self, shutdown: Option<Haste>) -> impl Iterator<Item = &ServiceName> {
+        let followers = shutdown.map(|_| &self.followed_by).into_iter().flatten();
+        self.required_by.iter().chain(followers)
+    }
+}
