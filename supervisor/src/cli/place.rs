@@ -79,6 +79,10 @@ impl Place {
                 },
                 _ => CliError::Unreachable { config: config(), source: error },
             },
+            // It was killed with the call in hand.
+            QueryError::Closed { .. } if keeper(&self.state).is_none() => {
+                CliError::NoWatchdog { config: config(), named: self.named }
+            }
             QueryError::Version { .. } | QueryError::Stranger { .. } => {
                 CliError::Unreachable { config: config(), source: error }
             }
