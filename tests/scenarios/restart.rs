@@ -65,10 +65,10 @@ fn a_policy_of_always_starts_again_what_ended_well() {
 fn a_policy_of_never_leaves_a_killed_program_down() {
     let wd = TestWatchdog::run(&[probe("mirror", "mirror", &[]).key("restart = \"never\"")]);
     wd.until("it is ready", Seen::all_ready);
-    wd.kill("mirror", Signal::SIGSEGV);
+    wd.kill("mirror", Signal::SIGABRT);
     let seen = wd.until("it is failed", |seen| seen.of("mirror").is(PhaseStatus::Failed));
     assert_eq!(seen.of("mirror").starts, 1);
-    assert!(seen.of("mirror").why().contains("SIGSEGV"), "{}", seen.of("mirror").why());
+    assert!(seen.of("mirror").why().contains("SIGABRT"), "{}", seen.of("mirror").why());
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl Entry {
         let mut text = format!("[{}.{}]\n", self.kind, self.name);
         let words: Vec<String> = self.exec.iter().map(|word| quoted(word)).collect();
         let _ = writeln!(text, "exec = [{}]", words.join(", "));
-        let mark = ("WATCHDOG_TEST".to_owned(), folder.display().to_string());
+        let mark = ("TEST_FOLDER".to_owned(), folder.display().to_string());
         let pairs = std::iter::once(&mark).chain(&self.env);
         let env: Vec<String> = pairs.map(|(name, value)| format!("{name} = {}", quoted(value))).collect();
         let _ = writeln!(text, "env = {{ {} }}", env.join(", "));

@@ -11,11 +11,13 @@
 //! test: dropping a [`TestWatchdog`] stops it and fails the test when a process or socket is left.
 
 mod binaries;
+pub mod contract;
 mod entry;
 mod operator;
 pub mod proc;
 pub mod proof;
 pub mod puppet;
+pub mod stage;
 pub mod until;
 mod view;
 mod watchdog;

@@ -39,7 +39,7 @@ impl Operator {
     /// `watchdog` with these arguments, not yet run.
     pub fn command<S: AsRef<str>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(binary("watchdog"));
-        command.current_dir(&self.folder).stdin(Stdio::null()).env("WATCHDOG_TEST", &self.folder);
+        command.current_dir(&self.folder).stdin(Stdio::null()).env("TEST_FOLDER", &self.folder);
         command.args(args.iter().map(AsRef::as_ref));
         command
     }

@@ -121,13 +121,13 @@ pub fn memory(pid: u32) -> u64 {
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// The processes that run in or below a folder, or were started with `WATCHDOG_TEST` set to it.
+/// The processes that run in or below a folder, or were started with `TEST_FOLDER` set to it.
 pub fn belonging_to(folder: &Path) -> Vec<Process> {
     let mark = folder.as_os_str().as_bytes();
     let belongs = |process: &Process| {
         let home: Option<PathBuf> = fs::read_link(format!("/proc/{}/cwd", process.pid)).ok();
         home.is_some_and(|home| home.starts_with(folder))
-            || environment(process.pid).get("WATCHDOG_TEST").is_some_and(|value| value.as_bytes() == mark)
+            || environment(process.pid).get("TEST_FOLDER").is_some_and(|value| value.as_bytes() == mark)
     };
     all().into_iter().filter(belongs).collect()
 }

@@ -1,0 +1,72 @@
+//! What the probes say to each other.
+
+use watchdog_service::{Message, Reply};
+
+/// What a puppet takes.
+#[derive(Debug, Message)]
+pub enum PuppetMsg {
+    /// A text, told.
+    Say {
+        /// Any.
+        text: String,
+    },
+    /// A text, asked.
+    Question {
+        /// Any.
+        text: String,
+        /// Takes the answer.
+        reply: Reply<String>,
+    },
+    /// Bytes, told.
+    Load {
+        /// Any.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What a puppet takes whose asks may be delivered again.
+#[derive(Debug, Message)]
+#[message(idempotent)]
+pub enum PatientMsg {
+    /// A text, asked.
+    Question {
+        /// Any.
+        text: String,
+        /// Takes the answer.
+        reply: Reply<String>,
+    },
+}
+
+/// The first message of a puppet's contract as somebody else remembers it: the types differ.
+#[derive(Debug, Message)]
+pub enum WrongMsg {
+    /// A number where a text belongs.
+    Say {
+        /// Not what it should be.
+        text: u64,
+    },
+}
+
+/// What the answering side of the benchmark takes.
+#[derive(Debug, Message)]
+pub enum EchoMsg {
+    /// Bytes that are to come back as they are.
+    Echo {
+        /// Any.
+        bytes: Vec<u8>,
+        /// Takes them back.
+        reply: Reply<Vec<u8>>,
+    },
+}
+
+/// What the receiver of the proof takes.
+#[derive(Debug, Message)]
+pub enum ProofMsg {
+    /// A number, told once it is the next of its process.
+    Number {
+        /// Which process of the sender counts.
+        incarnation: u64,
+        /// From 1, without a gap.
+        n: u64,
+    },
+}
