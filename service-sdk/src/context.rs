@@ -1,14 +1,18 @@
 //! [`Context`]: all a service has of the watchdog.
 
 use std::fmt;
-use std::marker::PhantomData;
 
-use watchdog_protocol::session::{Health, Progress, Refusal};
-use watchdog_protocol::{Contract, Incarnation, LaneEpoch, Revision, ServiceName};
+use watchdog_protocol::session::{Health, LaneOut, Progress, Refusal};
+use watchdog_protocol::{Contract, Incarnation, Revision, ServiceName};
 
 use watchdog_query::WatchdogQuery;
 
+use crate::delivery::Delivery;
 use crate::event::Event;
+use crate::inbox::Inbox;
+use crate::intercom::Intercom;
+use crate::lanes::Lanes;
+use crate::message::Message;
 use crate::query::SessionTransport;
 use crate::session::ledger::{Ledger, News};
 use crate::session::{Link, SessionError};
@@ -25,7 +29,10 @@ pub struct Context<S, T, M> {
     state: StateHandler<T>,
     /// Until it is given away.
     query: Option<WatchdogQuery>,
-    messages: PhantomData<fn() -> M>,
+    lanes: Lanes,
+    inbox: Inbox<M>,
+    /// Of the last message.
+    delivery: Option<Delivery>,
 }
 
 /// Who a process is, by the welcome.
@@ -77,13 +84,24 @@ pub enum IntroduceError {
     /// The session ended before there was an answer.
     #[error("the session ended before the watchdog answered")]
     SessionEnded,
+    /// The lane could not be used: this process has no descriptor or memory left, which its log says, or the peer
+    /// was unregistered at once.
+    #[error("the lane can't be used")]
+    Unusable,
 }
 
-impl<S: Settings, T: State, M> Context<S, T, M> {
-    pub(crate) fn new(about: About, link: Link, settings: SettingsReader<S>, state: StateHandler<T>) -> Self {
+impl<S: Settings, T: State, M: Message> Context<S, T, M> {
+    pub(crate) fn new(
+        about: About,
+        link: Link,
+        settings: SettingsReader<S>,
+        state: StateHandler<T>,
+        lanes: Lanes,
+    ) -> Self {
         let query = about.is_granted.then(|| WatchdogQuery::over(SessionTransport(link.clone())));
         let About { service, incarnation, .. } = about;
-        Self { service, incarnation, link, settings, state, query, messages: PhantomData }
+        let inbox = Inbox::new(lanes.clone());
+        Self { service, incarnation, link, settings, state, query, lanes, inbox, delivery: None }
     }
 
     /// The name this process runs under.
@@ -132,26 +150,55 @@ impl<S: Settings, T: State, M> Context<S, T, M> {
     /// [`NextError`]: the process can't go on.
     pub async fn next(&mut self) -> Result<Option<Event<M>>, NextError> {
         self.settings.accept();
+        self.inbox.finish();
         loop {
-            match self.link.until(Ledger::news).await {
-                News::Failed(error) => return Err(error),
-                News::Over => return Ok(None),
-                News::Settings(offer) => {
-                    if self.settings.try_on(offer).is_some() {
-                        return Ok(Some(Event::SettingsUpdated));
+            tokio::select! {
+                biased;
+                news = self.link.until(Ledger::news) => match news {
+                    News::Failed(error) => return Err(error),
+                    News::Over => return Ok(None),
+                    News::Settings(offer) => {
+                        if self.settings.try_on(offer).is_some() {
+                            return Ok(Some(Event::SettingsUpdated));
+                        }
                     }
+                },
+                (message, delivery) = self.inbox.next() => {
+                    self.delivery = Some(delivery);
+                    return Ok(Some(Event::Message(message)));
                 }
             }
         }
     }
 
+    /// How the last message came: who sent it, its id, whether it was delivered before, how long it waited.
+    ///
+    /// # Panics
+    /// Before [`next`](Self::next) yielded the first message.
+    pub fn delivery(&self) -> &Delivery {
+        self.delivery.as_ref().expect("next() has yielded a message")
+    }
+
+    /// A handle to the inbox of a peer, by its name; for messages of type `P`, which its contract must begin with.
+    /// It is taken once, and outlives restarts of both sides. The peer need not run: what it is told waits for it.
+    ///
+    /// Cancel safe: the answer to a dropped call is nobody's.
+    ///
+    /// # Errors
+    /// [`IntroduceError`]: the watchdog does not know the name, or its rules forbid it. A contract that does not fit
+    /// is none: `tell` and `ask` say so, as long as it is so.
+    pub async fn intercom<P: Message>(&self, peer: impl AsRef<str>) -> Result<Intercom<P>, IntroduceError> {
+        let lane = self.introduce(peer.as_ref().to_owned(), P::contract()).await?;
+        let (lane, fit) = self.lanes.introduced(&lane, P::contract()).ok_or(IntroduceError::Unusable)?;
+        Ok(Intercom::new(lane, fit))
+    }
+
     /// Asks for a lane to a peer's inbox. Cancel safe: the answer to a dropped call is nobody's.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what intercom handles are made by"))]
     pub(crate) async fn introduce(
         &self,
         peer: String,
         contract: Contract,
-    ) -> Result<LaneEpoch, IntroduceError> {
+    ) -> Result<LaneOut, IntroduceError> {
         let answer = self.link.write(|ledger| ledger.introduce(peer, contract));
         Ok(answer.await.map_err(|_| IntroduceError::SessionEnded)??)
     }

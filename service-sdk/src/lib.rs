@@ -45,7 +45,11 @@
 #![warn(missing_docs)]
 
 mod context;
+mod delivery;
 mod event;
+mod inbox;
+mod intercom;
+mod lanes;
 mod layout;
 mod message;
 mod query;
@@ -56,7 +60,9 @@ mod settings;
 mod state;
 
 pub use context::{Context, IntroduceError, NextError, ReadyError};
+pub use delivery::Delivery;
 pub use event::Event;
+pub use intercom::{AskError, FlushError, Intercom, LaneStats, TellError, UnreadableAnswer};
 pub use message::{DecodeError, EncodeError, Message};
 pub use reply::Reply;
 pub use run::{ServiceError, run};
@@ -65,13 +71,16 @@ pub use settings::{Settings, SettingsReader};
 pub use state::{MigrateError, SaveError, State, StateHandler, StateOrigin, decode_state};
 pub use watchdog_macros::{Message, Payload};
 pub use watchdog_protocol::session::{Health, Refusal};
-pub use watchdog_protocol::{Incarnation, MessageId, Revision, Sequence, ServiceName};
+pub use watchdog_protocol::{
+    Incarnation, LaneEpoch, MessageId, MessageNumber, Mismatch, Revision, Sequence, ServiceName,
+};
+pub use watchdog_seqpacket::Propagation;
 
 /// What derived code reaches; no part of the API.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::message::{Asks, Carried, Reader, Writer, shape};
-    pub use crate::reply::ReplyPort;
+    pub use crate::reply::{Answers, ReplyPort};
     pub use postcard_schema::{self, Schema};
     pub use serde;
     pub use watchdog_protocol::Contract;

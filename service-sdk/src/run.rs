@@ -15,6 +15,7 @@ use watchdog_protocol::{Revision, Sequence};
 use watchdog_seqpacket::{AsyncSeqpacket, InheritedError, Seqpacket, inherited};
 
 use crate::context::{About, Context};
+use crate::lanes::{Bounds, Lanes};
 use crate::message::Message;
 use crate::session::ledger::Ledger;
 use crate::session::offers::Offers;
@@ -315,12 +316,15 @@ where
     ));
     let settings = SettingsReader::new(link.clone(), prepared.settings);
     let state = StateHandler::new(link.clone(), prepared.state, prepared.origin, prepared.sequence);
+    let max_message = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
+    let lane_bytes = usize::try_from(welcome.lane_bytes).unwrap_or(usize::MAX);
+    let lanes = Lanes::new(Bounds::new(max_message, lane_bytes));
     let session = Session {
         socket,
         link: link.clone(),
         state: state.snapshot(),
-        lanes: crate::session::NoLanes,
-        max_message: usize::try_from(welcome.max_message).unwrap_or(usize::MAX),
+        lanes: lanes.clone(),
+        max_message,
         heartbeat: welcome.heartbeat_ms.map(Duration::from_millis),
     };
     let about = About {
@@ -328,8 +332,10 @@ where
         incarnation: welcome.incarnation,
         is_granted: !welcome.grant.is_empty(),
     };
-    let context = Context::new(about, link.clone(), settings.clone(), state);
+    let context = Context::new(about, link.clone(), settings.clone(), state, lanes.clone());
 
+    let mut tending = JoinSet::new();
+    tending.spawn(lanes.clone().tend());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         if session.run().await.is_some() {
@@ -339,10 +345,12 @@ where
     let result = tokio::select! {
         result = service(context) => result,
         never = crash(&mut tasks) => match never {},
+        never = crash(&mut tending) => match never {},
     };
     if result.is_ok() {
         // A service that ends in good order has handled what it got, as if it had asked for more.
         settings.accept();
+        lanes.finish();
     }
     let reason = result.as_ref().err().map(ToString::to_string);
     if let Some(reason) = &reason {
@@ -350,7 +358,11 @@ where
     }
     link.write(|ledger| ledger.close(reason));
     // The watchdog kills after this time anyway; what is not said by then is not said.
-    let _ = tokio::time::timeout(stop_timeout, tasks.join_next()).await;
+    let _ = tokio::time::timeout(stop_timeout, async {
+        lanes.flushed().await;
+        tasks.join_next().await;
+    })
+    .await;
     link.read(|ledger| {
         if let Some(error) = ledger.end().and_then(SessionEnd::error) {
             if result.is_ok() {
@@ -367,7 +379,7 @@ where
     })
 }
 
-/// Waits for the session's task to panic, and goes on with its panic: without it the service would be deaf.
+/// Waits for a task to panic, and goes on with its panic: without it the service would be deaf.
 async fn crash(tasks: &mut JoinSet<()>) -> Infallible {
     match tasks.join_next().await {
         Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),

@@ -33,7 +33,7 @@ use self::packet::{Fault, Packet};
 pub(crate) const MAX_BESIDE: usize = 3;
 
 /// Before what needs a free descriptor or memory is tried again: nothing tells when there is one.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub(crate) trait Lanes: Send {
     /// A lane to this service's inbox; one that is known already is the same lane again.
     fn arrived(&mut self, lane: LaneIn, ends: LaneEnds);
     /// A lane to a peer.
-    fn opened(&mut self, lane: LaneOut, ends: LaneEnds);
+    fn opened(&mut self, lane: &LaneOut, ends: LaneEnds);
     /// The receiver of a lane died; what was taken up to this number and has no answer is lost.
     fn peer_died(&mut self, lane: LaneEpoch, incarnation: Incarnation, taken: MessageNumber);
     /// A lane's contracts were compared again.
@@ -99,7 +99,6 @@ pub(crate) trait Lanes: Send {
 
 /// What comes beside a lane, in the order of the protocol: this side's page is writable.
 #[derive(Debug)]
-#[expect(dead_code, reason = "what the lanes are made of")]
 pub(crate) struct LaneEnds {
     pub(crate) socket: OwnedFd,
     pub(crate) own_page: OwnedFd,
@@ -113,17 +112,6 @@ impl LaneEnds {
             .map_err(|beside: Vec<_>| Fault::Descriptors { what, found: beside.len(), expected: 3 })?;
         Ok(Self { socket, own_page, peer_page })
     }
-}
-
-/// A session whose watchdog introduces nobody: lanes that come are closed at once.
-pub(crate) struct NoLanes;
-
-impl Lanes for NoLanes {
-    fn arrived(&mut self, _: LaneIn, _: LaneEnds) {}
-    fn opened(&mut self, _: LaneOut, _: LaneEnds) {}
-    fn peer_died(&mut self, _: LaneEpoch, _: Incarnation, _: MessageNumber) {}
-    fn fits(&mut self, _: LaneEpoch, _: Option<Mismatch>) {}
-    fn closed(&mut self, _: LaneEpoch) {}
 }
 
 /// The task's own things.
@@ -227,9 +215,8 @@ impl<L: Lanes> Session<L> {
             ToService::Introduced { request, outcome } => {
                 let outcome = match outcome {
                     Ok(lane) => {
-                        let epoch = lane.lane;
-                        self.lanes.opened(lane, LaneEnds::of("a lane to a peer", beside)?);
-                        Ok(epoch)
+                        self.lanes.opened(&lane, LaneEnds::of("a lane to a peer", beside)?);
+                        Ok(lane)
                     }
                     Err(refusal) => Err(refusal),
                 };
@@ -302,7 +289,7 @@ async fn tick(heartbeat: Option<&mut Interval>) {
 }
 
 /// What another process, or another user's, has used up and may give back.
-fn may_pass(error: &io::Error) -> bool {
+pub(crate) fn may_pass(error: &io::Error) -> bool {
     let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ETOOMANYREFS];
     error.raw_os_error().is_some_and(|number| exhausted.contains(&number))
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::{mpsc, oneshot};
 use watchdog_protocol::limits::MAX_TEXT;
-use watchdog_protocol::session::{FromService, Health, Progress, Refusal, Resumed, Urgency};
+use watchdog_protocol::session::{FromService, Health, LaneOut, Progress, Refusal, Resumed, Urgency};
 use watchdog_protocol::{Contract, LaneEpoch, Revision};
 
 use super::SessionEnd;
@@ -45,7 +45,7 @@ enum Ready {
 }
 
 /// The answer to an introduction: which lane.
-pub(crate) type Introduced = Result<LaneEpoch, Refusal>;
+pub(crate) type Introduced = Result<LaneOut, Refusal>;
 
 #[derive(Debug)]
 struct Introduction {
@@ -201,10 +201,10 @@ impl Ledger {
 
     /// Answers a request; one that is not open, an answer repeated, is nobody's.
     pub(crate) fn introduced(&mut self, request: u64, outcome: Introduced) {
-        if let Ok(lane) = outcome
-            && !self.lanes.out.contains(&lane)
+        if let Ok(LaneOut { lane, .. }) = &outcome
+            && !self.lanes.out.contains(lane)
         {
-            self.lanes.out.push(lane);
+            self.lanes.out.push(*lane);
         }
         if let Some(open) = self.introductions.remove(&request) {
             // Whoever asked may have stopped waiting.

@@ -1,0 +1,281 @@
+//! The lanes of this process: those it sends on and those that arrive at its inbox.
+//!
+//! ```text
+//!  session ── opened, died, fits, closed ──▶ OutLane ◀── Intercom<M>      tell, ask, feed
+//!          └─ arrived, closed ─────────────▶ Arriving ─▶ Inbox<M>         one message a lane a turn
+//!                                               └─ Answers ◀── Reply<T>
+//! ```
+//! Invariants:
+//! - A call of the session never waits here, and neither does an answer.
+//! - Answers are read by one task a lane, apart from any handler: two services that ask each other wait for their
+//!   deadlines, and not for ever.
+//! - A lane that has nothing costs nothing: no call is made to find that out.
+//! - What one peer sends or writes into its page is that lane's damage alone.
+
+mod answers;
+mod arriving;
+mod asks;
+mod head;
+mod outgoing;
+mod turns;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use watchdog_protocol::lane::{MESSAGE_HEADER, PACKET_HEADER, TRACE};
+use watchdog_protocol::limits::{MAX_INLINE, MAX_PACKET};
+use watchdog_protocol::session::{LaneIn, LaneOut};
+use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch};
+use watchdog_seqpacket::clock::monotonic_ns;
+use watchdog_seqpacket::{PageError, Seqpacket};
+
+use self::answers::Answers;
+use self::arriving::{Arriving, Yield};
+pub(crate) use self::asks::AskEnd;
+pub(crate) use self::outgoing::{Fit, OutLane, Outgoing, Undelivered};
+use self::turns::Turns;
+use crate::delivery::Delivery;
+use crate::message::Message;
+use crate::session::{self, LaneEnds, chain};
+
+/// Turns without a message before other tasks have theirs.
+const IDLE_TURNS: usize = 64;
+
+/// What the kernel takes of a send bound for itself.
+const SEND_BOUND_MARGIN: usize = 32;
+
+/// The lengths a lane allows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Of a payload, in bytes.
+    pub(crate) max_message: usize,
+    /// Of all that is in a lane, in bytes as the kernel charges them.
+    pub(crate) lane_bytes: usize,
+    /// Of a packet.
+    packet: usize,
+    /// Of a payload in a packet.
+    inline: usize,
+}
+
+/// Why a lane that came can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdoptError {
+    #[error("its socket is none")]
+    Socket(#[source] watchdog_seqpacket::AdoptError),
+    #[error("its socket can't be asked for its bound")]
+    Bound(#[source] io::Error),
+    #[error("its page can't be used")]
+    Page(#[source] PageError),
+    #[error("its socket can't be watched")]
+    Watch(#[source] io::Error),
+}
+
+/// All lanes of this process. A clone is the same lanes.
+#[derive(Clone)]
+pub(crate) struct Lanes(Arc<Shared>);
+
+struct Shared {
+    bounds: Bounds,
+    outgoing: Mutex<BTreeMap<LaneEpoch, Arc<OutLane>>>,
+    arriving: Mutex<ArrivingLanes>,
+    turns: Arc<Turns>,
+    /// Lanes whose task is not started yet.
+    new: Mutex<Vec<Task>>,
+    news: Notify,
+}
+
+enum Task {
+    Outgoing(Arc<OutLane>),
+    Answers(Arc<Answers>),
+}
+
+struct ArrivingLanes {
+    lanes: BTreeMap<LaneEpoch, Arriving>,
+    /// Whose message is in hand.
+    in_hand: Option<LaneEpoch>,
+    /// Memory for a packet, for all lanes in turn.
+    buffer: Vec<u8>,
+    clock: fn() -> u64,
+}
+
+impl Bounds {
+    pub(crate) fn new(max_message: usize, lane_bytes: usize) -> Self {
+        // A length goes in 32 bits.
+        let max_message = max_message.min(u32::MAX as usize);
+        Self { max_message, lane_bytes, packet: MAX_PACKET, inline: MAX_INLINE }
+    }
+
+    /// For a socket that may take less than a whole packet.
+    fn of(self, socket: &Seqpacket) -> Result<Self, AdoptError> {
+        let takes = socket.send_bound().map_err(AdoptError::Bound)?.saturating_sub(SEND_BOUND_MARGIN);
+        let packet = self.packet.min(takes);
+        let inline = self.inline.min(packet.saturating_sub(PACKET_HEADER + MESSAGE_HEADER + TRACE));
+        Ok(Self { packet, inline, ..self })
+    }
+}
+
+impl Lanes {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let arriving =
+            ArrivingLanes { lanes: BTreeMap::new(), in_hand: None, buffer: Vec::new(), clock: monotonic_ns };
+        Self(Arc::new(Shared {
+            bounds,
+            outgoing: Mutex::default(),
+            arriving: Mutex::new(arriving),
+            turns: Arc::default(),
+            new: Mutex::default(),
+            news: Notify::new(),
+        }))
+    }
+
+    /// The lane that was introduced under this name, for handles of this contract. `None`: it could not be used, or
+    /// is gone already.
+    pub(crate) fn introduced(&self, lane: &LaneOut, contract: Contract) -> Option<(Arc<OutLane>, Arc<Fit>)> {
+        let found = Arc::clone(self.outgoing().get(&lane.lane)?);
+        let fit = found.introduced(contract, lane.mismatch.clone());
+        Some((found, fit))
+    }
+
+    /// The message in hand is done: it does not come again.
+    pub(crate) fn finish(&self) {
+        self.arriving().finish();
+    }
+
+    /// The next message, of the lane whose turn it is. Taken when it is returned.
+    pub(crate) fn poll_next<M: Message>(&self, context: &mut Context<'_>) -> Poll<(M, Delivery)> {
+        let mut arriving = self.arriving();
+        for _ in 0..IDLE_TURNS {
+            let Some(epoch) = self.0.turns.next(context.waker()) else { return Poll::Pending };
+            if let Some(delivered) = arriving.turn(epoch) {
+                return Poll::Ready(delivered);
+            }
+        }
+        // Much to skip: the others have their turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Runs the tasks of all lanes, for ever. A task that panics takes this with it.
+    pub(crate) async fn tend(self) {
+        let buffer = Arc::default();
+        let mut tasks = JoinSet::new();
+        loop {
+            for task in std::mem::take(&mut *self.0.new.lock().expect("nothing panics while it is held")) {
+                match task {
+                    Task::Outgoing(lane) => tasks.spawn(lane.tend(Arc::clone(&buffer))),
+                    Task::Answers(answers) => tasks.spawn(answers.tend()),
+                };
+            }
+            tokio::select! {
+                () = self.0.news.notified() => {}
+                Some(ended) = tasks.join_next() => if let Err(error) = ended && error.is_panic() {
+                    std::panic::resume_unwind(error.into_panic());
+                },
+            }
+        }
+    }
+
+    /// Waits until every answer that this process gave is with the kernel.
+    pub(crate) async fn flushed(&self) {
+        let all: Vec<_> = self.arriving().lanes.values().map(|lane| Arc::clone(&lane.answers)).collect();
+        for answers in all {
+            answers.flushed().await;
+        }
+    }
+
+    fn start(&self, task: Task) {
+        self.0.new.lock().expect("nothing panics while it is held").push(task);
+        self.0.news.notify_one();
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, BTreeMap<LaneEpoch, Arc<OutLane>>> {
+        self.0.outgoing.lock().expect("nothing panics while it is held")
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, ArrivingLanes> {
+        self.0.arriving.lock().expect("a message whose reading panicked ends the process")
+    }
+}
+
+impl ArrivingLanes {
+    fn finish(&mut self) {
+        if let Some(lane) = self.in_hand.take().and_then(|epoch| self.lanes.get_mut(&epoch)) {
+            lane.finish();
+        }
+    }
+
+    fn turn<M: Message>(&mut self, epoch: LaneEpoch) -> Option<(M, Delivery)> {
+        // It may be gone.
+        let lane = self.lanes.get_mut(&epoch)?;
+        match lane.turn(&mut self.buffer, self.clock) {
+            Yield::Message(message, delivery) => {
+                self.in_hand = Some(epoch);
+                return Some((message, delivery));
+            }
+            Yield::Again => lane.turn.queue(),
+            Yield::Nothing => {}
+        }
+        None
+    }
+}
+
+impl session::Lanes for Lanes {
+    fn arrived(&mut self, lane: LaneIn, ends: LaneEnds) {
+        let mut arriving = self.arriving();
+        let epoch = lane.lane;
+        if arriving.lanes.contains_key(&epoch) {
+            return;
+        }
+        let sender = lane.sender.clone();
+        match Arriving::adopt(lane, ends, self.0.bounds, self.0.turns.place(epoch)) {
+            Ok(lane) => {
+                self.start(Task::Answers(Arc::clone(&lane.answers)));
+                lane.turn.queue();
+                arriving.lanes.insert(epoch, lane);
+            }
+            Err(error) => tracing::error!(%sender, lane = %epoch, "a lane can't be used: {}", chain(&error)),
+        }
+    }
+
+    fn opened(&mut self, lane: &LaneOut, ends: LaneEnds) {
+        let mut outgoing = self.outgoing();
+        if outgoing.contains_key(&lane.lane) {
+            return;
+        }
+        match OutLane::adopt(lane, ends, self.0.bounds) {
+            Ok(adopted) => {
+                let adopted = Arc::new(adopted);
+                self.start(Task::Outgoing(Arc::clone(&adopted)));
+                outgoing.insert(lane.lane, adopted);
+            }
+            Err(error) => {
+                tracing::error!(receiver = %lane.receiver, "a lane can't be used: {}", chain(&error));
+            }
+        }
+    }
+
+    fn peer_died(&mut self, lane: LaneEpoch, incarnation: Incarnation, taken: MessageNumber) {
+        if let Some(lane) = self.outgoing().get(&lane) {
+            lane.receiver_died(incarnation, taken);
+        }
+    }
+
+    fn fits(&mut self, lane: LaneEpoch, mismatch: Option<Mismatch>) {
+        if let Some(lane) = self.outgoing().get(&lane) {
+            lane.compared(mismatch);
+        }
+    }
+
+    fn closed(&mut self, lane: LaneEpoch) {
+        if let Some(lane) = self.outgoing().remove(&lane) {
+            lane.close();
+        }
+        if let Some(lane) = self.arriving().lanes.remove(&lane) {
+            lane.answers.close();
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The packet at the head of a lane: which of its messages are handed over, and how. No I/O.
+//!
+//! The page decides redelivery here, inside the first packet that a process finds in its lane, and nowhere else: a
+//! mark of an older process that is no number of this packet says nothing about it.
+
+use std::ops::Range;
+
+use watchdog_protocol::MessageNumber;
+use watchdog_protocol::lane::{self, Envelope, Header, Kind, PACKET_HEADER};
+use watchdog_seqpacket::Marks;
+
+use crate::message::Asks;
+
+/// A checked packet, and how far it is handled.
+#[derive(Debug)]
+pub(super) struct Head {
+    header: Header,
+    left: usize,
+    at: usize,
+    /// Of an older process, as far as they are numbers of this packet.
+    done: Option<MessageNumber>,
+    taken: Option<MessageNumber>,
+}
+
+/// What becomes of one message.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    /// It is handed over; `again`: an older process had it in hand.
+    Hand { envelope: Envelope, payload: Range<usize>, again: bool },
+    /// An older process handled it.
+    Done(MessageNumber),
+    /// An ask that an older process had in hand: at most once.
+    Taken(MessageNumber),
+    /// An ask whose deadline has passed.
+    Expired(MessageNumber),
+}
+
+impl Head {
+    /// Of a packet that was checked. `old`: what the page said when this process got the lane; only for the first
+    /// packet.
+    pub(super) fn new(header: Header, old: Option<Marks>) -> Self {
+        let within = |number: MessageNumber| (header.first..=header.last).contains(&number).then_some(number);
+        let old = old.unwrap_or_default();
+        Self {
+            header,
+            left: header.count,
+            at: PACKET_HEADER,
+            done: within(old.done),
+            taken: within(old.taken),
+        }
+    }
+
+    /// The number of the packet's last message.
+    pub(super) fn last(&self) -> MessageNumber {
+        self.header.last
+    }
+
+    /// Every message has had its turn.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The next message of the packet, at a moment of the monotonic clock; `None`: it is spent.
+    pub(super) fn next(&mut self, packet: &[u8], asks: Asks, now: u64) -> Option<Next> {
+        if self.is_spent() {
+            return None;
+        }
+        let (envelope, payload) = lane::read(packet, self.at).expect("the packet was checked");
+        self.at = payload.end;
+        self.left -= 1;
+        let number = envelope.number;
+        if self.done.is_some_and(|done| number <= done) {
+            return Some(Next::Done(number));
+        }
+        let again = self.taken.is_some_and(|taken| number <= taken);
+        if envelope.kind == Kind::Ask {
+            if again && asks == Asks::Once {
+                return Some(Next::Taken(number));
+            }
+            if envelope.deadline().is_some_and(|deadline| deadline < now) {
+                return Some(Next::Expired(number));
+            }
+        }
+        Some(Next::Hand { envelope, payload, again })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use watchdog_protocol::lane::{Direction, Packer, Place};
+
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    fn number(number: u64) -> MessageNumber {
+        MessageNumber::from_stored(number)
+    }
+
+    fn envelope(at: u64, kind: Kind) -> Envelope {
+        Envelope {
+            kind,
+            number: number(at),
+            sent_at: NOW,
+            left: 50,
+            length: 0,
+            place: Place::Inline,
+            trace: None,
+        }
+    }
+
+    fn packet(messages: &[(u64, Kind)]) -> Vec<u8> {
+        let mut packer = Packer::new(Direction::Requests);
+        for (at, kind) in messages {
+            assert!(packer.push(&envelope(*at, *kind), b""));
+        }
+        packer.bytes().to_vec()
+    }
+
+    /// What becomes of each message: `h`anded, handed `a`gain, `d`one, `t`aken, `e`xpired.
+    fn fates(packet: &[u8], old: Option<Marks>, asks: Asks, now: u64) -> String {
+        let mut head = Head::new(lane::check(packet).unwrap(), old);
+        let mut fates = String::new();
+        while let Some(next) = head.next(packet, asks, now) {
+            fates.push(match next {
+                Next::Hand { again: false, .. } => 'h',
+                Next::Hand { again: true, .. } => 'a',
+                Next::Done(_) => 'd',
+                Next::Taken(_) => 't',
+                Next::Expired(_) => 'e',
+            });
+        }
+        assert!(head.is_spent());
+        fates
+    }
+
+    fn marks(taken: u64, done: u64) -> Option<Marks> {
+        Some(Marks { taken: number(taken), done: number(done), consumed: MessageNumber::NONE })
+    }
+
+    const MIXED: [(u64, Kind); 5] =
+        [(5, Kind::Tell), (6, Kind::Ask), (8, Kind::Tell), (9, Kind::Ask), (10, Kind::Tell)];
+
+    #[test]
+    fn a_packet_is_resumed_at_the_message_in_hand() {
+        let packet = packet(&MIXED);
+        let once = |taken, done| fates(&packet, marks(taken, done), Asks::Once, NOW);
+        assert_eq!(once(0, 0), "hhhhh");
+        assert_eq!(once(5, 0), "ahhhh");
+        assert_eq!(once(6, 5), "dthhh");
+        assert_eq!(once(8, 6), "ddahh");
+        assert_eq!(once(10, 10), "ddddd");
+    }
+
+    #[test]
+    fn an_idempotent_ask_in_hand_comes_again() {
+        assert_eq!(fates(&packet(&MIXED), marks(6, 5), Asks::UntilAnswered, NOW), "dahhh");
+    }
+
+    #[test]
+    fn marks_that_are_no_numbers_of_the_packet_say_nothing() {
+        let packet = packet(&MIXED);
+        for outside in [marks(4, 4), marks(11, 11), marks(u64::MAX, u64::MAX), marks(4, 3)] {
+            assert_eq!(fates(&packet, outside, Asks::Once, NOW), "hhhhh", "{outside:?}");
+        }
+        assert_eq!(fates(&packet, marks(5, 4), Asks::Once, NOW), "ahhhh");
+    }
+
+    #[test]
+    fn asks_past_their_deadline_are_skipped_and_tells_have_none() {
+        assert_eq!(fates(&packet(&MIXED), None, Asks::Once, NOW + 50), "hhhhh");
+        assert_eq!(fates(&packet(&MIXED), None, Asks::Once, NOW + 51), "heheh");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_page_says_every_message_has_one_fate(
+            count in 1u64..20, taken in 0u64..30, done in 0u64..30
+        ) {
+            let messages: Vec<_> = (0..count).map(|at| (3 + at, Kind::Tell)).collect();
+            let fates = fates(&packet(&messages), marks(taken, done), Asks::Once, NOW);
+            prop_assert_eq!(fates.len() as u64, count);
+            prop_assert!(!fates.contains(['t', 'e']));
+        }
+    }
+}
