@@ -60,7 +60,10 @@ async fn bumper(mut ctx: Context<BumperSettings, BumperState, ()>) -> Result<(),
             },
             () = reach(next_bump), if is_due => {
                 match counter.tell(CounterMsg::Add { n: 1 }).await {
-                    Ok(()) => ctx.state().update(|s| s.told += 1),
+                    Ok(()) => {
+                        tracing::debug!("told");
+                        ctx.state().update(|s| s.told += 1);
+                    }
                     // It was never in the lane: telling it again doubles nothing.
                     Err(TellError::Full(_)) => tracing::warn!("the counter does not keep up"),
                     Err(err) => return Err(err.into()),

@@ -38,12 +38,15 @@ async fn counter(mut ctx: Context<CounterSettings, CounterState, CounterMsg>) ->
             Event::Message(CounterMsg::Add { n }) => {
                 let step = ctx.settings().current().step;
                 let (sender, id) = (ctx.delivery().sender().clone(), ctx.delivery().id());
-                ctx.state().update(|s| {
-                    if s.applied.insert(sender, id) != Some(id) {
+                let again = ctx.state().update(|s| {
+                    let again = s.applied.insert(sender, id) == Some(id);
+                    if !again {
                         s.total += u64::from(n) * step;
                     }
+                    again
                 });
                 ctx.state().save().await?; // on disk before next() lets go of the message: counted once
+                tracing::debug!(%id, again, "counted"); // WATCHDOG_LOG=debug shows it
             }
             Event::Message(CounterMsg::Total { reply }) => reply.send(ctx.state().read(|s| s.total)),
             Event::SettingsUpdated => tracing::info!(step = ctx.settings().current().step),
