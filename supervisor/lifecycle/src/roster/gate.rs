@@ -35,13 +35,7 @@ impl Roster {
         if let Some((by, absence)) = self.blocked_by(entry) {
             return Standing::Blocked { by, absence };
         }
-        let requires = entry
-            .policy
-            .requires
-            .iter()
-            .filter(|other| self.entries.get(*other).is_some_and(|other| !other.satisfies()));
-        let after = entry.policy.after.iter().filter(|other| self.is_on_its_way_up(other));
-        let on: BTreeSet<_> = requires.chain(after).cloned().collect();
+        let on: BTreeSet<_> = self.waits_for(entry).cloned().collect();
         if on.is_empty() { Standing::Free } else { Standing::Waiting { on: on.into_iter().collect() } }
     }
 
@@ -61,16 +55,17 @@ impl Roster {
                     Gate::Shut { cause, haste: Haste::Orderly }
                 }
             }
-            (None, _) => {
-                let waits = entry
-                    .policy
-                    .requires
-                    .iter()
-                    .any(|other| self.entries.get(other).is_some_and(|other| !other.satisfies()))
-                    || entry.policy.after.iter().any(|other| self.is_on_its_way_up(other));
-                if waits { Gate::Waiting } else { Gate::Open }
-            }
+            (None, _) if self.waits_for(entry).next().is_some() => Gate::Waiting,
+            (None, _) => Gate::Open,
         }
+    }
+
+    /// What is not ready that it requires, and what is on its way up that it comes after.
+    fn waits_for<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a ServiceName> {
+        let is_missing =
+            |name: &&ServiceName| self.entries.get(*name).is_some_and(|other| !other.satisfies());
+        let requires = entry.policy.requires.iter().filter(is_missing);
+        requires.chain(entry.policy.after.iter().filter(|name| self.is_on_its_way_up(name)))
     }
 
     /// The first cause why it must not run: what failed or is stopped at the end of the chain.
