@@ -10,6 +10,7 @@
 mod changed;
 mod check;
 mod console;
+mod demo;
 mod events;
 mod exit;
 mod figures;
@@ -108,6 +109,7 @@ enum Verb {
     Events(events::Arguments),
     Intercoms(intercoms::Arguments),
     Shutdown(shutdown::Arguments),
+    Demo(demo::Arguments),
 }
 
 /// Does what the command line says, and says on standard error what went wrong.
@@ -167,6 +169,7 @@ impl Verb {
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,
+                Self::Demo(arguments) => arguments.execute(console).await,
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use watchdog_protocol::ServiceName;
 use watchdog_query::QueryError;
 
+use super::demo::DemoError;
 use super::exit::Exit;
 use super::look::{Look, Paint, harmless};
 use crate::config::ConfigErrors;
@@ -19,6 +20,8 @@ pub(super) enum CliError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// Nobody listens for this configuration.
     #[error("no watchdog runs for {}", config.display())]
     NoWatchdog { config: PathBuf, named: bool },
@@ -58,7 +61,9 @@ impl CliError {
             Self::Config(_) | Self::SettingsRefused { .. } => Exit::Configuration,
             Self::Run(RunError::Config(_)) => Exit::Configuration,
             Self::Run(RunError::Locked(_)) => Exit::AlreadyRunning,
-            Self::Run(_) | Self::File { .. } | Self::Io { .. } | Self::KeeperStays { .. } => Exit::Failed,
+            Self::Demo(_) | Self::Run(_) | Self::File { .. } | Self::Io { .. } | Self::KeeperStays { .. } => {
+                Exit::Failed
+            }
             Self::Unreachable { source: QueryError::NotReachable { source, .. }, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -96,6 +101,7 @@ impl CliError {
             Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
             Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),
             Self::Run(RunError::Locked(_)) => Some("watchdog status; watchdog shutdown".into()),
+            Self::Demo(error) => error.hint(),
             Self::KeeperStays { .. } => Some("watchdog status shows what it waits for".into()),
             _ => None,
         }

@@ -92,7 +92,7 @@ pub enum Problem {
         key: &'static str,
     },
     /// A name that no variable of `env` can have.
-    #[error("`{name}` can't be set: {}", if name.starts_with("WATCHDOG_") { "the watchdog itself sets WATCHDOG_ variables" } else { "it is no name of a variable" })]
+    #[error("`{name}` can't be set: {}", if name.starts_with("WATCHDOG_") { "the watchdog itself sets WATCHDOG_ variables, all but WATCHDOG_LOG" } else { "it is no name of a variable" })]
     Variable {
         /// As written.
         name: String,

@@ -26,12 +26,16 @@ pub(super) fn command(
     Some((program, args.iter().map(|arg| (*arg).to_owned()).collect()))
 }
 
+/// The filter of what a service built on the SDK logs: of all `WATCHDOG_` variables the one that is the operator's.
+const LOG: &str = "WATCHDOG_LOG";
+
 pub(super) fn environment(entry: &Entry<'_>, report: &mut Report) -> Option<BTreeMap<String, String>> {
     let section = entry.section(report, "a table of strings, like { MODE = \"fast\" }")?;
     let mut environment = BTreeMap::new();
     for variable in section.entries() {
         let named = !variable.name.is_empty() && !variable.name.contains(['=', '\0']);
-        if !named || variable.name.starts_with("WATCHDOG_") {
+        let ours = variable.name.starts_with("WATCHDOG_") && variable.name != LOG;
+        if !named || ours {
             report.at(variable.key.clone(), Problem::Variable { name: variable.name.clone() });
         }
         if let Some(value) = variable.text(report, "a string, in quotes") {

@@ -381,7 +381,7 @@ liveness = { tcp = "a:1", exec = ["b"] }
     watchdog.toml:26:16: GOOD = 1, expected a string, in quotes
       26 | env = { GOOD = 1, WATCHDOG_X = "1", "A=B" = "" }
          |                ^
-    watchdog.toml:26:19: `WATCHDOG_X` can't be set: the watchdog itself sets WATCHDOG_ variables
+    watchdog.toml:26:19: `WATCHDOG_X` can't be set: the watchdog itself sets WATCHDOG_ variables, all but WATCHDOG_LOG
       26 | env = { GOOD = 1, WATCHDOG_X = "1", "A=B" = "" }
          |                   ^^^^^^^^^^
     watchdog.toml:26:37: `A=B` can't be set: it is no name of a variable
