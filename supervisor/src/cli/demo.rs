@@ -74,7 +74,7 @@ pub(super) enum DemoError {
     Path { path: PathBuf },
     #[error("the demo's own configuration is wrong")]
     Place(#[source] Box<CliError>),
-    #[error("the watchdog ended before {what}; it said:\n{said}")]
+    #[error("the watchdog ended while the demo waited until {what}; it said:\n{said}")]
     Ended { what: &'static str, said: String },
     #[error("waited {seconds} s in vain until {what}")]
     Late { what: &'static str, seconds: u64, source: Option<QueryError> },
@@ -82,6 +82,8 @@ pub(super) enum DemoError {
     Call { what: &'static str, source: QueryError },
     #[error("`counter` has not taken the new step: it is {verdict:?}")]
     Step { verdict: VerdictStatus },
+    #[error("cannot become the parent of what loses its own")]
+    Subreaper(#[source] io::Error),
     #[error("interrupted; all processes of the demo have ended")]
     Interrupted,
     #[error("processes of the demo still run: {pids:?}")]
@@ -100,10 +102,11 @@ impl DemoError {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::NoSample { path, .. } => Some(build_command(path)),
-            Self::Ended { .. } | Self::Late { .. } | Self::Call { .. } | Self::Step { .. } => {
-                Some("watchdog demo --keep leaves its folder, with all logs".into())
-            }
-            Self::Broken { .. } => Some("watchdog demo --keep leaves its folder, with all logs".into()),
+            Self::Ended { .. }
+            | Self::Late { .. }
+            | Self::Call { .. }
+            | Self::Step { .. }
+            | Self::Broken { .. } => Some("watchdog demo --keep leaves its folder, with all logs".into()),
             _ => None,
         }
     }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use watchdog_protocol::status::{LaneStatus, ServiceStatus, Status};
 use watchdog_query::{QueryError, WatchdogQuery};
@@ -18,7 +20,7 @@ use watchdog_query::{QueryError, WatchdogQuery};
 use super::{BUMPER, COUNTER, DemoError};
 use crate::cli::look::ProgressLine;
 use crate::cli::place::Place;
-use crate::processes::proc::Identity;
+use crate::processes::proc::{Identity, ProcessTable};
 
 /// From one look to the next: what is measured by looking is known as exactly as this.
 const LOOK: Duration = Duration::from_millis(5);
@@ -36,9 +38,7 @@ pub(super) struct Stage {
     run: Child,
     place: Place,
     query: WatchdogQuery,
-    /// Every process of it that was seen, for the case that it does not end by itself.
-    seen: Vec<Identity>,
-    ended: bool,
+    struck: bool,
 }
 
 /// One look at the watchdog.
@@ -79,6 +79,8 @@ impl Seen {
 impl Stage {
     /// A fresh folder, a configuration in it, and `watchdog run` on that, by `program`.
     pub(super) fn set(program: &Path, config: &str, kept: bool) -> Result<Self, DemoError> {
+        // Whatever of it loses its parent becomes our child, and can't be missed at the end.
+        set_child_subreaper(true).map_err(|errno| DemoError::Subreaper(errno.into()))?;
         let folder = fresh()?;
         let started = Self::start(program, &folder, config);
         let (run, place) = match started {
@@ -89,8 +91,7 @@ impl Stage {
             }
         };
         let query = place.query(&Arc::new(ProgressLine::new()));
-        let seen = Identity::of(run.id().cast_signed()).into_iter().collect();
-        Ok(Self { folder, kept, run, place, query, seen, ended: false })
+        Ok(Self { folder, kept, run, place, query, struck: false })
     }
 
     fn start(program: &Path, folder: &Path, config: &str) -> Result<(Child, Place), DemoError> {
@@ -120,17 +121,9 @@ impl Stage {
         &self.query
     }
 
-    pub(super) async fn look(&mut self) -> Result<Seen, QueryError> {
+    async fn look(&self) -> Result<Seen, QueryError> {
         let status = self.query.status(&[]).await?;
         let inboxes = self.query.intercoms(std::slice::from_ref(&*COUNTER)).await?;
-        let pids = status.services.iter().filter_map(|service| service.pid);
-        for pid in pids.chain([status.watchdog.core_pid]) {
-            if let Ok(identity) = Identity::of(pid.cast_signed())
-                && !self.seen.contains(&identity)
-            {
-                self.seen.push(identity);
-            }
-        }
         let lanes = inboxes.into_iter().flat_map(|inbox| inbox.lanes);
         let lane = lanes.into_iter().find(|lane| lane.sender == *BUMPER);
         Ok(Seen { status, lane })
@@ -144,8 +137,7 @@ impl Stage {
     ) -> Result<Seen, DemoError> {
         let (mut begin, mut handled) = (Instant::now(), 0);
         loop {
-            if let Ok(Some(_)) = self.run.try_wait() {
-                self.ended = true;
+            if self.has_ended() {
                 return Err(DemoError::Ended {
                     what,
                     said: fs::read_to_string(said(&self.folder)).unwrap_or_default(),
@@ -165,42 +157,55 @@ impl Stage {
         }
     }
 
+    fn has_ended(&mut self) -> bool {
+        matches!(self.run.try_wait(), Ok(Some(_)))
+    }
+
     /// Stops everything and removes the folder, unless it is to be kept. Blocks.
     pub(super) fn end(mut self) -> Result<(), DemoError> {
         self.strike()
     }
 
     fn strike(&mut self) -> Result<(), DemoError> {
-        let stopped = if self.ended { Ok(()) } else { self.stop() };
-        self.ended = true;
-        if !std::mem::replace(&mut self.kept, true) {
+        // Dropping it strikes a second time.
+        if std::mem::replace(&mut self.struck, true) {
+            return Ok(());
+        }
+        let stopped = self.stop();
+        if !self.kept {
             fs::remove_dir_all(&self.folder).map_err(DemoError::file("remove", &self.folder))?;
         }
         stopped
     }
 
-    /// In good order, as Ctrl-C in its terminal would; then by force. The keeper, which is who ran, is the last to
-    /// end: nothing of the watchdog is left then.
+    /// In good order, as Ctrl-C in its terminal would; by force when that takes too long.
     fn stop(&mut self) -> Result<(), DemoError> {
-        let keeper = Pid::from_raw(self.run.id().cast_signed());
-        // Not reaped yet, so the number is still its own.
-        let _ = kill(keeper, Signal::SIGTERM);
-        if holds_within(STOP, || matches!(self.run.try_wait(), Ok(Some(_)))) {
+        if !self.has_ended() {
+            // Not reaped yet, so the number is still its own.
+            let _ = kill(Pid::from_raw(self.run.id().cast_signed()), Signal::SIGTERM);
+        }
+        if !holds_within(STOP, || self.has_ended()) {
+            let _ = self.run.kill();
+            let _ = self.run.wait();
+        }
+        // What lost its parent is our child now. A core without a keeper stops every service, then itself.
+        if holds_within(STOP, || orphans().is_empty()) {
             return Ok(());
         }
-        let _ = self.run.kill();
-        let _ = self.run.wait();
-        // Without a keeper the core ends every service; whoever is left after that is killed.
-        let living = || self.seen.iter().filter(|process| process.is_alive());
-        if !holds_within(STOP, || living().next().is_none()) {
-            for process in living() {
-                let _ = process.signal(Signal::SIGKILL);
+        let mut left = Vec::new();
+        let gone = holds_within(STOP, || {
+            left = orphans();
+            for orphan in &left {
+                // One that ended meanwhile is what is wanted.
+                let _ = orphan.signal(Signal::SIGKILL);
             }
+            left.is_empty()
+        });
+        if gone {
+            Ok(())
+        } else {
+            Err(DemoError::Left { pids: left.iter().map(|orphan| orphan.pid).collect() })
         }
-        if holds_within(STOP, || living().next().is_none()) {
-            return Ok(());
-        }
-        Err(DemoError::Left { pids: living().map(|process| process.pid).collect() })
     }
 }
 
@@ -209,6 +214,18 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.strike();
     }
+}
+
+/// All below us, once the watchdog's own process is reaped; those that ended are reaped here.
+fn orphans() -> Vec<Identity> {
+    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) =
+        waitpid(None, Some(WaitPidFlag::WNOHANG))
+    {}
+    let descendants = ProcessTable::read().map(|table| {
+        let below = table.descendants(std::process::id().cast_signed());
+        below.iter().map(|process| process.identity).collect()
+    });
+    descendants.unwrap_or_default()
 }
 
 fn said(folder: &Path) -> PathBuf {
