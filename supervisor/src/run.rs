@@ -21,7 +21,7 @@ use crate::config::{self, Config, ConfigErrors};
 use crate::processes::cgroup::CgroupTree;
 use crate::processes::leftovers::{self, LeftoverError, STATE};
 use crate::store::lock::{LockError, lock};
-use crate::store::replace::{ReplaceError, replace};
+use crate::store::replace::{ReplaceError, replace, sweep};
 use crate::store::runtime;
 
 /// How long what is left of a former life may take to end once it was killed.
@@ -88,6 +88,9 @@ pub fn run(path: &Path) -> Result<u8, RunError> {
         make(&section.state.join(folder))?;
     }
     let lock = lock(&section.state)?;
+    for folder in STATE_FOLDERS.map(|folder| section.state.join(folder)).iter().chain([&section.state]) {
+        sweep(folder).map_err(|source| RunError::Folder { path: folder.clone(), source })?;
+    }
     let tree = CgroupTree::make(&section.state).ok();
     let ended = leftovers::end(&section.runtime, &section.state, tree.as_ref(), PATIENCE)?;
     for leftover in &ended {

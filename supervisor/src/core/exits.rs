@@ -35,7 +35,7 @@ impl Core {
     /// A message of the keeper, after the hand-over.
     pub(super) async fn keeper_said(&mut self, message: FromKeeper) -> Result<(), CoreError> {
         match message {
-            FromKeeper::Spawned(child) => self.spawned(&child),
+            FromKeeper::Spawned(child) => self.spawned(&child).await?,
             FromKeeper::SpawnFailed { service, incarnation, step, errno } => {
                 self.spawn_failed(&service, incarnation, &step, errno).await?;
             }
@@ -53,12 +53,19 @@ impl Core {
         Ok(())
     }
 
-    fn spawned(&mut self, child: &protocol::Child) {
-        let Some(entry) = self.entries.get_mut(&child.service) else { return };
+    async fn spawned(&mut self, child: &protocol::Child) -> Result<(), CoreError> {
+        let Some(entry) = self.entries.get_mut(&child.service) else { return Ok(()) };
         entry.process = Some(Process { incarnation: child.incarnation, pid: child.pid });
+        entry.spawning = None;
         entry.last_pid = Some(child.pid);
         entry.started = Some(started_at(child.start_time));
+        let is_late = entry.clearing == Some(child.incarnation);
         self.fact(&child.service, child.incarnation, Fact::Spawned);
+        if is_late {
+            // Its end was decided before its birth was told.
+            self.signal(&child.service, child.incarnation, Signal::SIGKILL, Whom::Group).await?;
+        }
+        Ok(())
     }
 
     async fn spawn_failed(
@@ -69,7 +76,8 @@ impl Core {
         errno: i32,
     ) -> Result<(), CoreError> {
         self.acknowledge.push((service.clone(), incarnation));
-        let Some(entry) = self.entries.get(service) else { return Ok(()) };
+        let Some(entry) = self.entries.get_mut(service) else { return Ok(()) };
+        let _ = entry.spawning.take_if(|spawning| *spawning == incarnation);
         let program = entry.spec.launch.executable(&entry.spec.launch.environment(std::env::vars_os()));
         let program = program.unwrap_or_else(|_| entry.spec.launch.program.clone());
         let failure = explain(&program, step, errno);
@@ -191,7 +199,9 @@ impl Core {
         let clearing: Vec<_> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.process.is_none() && entry.ending.is_none())
+            .filter(|(_, entry)| {
+                entry.process.is_none() && entry.spawning.is_none() && entry.ending.is_none()
+            })
             .filter_map(|(name, entry)| Some((name.clone(), entry.clearing?)))
             .collect();
         for (service, incarnation) in clearing {

@@ -66,6 +66,9 @@ impl Core {
             );
             return self.broken(service, incarnation, reason);
         }
+        if !self.entry_mut(service).session.as_mut().is_some_and(super::session::Session::greet) {
+            return self.broken(service, incarnation, "it said hello twice".to_owned());
+        }
         let known = self.entry(service).manifest.as_ref().map(watchdog_protocol::Manifest::hash);
         if known != Some(hello.manifest) {
             self.manifest_changed(service, incarnation);

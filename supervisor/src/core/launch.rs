@@ -11,6 +11,7 @@ use watchdog_protocol::session::{SERVICE, SESSION};
 use watchdog_lifecycle::Kind;
 
 use crate::config::ServiceSpec;
+use crate::processes::leftovers::STATE;
 
 /// The session's descriptor in every SDK service: the first one behind the standard three.
 pub(crate) const SESSION_NUMBER: u32 = 3;
@@ -35,6 +36,10 @@ pub(crate) fn request(
         .executable(&environment)
         .map_err(|missing| NoLaunch { step: "exec", reason: missing.to_string() })?;
     environment.insert(SERVICE.into(), spec.name.as_str().into());
+    // Ours has it from `watchdog run`: by it a process is found again that left its session and has no cgroup.
+    if let Some(state) = std::env::var_os(STATE) {
+        environment.insert(STATE.into(), state);
+    }
     if spec.kind() == Kind::Service {
         environment.insert(SESSION.into(), SESSION_NUMBER.to_string().into());
     }

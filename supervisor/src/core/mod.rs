@@ -137,6 +137,8 @@ struct Entry {
     cgroup: Option<Cgroup>,
     session: Option<Session>,
     process: Option<Process>,
+    /// The incarnation the keeper was asked for and has not answered yet: it may live already.
+    spawning: Option<Incarnation>,
     /// When it was spawned.
     started: Option<Moment>,
     /// The pid of the newest process, also after its end: its session's number.

@@ -153,7 +153,7 @@ impl Core {
         self.events.add(Logged::of(&name, "registered", format!("registered by {}", asked.by)));
         self.perform_all(commands).await?;
         let target = match asked.wait {
-            None => Target::Durable { services: vec![name] },
+            None => Target::Durable { answer: Outcome::Done(format!("{name} is registered")) },
             Some(_) => Target::Up { services: vec![(name, Incarnation::NONE)] },
         };
         self.wait_for(asked, target, Vec::new());
@@ -281,6 +281,7 @@ impl Core {
             cgroup,
             session: None,
             process: None,
+            spawning: None,
             started: None,
             last_pid: None,
             ending: None,

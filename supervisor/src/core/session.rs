@@ -56,6 +56,7 @@ pub(crate) struct Session {
     incarnation: Incarnation,
     shared: Arc<Shared>,
     ended: bool,
+    greeted: bool,
     _stop: mpsc::Sender<()>,
 }
 
@@ -96,7 +97,7 @@ impl Session {
         let (stop, stopped) = mpsc::channel(1);
         let task = Task { service, incarnation, shared: Arc::clone(&shared), events };
         tasks.spawn(task.run(stopped));
-        Ok(Self { incarnation, shared, ended: false, _stop: stop })
+        Ok(Self { incarnation, shared, ended: false, greeted: false, _stop: stop })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -111,6 +112,11 @@ impl Session {
     /// Its end was told: nothing more will come.
     pub(crate) fn mark_ended(&mut self) {
         self.ended = true;
+    }
+
+    /// Its hello came; `false`: it came before.
+    pub(crate) fn greet(&mut self) -> bool {
+        !std::mem::replace(&mut self.greeted, true)
     }
 
     pub(crate) fn is_ended(&self) -> bool {

@@ -87,6 +87,7 @@ impl Core {
             attach(Attach::Child(SESSION_NUMBER), theirs.into());
         }
         let fds: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
+        self.entry_mut(service).spawning = Some(incarnation);
         self.keeper.send(&ToKeeper::Spawn(request), &fds).await.map_err(CoreError::Keeper)?;
         Ok(())
     }

@@ -332,7 +332,8 @@ impl Core {
             return end(&asked.replies, Err(failure));
         }
         let durable = self.state_change(service);
-        self.wait_for(asked, Target::Durable { services: vec![service.clone()] }, durable);
+        let answer = Outcome::Done(format!("{service} starts from the imported state"));
+        self.wait_for(asked, Target::Durable { answer }, durable);
     }
 
     fn try_import(&mut self, asked: &Asked, service: &ServiceName, bytes: &[u8]) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use watchdog_keeper::protocol::Whom;
-use watchdog_lifecycle::{Actor, Event, Haste, Verb};
+use watchdog_lifecycle::{Actor, Event, Haste, Kind, Verb};
 use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_protocol::session::Content;
 use watchdog_protocol::{Incarnation, RequestId, ServiceName};
@@ -103,8 +103,9 @@ impl Core {
             }
             Request::Intercoms { services } => {
                 let at = now().as_nanos();
-                let inboxes =
-                    self.named_services(&services).iter().map(|name| self.lanes.inbox(name, at)).collect();
+                let mut names = self.named_services(&services);
+                names.retain(|name| self.entry(name).spec.kind() == Kind::Service);
+                let inboxes = names.iter().map(|name| self.lanes.inbox(name, at)).collect();
                 end(&asked.replies, Ok(Outcome::Intercoms(inboxes)));
             }
             Request::Events { after, last, follow } => self.events_asked(&asked, after, last, follow),
@@ -173,7 +174,7 @@ impl Core {
             })
             .collect();
         let target = match (asked.wait, verb) {
-            (None, _) => Target::Durable { services },
+            (None, _) => Target::Durable { answer: Outcome::Done(accepted(verb, &services)) },
             (Some(_), Verb::Stop | Verb::Kill) => Target::Down { services },
             (Some(_), Verb::Start | Verb::Restart | Verb::Reset) => Target::Up {
                 services: before
@@ -279,6 +280,12 @@ impl Core {
         let wait = asked.wait.or(Some(SHUTDOWN));
         self.wait_for(Asked { wait, ..asked }, Target::Shutdown, Vec::new());
     }
+}
+
+/// What is said of a verb whose effect nobody waits for.
+fn accepted(verb: Verb, services: &[ServiceName]) -> String {
+    let names = services.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+    format!("{verb} of {names} accepted")
 }
 
 /// The verb of a request, as grants list it.

@@ -27,7 +27,7 @@ pub(super) struct Waiter {
 #[derive(Debug)]
 pub(super) enum Target {
     /// That what it changed is on disk.
-    Durable { services: Vec<ServiceName> },
+    Durable { answer: Outcome },
     /// That each is ready, in a process newer than this one.
     Up { services: Vec<(ServiceName, Incarnation)> },
     /// That nothing of them is left.
@@ -93,7 +93,7 @@ impl Core {
             return Look::Waits("what you want is being written to disk".to_owned());
         }
         match &waiter.target {
-            Target::Durable { services } => Look::Done(self.outcome(services)),
+            Target::Durable { answer } => Look::Done(answer.clone()),
             Target::Up { services } => self.look_up(services),
             Target::Down { services } => self.look_down(services),
             Target::Shutdown if self.roster.is_at_rest() => Look::Done(Outcome::Done("stopped".to_owned())),
