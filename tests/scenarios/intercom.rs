@@ -123,7 +123,7 @@ fn ic_3_a_message_to_a_service_not_yet_started_arrives() {
 
 #[test]
 fn relay_a_message_arrives_though_sender_and_receiver_both_died_after_it_was_sent() {
-    let wd = ready(&[puppet("a", ByItself), puppet("b", ByHand)]);
+    let wd = ready_by_hand();
     let (a, b) = (wd.puppet("a"), wd.puppet("b"));
     a.does(say("b", "my last word"));
     // It waits in the lane, at a receiver that did not look yet.
@@ -503,7 +503,8 @@ fn ic_3_no_number_is_lost_or_out_of_order_though_receiver_core_and_senders_are_k
 
 #[test]
 fn a_restart_of_either_side_leaks_no_descriptor() {
-    let wd = ready(&[puppet("a", ByItself), puppet("b", ByItself)]);
+    let [a, b] = ["a", "b"].map(|name| puppet(name, ByItself).key("restart_limit = \"off\""));
+    let wd = ready(&[a.key("restart_delay = \"0s\""), b.key("restart_delay = \"0s\"")]);
     wd.puppet("a").text(ask("b", "x"));
     let counts =
         || [wd.keeper(), wd.core()].map(|process| watchdog_tests::proc::descriptors(process.pid).len());

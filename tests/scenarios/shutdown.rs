@@ -28,7 +28,8 @@ fn a_grandchild_that_hides_is_ended_with_its_service() {
     // Adopted by the keeper, in a session of its own.
     wd.until_some("it is adopted", || (orphan.parent() == Some(wd.keeper().pid)).then_some(()));
     wd.cli(&["stop", "parent"]).ok();
-    assert!(!orphan.exists());
+    assert!(!orphan.is_alive());
+    wd.until_some("it is reaped", || (!orphan.exists()).then_some(()));
     assert_eq!(wd.status().of("parent").survivors, Vec::<u32>::new());
 }
 
@@ -39,7 +40,7 @@ fn the_next_incarnation_starts_only_when_nothing_of_the_old_one_is_left() {
     let orphan = orphan(&wd);
     let killed = wd.kill("parent", Signal::SIGKILL);
     wd.until("the next one is ready", |seen| seen.of("parent").is_ready_after(killed));
-    assert!(!orphan.exists());
+    assert!(!orphan.is_alive());
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn a_parent_that_ends_well_takes_its_grandchildren_along() {
     let wd = TestWatchdog::run(&[probe("parent", "orphaner", &["end"])]);
     let orphan = orphan(&wd);
     wd.until("it is completed", |seen| seen.of("parent").is(PhaseStatus::Completed));
-    assert!(!orphan.exists());
+    assert!(!orphan.is_alive());
 }
 
 #[test]
@@ -80,9 +81,14 @@ fn a_watchdog_that_is_asked_to_end_by_a_signal_ends_in_good_order() {
 
 /// The process that `probe-orphaner` says it left behind.
 fn orphan(wd: &TestWatchdog) -> Process {
-    wd.until_some("the orphan says its number", || {
+    let said = wd.until_some("the orphan's number is told", || {
         let said = wd.cli(&["logs", "-n", "20"]);
-        let line = said.stdout.lines().find(|line| line.contains("orphan "))?.to_owned();
-        Process::of(line.rsplit(' ').next()?.parse().ok()?)
-    })
+        said.stdout.lines().find(|line| line.contains("orphan ")).map(str::to_owned)
+    });
+    let words: Vec<&str> = said.rsplitn(3, ' ').collect();
+    let number = |word: &str| word.parse::<u64>().expect("a number");
+    Process {
+        pid: u32::try_from(number(words[1])).expect("the kernel's numbers fit"),
+        started: number(words[0]),
+    }
 }

@@ -52,7 +52,7 @@ impl Seen {
     }
 }
 
-impl Service<'_> {
+impl<'a> Service<'a> {
     /// Whether it is in this phase.
     pub fn is(&self, phase: PhaseStatus) -> bool {
         self.phase == phase
@@ -69,13 +69,13 @@ impl Service<'_> {
     }
 
     /// The name of the last end's cause; empty when there was none.
-    pub fn cause(&self) -> &str {
-        self.last_end.as_ref().map_or("", |end| &end.cause)
+    pub fn cause(&self) -> &'a str {
+        self.0.last_end.as_ref().map_or("", |end| &end.cause)
     }
 
     /// The words of the last end; empty when there was none.
-    pub fn why(&self) -> &str {
-        self.last_end.as_ref().map_or("", |end| &end.why)
+    pub fn why(&self) -> &'a str {
+        self.0.last_end.as_ref().map_or("", |end| &end.why)
     }
 
     /// Its process.
@@ -95,7 +95,7 @@ impl Service<'_> {
     }
 
     /// The names it waits for.
-    pub fn blocked_by(&self) -> Vec<&str> {
-        self.blocked_by.iter().map(|name| name.as_str()).collect()
+    pub fn blocked_by(&self) -> Vec<&'a str> {
+        self.0.blocked_by.iter().map(|name| name.as_str()).collect()
     }
 }
