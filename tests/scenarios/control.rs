@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::thread;
 
 use watchdog_protocol::status::{EventRecord, PhaseStatus};
-use watchdog_tests::{Seen, TestWatchdog, probe, program};
+use watchdog_tests::puppet::Manner::ByItself;
+use watchdog_tests::puppet::{Order, Shown, puppet};
+use watchdog_tests::{Operator, Seen, TestWatchdog, probe, program};
 
 #[test]
 fn ctl_a_second_run_in_the_same_place_is_refused_and_says_who_is_there() {
@@ -32,7 +34,7 @@ fn ctl_the_configuration_is_found_in_a_folder_above() {
     let wd = TestWatchdog::run(&[probe("a", "mirror", &[])]);
     let below = wd.path("some/where/below");
     fs::create_dir_all(&below).expect("a folder");
-    let said = watchdog_tests::Operator::new(below).run(&["status", "--json"]).ok();
+    let said = Operator::new(below).run(&["status", "--json"]).ok();
     assert!(said.stdout.contains("keeper_pid"), "{said}");
 }
 
@@ -179,6 +181,52 @@ fn ctl_a_service_that_opens_the_control_socket_is_refused() {
     });
     assert!(said.contains("it ended with 77"), "{said}");
     assert!(wd.status().of("b").is_ready());
+}
+
+#[test]
+fn ctl_a_service_commands_as_far_as_its_grant_goes() {
+    let wd = TestWatchdog::run(&[
+        puppet("chief", ByItself).key("control = [\"status\", \"stop:batch-*\"]"),
+        puppet("nobody", ByItself),
+        probe("batch-1", "mirror", &[]),
+        probe("other", "mirror", &[]),
+    ]);
+    wd.until("all are ready", Seen::all_ready);
+    let (chief, nobody) = (wd.puppet("chief"), wd.puppet("nobody"));
+    assert_eq!(nobody.fails(Order::CountServices), "NoGrant");
+    assert_eq!(chief.text(Order::CountServices), "4");
+    chief.does(Order::Stop { service: "batch-1".into() });
+    let seen = wd.status();
+    assert!(seen.of("batch-1").is(PhaseStatus::Stopped));
+    assert!(seen.of("batch-1").wanted_by.as_ref().is_some_and(|by| by.contains("chief")), "{seen:?}");
+    match chief.order(Order::Stop { service: "other".into() }) {
+        Shown::Failed { kind, text } => assert!(kind == "Refused" && text.contains("other"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(wd.status().of("other").is_ready());
+    // A call that is under way when the core dies is done once, by the next one.
+    wd.cli(&["start", "batch-1"]).ok();
+    wd.kill_core();
+    chief.does(Order::Stop { service: "batch-1".into() });
+    assert!(wd.status().of("batch-1").is(PhaseStatus::Stopped));
+}
+
+#[test]
+fn ctl_the_demo_shows_that_nothing_is_lost_or_doubled() {
+    let folder = tempfile::tempdir().expect("a fresh folder");
+    let said = Operator::new(folder.path()).run(&["demo", "--json"]).ok();
+    let last = said.stdout.lines().last().expect("a line");
+    let shown: serde_json::Value = serde_json::from_str(last).expect("the last line is JSON");
+    assert_eq!((&shown["lost"], &shown["duplicated"]), (&0.into(), &0.into()), "{said}");
+    assert!(shown["sent"].as_u64() > Some(0) && shown["sent"] == shown["handled"], "{said}");
+    assert!(
+        shown["service_restarts"].as_u64() > Some(0) && shown["core_restarts"].as_u64() > Some(0),
+        "{said}"
+    );
+    assert!(shown["longest_pause_ms"].is_number(), "{said}");
+    // It leaves nothing where it was started.
+    let left = fs::read_dir(folder.path()).expect("the folder").count();
+    assert_eq!(left, 0, "{said}");
 }
 
 #[test]

@@ -66,6 +66,10 @@ pub enum Order {
     Health { level: Level },
     /// Says how far a start or stop has come.
     Progress { fraction: Option<f32>, text: String },
+    /// Counts the services of the watchdog's status, by the grant of this one.
+    CountServices,
+    /// Stops a service, by the grant of this one.
+    Stop { service: String },
     /// Ends the process with this code, at once.
     Exit { code: i32 },
     /// Returns from the service with this error.

@@ -1,119 +1,29 @@
 //! The other end of a puppet's strings: the SDK service that does what it is ordered.
 
-use std::collections::HashMap;
+mod handles;
+mod memory;
+
 use std::env;
 use std::fmt::{Debug, Display};
 use std::fs::OpenOptions;
-use std::future::ready;
 use std::io::{self, Write as _};
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use counter::CounterMsg;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use watchdog_service::{
-    Context, Event, Health, Intercom, IntroduceError, Message, MigrateError, Reply, ServiceError, State,
-    TellError, decode_state,
-};
+use watchdog_query::WatchdogQuery;
+use watchdog_service::{Context, Event, Health, Message, Reply, ServiceError, ServiceName};
 
-use crate::contract::{PatientMsg, PuppetMsg, WrongMsg};
+use self::handles::Handles;
+pub use self::memory::{CountingMemory, Memory, PuppetSettings, Remembered};
+use crate::contract::{PatientMsg, PuppetMsg};
 use crate::puppet::{Heard, Level, Order, Shown, notes_name, socket_name};
 
 /// Long enough never to be the reason.
 const USUAL: Duration = Duration::from_secs(60);
-
-/// How long one of many waits for room.
-const MOMENT: Duration = Duration::from_millis(200);
-
-/// What a puppet can be set to.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct PuppetSettings {
-    /// Any word.
-    #[serde(default)]
-    word: String,
-    /// A number within bounds.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
-    number: u64,
-    /// A table in the table.
-    #[serde(default)]
-    inner: Inner,
-}
-
-/// A table in the table.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-struct Inner {
-    /// A switch.
-    #[serde(default)]
-    on: bool,
-}
-
-fn one() -> u64 {
-    1
-}
-
-/// What a puppet remembers, in one of the versions there are.
-pub trait Remembered: State {
-    /// Shows it.
-    fn text(&self) -> String;
-    /// Changes it.
-    fn set_text(&mut self, text: String);
-}
-
-/// The first version.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Memory {
-    text: String,
-}
-
-/// The second one: it counts the changes too.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct CountingMemory {
-    changes: u64,
-    text: String,
-}
-
-impl State for Memory {
-    const VERSION: u32 = 1;
-}
-
-impl State for CountingMemory {
-    const VERSION: u32 = 2;
-
-    fn migrate(from: u32, old: &[u8]) -> Result<Self, MigrateError> {
-        match from {
-            1 => decode_state::<Memory>(old).map(|Memory { text }| Self { changes: 0, text }),
-            _ => Err(MigrateError::new("there is no such version")),
-        }
-    }
-}
-
-impl Remembered for Memory {
-    fn text(&self) -> String {
-        self.text.clone()
-    }
-
-    fn set_text(&mut self, text: String) {
-        self.text = text;
-    }
-}
-
-impl Remembered for CountingMemory {
-    fn text(&self) -> String {
-        format!("{} after {} changes", self.text, self.changes)
-    }
-
-    fn set_text(&mut self, text: String) {
-        self.text = text;
-        self.changes += 1;
-    }
-}
 
 /// A message a puppet can take in hand.
 pub trait Spoken: Message {
@@ -163,6 +73,7 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
     let mut notes = OpenOptions::new().create(true).append(true).open(notes_name(name.as_str()))?;
     let mut handles = Handles::default();
     let mut in_hand: Option<Reply<String>> = None;
+    let query = ctx.query();
     // Who waits for the next event, when that is by hand.
     let mut waiting: Option<UnixStream> = None;
     if !by_hand {
@@ -185,6 +96,8 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                     in_hand = None;
                     say(from, Shown::Done).await;
                 }
+                Order::CountServices => say(from, count(query.as_ref()).await).await,
+                Order::Stop { service } => say(from, stop(query.as_ref(), &service).await).await,
                 Order::Fail { text } => return Err(ServiceError::new(text)),
                 Order::Save => {
                     let state = ctx.state().clone();
@@ -192,7 +105,7 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 }
                 order => match perform(&order, &ctx).await {
                     Some(shown) => say(from, shown).await,
-                    None => match handles.to_peer(order, &ctx).await {
+                    None => match handles.prepare(order, &ctx).await {
                         // Beside what comes next: an ask may be open for long.
                         Ok(sending) => drop(tasks.spawn(async move { say(from, sending.await).await })),
                         Err(shown) => say(from, shown).await,
@@ -225,6 +138,25 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
             }
         }
     }
+}
+
+async fn count(query: Option<&WatchdogQuery>) -> Shown {
+    match query {
+        None => no_grant(),
+        Some(query) => answer(query.status(&[]).await.map(|status| status.services.len().to_string())),
+    }
+}
+
+async fn stop(query: Option<&WatchdogQuery>, service: &str) -> Shown {
+    let name: ServiceName = service.parse().expect("a scenario names services well");
+    match query {
+        None => no_grant(),
+        Some(query) => outcome(query.stop(&[name], Some(USUAL)).await.map(drop)),
+    }
+}
+
+fn no_grant() -> Shown {
+    Shown::Failed { kind: "NoGrant".into(), text: "it has no grant".into() }
 }
 
 fn heard<T: Remembered, M: Spoken>(ctx: &Strings<T, M>, text: String, is_ask: bool) -> Heard {
@@ -301,127 +233,6 @@ async fn perform<T: Remembered, M: Spoken>(order: &Order, ctx: &Strings<T, M>) -
         },
         _ => return None,
     })
-}
-
-/// Handles by peer and contract, each taken once and kept.
-#[derive(Default)]
-struct Handles {
-    puppets: HashMap<String, Intercom<PuppetMsg>>,
-    patient: HashMap<String, Intercom<PatientMsg>>,
-    wrong: HashMap<String, Intercom<WrongMsg>>,
-    counters: HashMap<String, Intercom<CounterMsg>>,
-}
-
-/// Something on its way to a peer, and what comes of it.
-type Sending = Pin<Box<dyn Future<Output = Shown> + Send>>;
-
-impl Handles {
-    /// What an order has to say to a peer. `Err`: there is no handle to it.
-    async fn to_peer<T: Remembered, M: Spoken>(
-        &mut self,
-        order: Order,
-        ctx: &Strings<T, M>,
-    ) -> Result<Sending, Shown> {
-        let puppets = &mut self.puppets;
-        Ok(match order {
-            Order::Intercom { to } => {
-                handle(puppets, &to, ctx).await?;
-                Box::pin(ready(Shown::Done))
-            }
-            Order::Tell { to, text, deadline } => {
-                let peer = handle(puppets, &to, ctx).await?;
-                let deadline = deadline.unwrap_or(USUAL);
-                Box::pin(async move { outcome(peer.tell_within(deadline, PuppetMsg::Say { text }).await) })
-            }
-            Order::TellMany { to, count } => {
-                let peer = handle(puppets, &to, ctx).await?;
-                Box::pin(async move {
-                    for n in 1..=count {
-                        let text = n.to_string();
-                        match peer.tell_within(MOMENT, PuppetMsg::Say { text }).await {
-                            Ok(()) => {}
-                            Err(TellError::Full(_)) => {
-                                return Shown::Failed { kind: "Full".into(), text: (n - 1).to_string() };
-                            }
-                            Err(error) => return failed(&error),
-                        }
-                    }
-                    Shown::Done
-                })
-            }
-            Order::TryTell { to, text } => {
-                let told = handle(puppets, &to, ctx).await?.try_tell(PuppetMsg::Say { text });
-                Box::pin(ready(outcome(told)))
-            }
-            Order::Feed { to, count } => {
-                let peer = handle(puppets, &to, ctx).await?;
-                Box::pin(async move {
-                    for n in 1..=count {
-                        if let Err(error) = peer.feed(PuppetMsg::Say { text: n.to_string() }).await {
-                            return failed(&error);
-                        }
-                    }
-                    Shown::Done
-                })
-            }
-            Order::Flush { to } => {
-                let peer = handle(puppets, &to, ctx).await?;
-                Box::pin(async move { outcome(peer.flush().await) })
-            }
-            Order::TellBytes { to, count } => {
-                let peer = handle(puppets, &to, ctx).await?;
-                let bytes = (0..=250).cycle().take(count).collect();
-                Box::pin(async move { outcome(peer.tell_within(USUAL, PuppetMsg::Load { bytes }).await) })
-            }
-            Order::TellWrong { to } => {
-                let peer = handle(&mut self.wrong, &to, ctx).await?;
-                Box::pin(async move { outcome(peer.tell(WrongMsg::Say { text: 7 }).await) })
-            }
-            Order::Ask { to, text, deadline } => {
-                let peer = handle(puppets, &to, ctx).await?;
-                let deadline = deadline.unwrap_or(USUAL);
-                Box::pin(async move {
-                    answer(peer.ask_within(deadline, |reply| PuppetMsg::Question { text, reply }).await)
-                })
-            }
-            Order::AskPatiently { to, text, deadline } => {
-                let peer = handle(&mut self.patient, &to, ctx).await?;
-                let deadline = deadline.unwrap_or(USUAL);
-                Box::pin(async move {
-                    answer(peer.ask_within(deadline, |reply| PatientMsg::Question { text, reply }).await)
-                })
-            }
-            Order::Add { to, n } => {
-                let peer = handle(&mut self.counters, &to, ctx).await?;
-                Box::pin(async move { outcome(peer.tell_within(USUAL, CounterMsg::Add { n }).await) })
-            }
-            Order::Total { to } => {
-                let peer = handle(&mut self.counters, &to, ctx).await?;
-                Box::pin(async move {
-                    let total = peer.ask_within(USUAL, |reply| CounterMsg::Total { reply }).await;
-                    answer(total.map(|total| total.to_string()))
-                })
-            }
-            other => unreachable!("{other:?} is done before"),
-        })
-    }
-}
-
-/// The handle to a peer: the one taken before, or a first one.
-async fn handle<N: Message, T: Remembered, M: Spoken>(
-    taken: &mut HashMap<String, Intercom<N>>,
-    to: &str,
-    ctx: &Strings<T, M>,
-) -> Result<Intercom<N>, Shown> {
-    if let Some(handle) = taken.get(to) {
-        return Ok(handle.clone());
-    }
-    let fresh = ctx.intercom::<N>(to).await.map_err(|error| match error {
-        IntroduceError::Refused(refusal) => failed(&refusal),
-        error => failed(&error),
-    })?;
-    taken.insert(to.to_owned(), fresh.clone());
-    Ok(fresh)
 }
 
 fn answer<E: Debug + Display>(result: Result<String, E>) -> Shown {

@@ -1,0 +1,42 @@
+//! Two sides that were built with different messages.
+
+use super::*;
+
+#[test]
+fn a_sender_of_another_contract_is_told_and_what_is_queued_stays() {
+    let wd = ready(&[puppet("a", ByItself), puppet("b", ByItself)]);
+    assert_eq!(wd.puppet("a").fails(Order::TellWrong { to: "b".into() }), "ContractMismatch");
+    assert_eq!(wd.puppet("a").fails(Order::Total { to: "b".into() }), "ContractMismatch");
+    let lane = lane(&wd, "a", "b");
+    assert!(lane.mismatch.is_some_and(|text| text.contains("Say")));
+    assert_eq!(wd.puppet("b").heard(), []);
+}
+
+#[test]
+fn a_receiver_that_comes_back_with_another_contract_is_noticed_and_its_queue_waits_for_the_right_one() {
+    let mut wd = TestWatchdog::idle();
+    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
+    let point_at = |binary: &str| {
+        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
+        std::fs::rename(&fresh, &link).expect("the link takes its place");
+    };
+    point_at("probe-puppet");
+    wd.configure("", &[puppet("a", ByItself), puppet("b", ByItself).exec(&link)]);
+    wd.run_again();
+    wd.until("both are ready", Seen::all_ready);
+    let a = wd.puppet("a");
+    assert_eq!(a.text(ask("b", "hello")), "hello");
+    wd.cli(&["stop", "b"]).ok();
+    a.does(say("b", "for a puppet"));
+    point_at("probe-puppet-patient");
+    wd.cli(&["start", "b"]).ok();
+    wd.until_some("the lane says where they part", || lane(&wd, "a", "b").mismatch);
+    assert_eq!(a.fails(say("b", "more")), "ContractMismatch");
+    assert_eq!(lane(&wd, "a", "b").queued, 1);
+    wd.cli(&["stop", "b"]).ok();
+    point_at("probe-puppet");
+    wd.cli(&["start", "b"]).ok();
+    let heard = wd.until_some("what waited arrives", || wd.puppet("b").heard().get(1).cloned());
+    assert_eq!(heard.text, "for a puppet");
+    assert_eq!(a.text(ask("b", "again")), "again");
+}
