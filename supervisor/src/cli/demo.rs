@@ -157,10 +157,7 @@ async fn play(stage: &mut Stage, narrator: &Narrator) -> Result<Figures, CliErro
 
     narrator.act(&story::start())?;
     let begin = Instant::now();
-    let seen = stage.until("both services are ready", |seen| {
-        is_ready(&seen.status, &COUNTER) && is_ready(&seen.status, &BUMPER)
-    });
-    let seen = seen.await?;
+    let seen = stage.until("both services are ready", |seen| both_ready(&seen.status)).await?;
     narrator.sight(&story::started(begin.elapsed(), pid(seen.counter()), pid(seen.bumper())))?;
     let seen = under_load(stage, narrator, &seen).await?;
 
@@ -186,7 +183,7 @@ async fn play(stage: &mut Stage, narrator: &Narrator) -> Result<Figures, CliErro
     narrator.sight(&story::ready_again(begin.elapsed(), pid(seen.counter())))?;
     let sequence = seen.counter().state.as_ref().map_or(0, |state| state.sequence.get());
     let flowing = through(stage, &seen).await?;
-    narrator.sight(&story::resumed(sequence, flowing.redelivered() - again))?;
+    narrator.sight(&story::resumed(sequence, flowing.redelivered().saturating_sub(again)))?;
     say_counted(stage, narrator)?;
 
     let seen = flowing;
@@ -196,7 +193,7 @@ async fn play(stage: &mut Stage, narrator: &Narrator) -> Result<Figures, CliErro
     let seen = stage.until("a new core is there", |seen| seen.status.watchdog.core_pid != core).await?;
     let took = begin.elapsed();
     let flowing = through(stage, &seen).await?;
-    let restarts = self::starts(&flowing.status) - starts;
+    let restarts = self::starts(&flowing.status).saturating_sub(starts);
     narrator.sight(&story::core_again(took, seen.status.watchdog.core_pid, restarts))?;
     say_counted(stage, narrator)?;
 
@@ -224,16 +221,18 @@ async fn play(stage: &mut Stage, narrator: &Narrator) -> Result<Figures, CliErro
         handled: balance.handled,
         lost: balance.lost,
         duplicated: balance.duplicated,
-        service_restarts: self::starts(&seen.status) - seen.status.services.len() as u64,
-        core_restarts: seen.status.watchdog.cores - 1,
+        service_restarts: self::starts(&seen.status).saturating_sub(seen.status.services.len() as u64),
+        core_restarts: seen.status.watchdog.cores.saturating_sub(1),
         longest_pause_ms: u64::try_from(balance.longest_pause.as_millis()).unwrap_or(u64::MAX),
     })
 }
 
-/// Waits until the next messages went through.
+/// Waits until the next messages went through, and both services are at work.
 async fn through(stage: &mut Stage, since: &Seen) -> Result<Seen, DemoError> {
     let enough = since.handled() + LOAD;
-    stage.until("more messages are counted", |seen| seen.handled() >= enough).await
+    stage
+        .until("more messages are counted", |seen| seen.handled() >= enough && both_ready(&seen.status))
+        .await
 }
 
 async fn under_load(stage: &mut Stage, narrator: &Narrator, since: &Seen) -> Result<Seen, CliError> {
@@ -265,17 +264,23 @@ async fn settled(logs: &Path) -> Result<Ledger, DemoError> {
     }
 }
 
+/// It is, and its process is known: a quick one says ready before the keeper has said who it is.
 fn is_ready(status: &Status, service: &ServiceName) -> bool {
-    status.services.iter().any(|one| one.name == *service && one.phase == PhaseStatus::Ready)
+    let ready = |one: &ServiceStatus| one.phase == PhaseStatus::Ready && one.pid.is_some();
+    status.services.iter().any(|one| one.name == *service && ready(one))
+}
+
+fn both_ready(status: &Status) -> bool {
+    is_ready(status, &COUNTER) && is_ready(status, &BUMPER)
 }
 
 fn starts(status: &Status) -> u64 {
     status.services.iter().map(|service| service.starts).sum()
 }
 
-/// Of a service that was seen ready.
+/// Of a service that was waited for by [`is_ready`].
 fn pid(service: &ServiceStatus) -> u32 {
-    service.pid.expect("a service that is ready has a process")
+    service.pid.expect("it was waited for")
 }
 
 /// As from a shell: the watchdog is not told. Returns when.
