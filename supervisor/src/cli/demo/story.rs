@@ -165,7 +165,7 @@ pub(super) fn next(program: &Path, kept: Option<&Path>, look: &Look) -> String {
         Some(folder) => {
             let folder = folder.display();
             let lines = vec![format!("cd {folder}"), format!("{program} run"), format!("{program} status")];
-            (lines, "the third in a second terminal; state, settings and logs are all there")
+            (lines, "the last two in a second terminal; the bumper's stop lasts until then")
         }
         None => {
             let lines = vec![
