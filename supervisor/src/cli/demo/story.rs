@@ -164,7 +164,12 @@ pub(super) fn next(program: &Path, kept: Option<&Path>, look: &Look) -> String {
     let (lines, more) = match kept {
         Some(folder) => {
             let folder = folder.display();
-            let lines = vec![format!("cd {folder}"), format!("{program} run"), format!("{program} status")];
+            let lines = vec![
+                format!("cd {folder}"),
+                format!("{program} run"),
+                format!("{program} start bumper"),
+                format!("{program} status"),
+            ];
             (lines, "the last two in a second terminal; the bumper's stop lasts until then")
         }
         None => {
