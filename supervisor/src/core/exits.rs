@@ -57,6 +57,7 @@ impl Core {
         let Some(entry) = self.entries.get_mut(&child.service) else { return Ok(()) };
         entry.process = Some(Process { incarnation: child.incarnation, pid: child.pid });
         entry.spawning = None;
+        let early = std::mem::take(&mut entry.early);
         entry.last_pid = Some(child.pid);
         entry.started = Some(started_at(child.start_time));
         let is_late = entry.clearing == Some(child.incarnation);
@@ -64,6 +65,9 @@ impl Core {
         if is_late {
             // Its end was decided before its birth was told.
             self.signal(&child.service, child.incarnation, Signal::SIGKILL, Whom::Group).await?;
+        }
+        for event in early {
+            self.heed(&child.service, child.incarnation, event).await?;
         }
         Ok(())
     }
@@ -78,6 +82,7 @@ impl Core {
         self.acknowledge.push((service.clone(), incarnation));
         let Some(entry) = self.entries.get_mut(service) else { return Ok(()) };
         let _ = entry.spawning.take_if(|spawning| *spawning == incarnation);
+        entry.early.clear();
         let program = entry.spec.launch.executable(&entry.spec.launch.environment(std::env::vars_os()));
         let program = program.unwrap_or_else(|_| entry.spec.launch.program.clone());
         let failure = explain(&program, step, errno);

@@ -15,13 +15,29 @@ impl Core {
         if current.is_none_or(|session| session.incarnation() != incarnation) {
             return Ok(());
         }
+        let entry = self.entry_mut(&service);
+        if entry.spawning == Some(incarnation) {
+            // The keeper's word comes first: who is ready has a process.
+            entry.early.push(event);
+            return Ok(());
+        }
+        self.heed(&service, incarnation, event).await
+    }
+
+    /// What a living process said.
+    pub(super) async fn heed(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        event: SessionEvent,
+    ) -> Result<(), CoreError> {
         match event {
-            SessionEvent::Message(message) => self.service_said(&service, incarnation, *message).await,
+            SessionEvent::Message(message) => self.service_said(service, incarnation, *message).await,
             SessionEvent::Broken(reason) => {
-                self.broken(&service, incarnation, reason);
+                self.broken(service, incarnation, reason);
                 Ok(())
             }
-            SessionEvent::Ended => self.session_ended(&service, incarnation).await,
+            SessionEvent::Ended => self.session_ended(service, incarnation).await,
         }
     }
 

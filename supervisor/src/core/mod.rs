@@ -57,7 +57,7 @@ use exits::Ending;
 use keeper_link::{KeeperLink, LinkError};
 use lanes::Lanes;
 use note::Note;
-use session::{FromSession, Session};
+use session::{FromSession, Session, SessionEvent};
 use waiting::Waiter;
 
 pub(crate) use takeover::main;
@@ -139,6 +139,8 @@ struct Entry {
     process: Option<Process>,
     /// The incarnation the keeper was asked for and has not answered yet: it may live already.
     spawning: Option<Incarnation>,
+    /// What it said before the keeper told that it lives.
+    early: Vec<SessionEvent>,
     /// When it was spawned.
     started: Option<Moment>,
     /// The pid of the newest process, also after its end: its session's number.

@@ -282,6 +282,7 @@ impl Core {
             session: None,
             process: None,
             spawning: None,
+            early: Vec::new(),
             started: None,
             last_pid: None,
             ending: None,
