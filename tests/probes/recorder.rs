@@ -23,7 +23,7 @@ async fn recorder(mut ctx: Context<(), (), ProofMsg>) -> Result<(), ServiceError
         if let Event::Message(ProofMsg::Number { incarnation, n }) = event {
             let delivery = ctx.delivery();
             let sender = delivery.sender().as_str().chars().next_back().unwrap_or('?');
-            // One write: a kill leaves the whole line or none.
+            // One write: a kill leaves the whole line or, between two pages of the file, its beginning.
             file.write_all(line(sender, incarnation, n, delivery.redelivered()).as_bytes())?;
         }
     }

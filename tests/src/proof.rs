@@ -228,7 +228,10 @@ fn check(folder: &Path) -> Result<Shown, Broken> {
     let mut last: BTreeMap<char, BTreeMap<u64, u64>> = BTreeMap::new();
     for (receiver, path) in files(folder, RECEIVER) {
         let text = fs::read_to_string(path).expect("the recorder's notes");
-        for line in text.lines() {
+        // A kill between two pages of the file leaves the beginning of a line: that message was not noted, and
+        // must come again.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for line in whole.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [sender, incarnation, n, mark] = words[..] else {
                 return Err(Broken(format!("a torn line of recorder {receiver}: {line:?}")));
