@@ -1,14 +1,15 @@
 //! A sender of the proof: tells 1, 2, 3 and so on, and notes each number once the lane has it. A process that
-//! follows a killed one counts from 1 anew, and goes on until all of them together have told enough.
+//! follows a killed one counts from 1 anew, and goes on until all of them together have told enough. It tells no more than the gate is open to.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use watchdog_service::{Context, ServiceError, TellError};
 use watchdog_tests::contract::ProofMsg;
-use watchdog_tests::proof::notes;
+use watchdog_tests::proof::{gate, notes, stored};
 
 fn main() -> ExitCode {
     watchdog_service::run(numberer)
@@ -23,7 +24,15 @@ async fn numberer(mut ctx: Context<(), (), ()>) -> Result<(), ServiceError> {
     ctx.ready().await?;
     let recorder = ctx.intercom::<ProofMsg>("recorder").await?;
     let mut n = 1;
+    let mut open_to = 0;
     while told_before + n <= count {
+        if told_before + n > open_to {
+            open_to = stored(&gate(&folder));
+            if told_before + n > open_to {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            continue;
+        }
         match recorder.tell(ProofMsg::Number { incarnation, n }).await {
             Ok(()) => {
                 file.write_all_at(&n.to_le_bytes(), 0)?;
@@ -41,9 +50,5 @@ async fn numberer(mut ctx: Context<(), (), ()>) -> Result<(), ServiceError> {
 
 /// What the processes before this one had told for sure.
 fn told(folder: &Path, service: &str, incarnation: u64) -> u64 {
-    let last = |before| {
-        let bytes = fs::read(notes(folder, service, before)).unwrap_or_default();
-        <[u8; 8]>::try_from(&bytes[..]).map_or(0, u64::from_le_bytes)
-    };
-    (1..incarnation).map(last).sum()
+    (1..incarnation).map(|before| stored(&notes(folder, service, before))).sum()
 }

@@ -11,7 +11,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,6 +60,9 @@ pub struct Shown {
 pub const LINE: usize = 22;
 
 const SENDERS: [&str; 3] = ["numberer-1", "numberer-2", "numberer-3"];
+/// How many messages beyond the moment of a kill may be on their way.
+const LOAD: u64 = 3000;
+
 const RECEIVER: &str = "recorder";
 
 /// One line of the recorder. `sender` is the last character of its name.
@@ -72,6 +76,17 @@ pub fn notes(folder: &Path, service: &str, incarnation: u64) -> PathBuf {
     folder.join(format!("{service}.{incarnation}"))
 }
 
+/// Where the senders read how many numbers each may tell by now.
+pub fn gate(folder: &Path) -> PathBuf {
+    folder.join("gate")
+}
+
+/// The number that a file of eight bytes holds; 0 when there is none.
+pub fn stored(path: &Path) -> u64 {
+    let bytes = fs::read(path).unwrap_or_default();
+    <[u8; 8]>::try_from(&bytes[..]).map_or(0, u64::from_le_bytes)
+}
+
 /// Runs one round.
 ///
 /// # Errors
@@ -81,6 +96,7 @@ pub fn intercom(plan: Plan) -> Result<Shown, Broken> {
     let mut wd = TestWatchdog::idle();
     let folder = wd.path("notes");
     fs::create_dir(&folder).expect("a folder");
+    let gate = File::create(gate(&folder)).expect("a file");
     let share = plan.messages.div_ceil(SENDERS.len() as u64);
     let at_once = |entry: Entry| entry.key("restart_limit = \"off\"").key("restart_delay = \"0s\"");
     let noting = |entry: Entry| entry.env("NOTES", folder.display().to_string());
@@ -93,8 +109,9 @@ pub fn intercom(plan: Plan) -> Result<Shown, Broken> {
     wd.run_again();
     wd.until("all are ready", Seen::all_ready);
 
-    Killer { wd: &wd, folder: &folder, random: fastrand::Rng::with_seed(plan.seed), last: BTreeMap::new() }
-        .run(plan);
+    let random = fastrand::Rng::with_seed(plan.seed);
+    Killer { wd: &wd, folder: &folder, gate: &gate, random, last: BTreeMap::new() }.run(plan);
+    open_to(&gate, u64::MAX);
 
     wd.until("all is told and handled", |seen| {
         let told = SENDERS.iter().all(|sender| noted(&folder, sender).values().sum::<u64>() >= share);
@@ -136,6 +153,7 @@ enum Victim {
 struct Killer<'a> {
     wd: &'a TestWatchdog,
     folder: &'a Path,
+    gate: &'a File,
     random: fastrand::Rng,
     /// Nobody is killed twice.
     last: BTreeMap<&'static str, Process>,
@@ -155,27 +173,30 @@ impl Killer<'_> {
         }
         moments.sort_by_key(|(moment, _)| *moment);
         for (moment, victim) in moments {
+            let name = match victim {
+                Victim::Receiver => Some(RECEIVER),
+                Victim::Sender => Some(SENDERS[self.random.usize(0..SENDERS.len())]),
+                Victim::Core => None,
+            };
+            // Looked for before the moment: a core that dies often is started with a pause, and every kill is to
+            // fall into traffic.
+            let process = name.map_or_else(|| self.wd.core(), |name| self.process_of(name));
+            open_to(self.gate, (moment + LOAD) / SENDERS.len() as u64);
             let explain = || format!("{} of {} have arrived", arrived(self.folder), plan.messages);
             until("so many messages have arrived", explain, || {
                 (arrived(self.folder) >= moment).then_some(())
             });
             thread::sleep(Duration::from_micros(self.random.u64(0..2000)));
-            match victim {
-                Victim::Receiver => self.kill_service(RECEIVER),
-                Victim::Sender => {
-                    let sender = SENDERS[self.random.usize(0..SENDERS.len())];
-                    self.kill_service(sender);
-                }
-                Victim::Core => {
-                    self.wd.core().signal(Signal::SIGKILL);
-                }
+            process.signal(Signal::SIGKILL);
+            if let Some(name) = name {
+                self.last.insert(name, process);
             }
         }
     }
 
-    /// Kills the process of a service there is now, or the next one. Looks at processes alone: a core that is
-    /// just being replaced is no reason to wait.
-    fn kill_service(&mut self, name: &'static str) {
+    /// The process of a service there is now, or the next one. Looks at processes alone: a core that is just being
+    /// replaced is no reason to wait.
+    fn process_of(&self, name: &str) -> Process {
         let last = self.last.get(name).copied();
         let keeper = self.wd.keeper_pid();
         let is_it = |process: &Process| {
@@ -185,12 +206,13 @@ impl Killer<'_> {
                     .get("WATCHDOG_SERVICE")
                     .is_some_and(|service| service == name)
         };
-        let process = until(&format!("a process of {name}"), String::new, || {
-            proc::children(keeper).into_iter().find(is_it)
-        });
-        process.signal(Signal::SIGKILL);
-        self.last.insert(name, process);
+        until(&format!("a process of {name}"), String::new, || proc::children(keeper).into_iter().find(is_it))
     }
+}
+
+/// Lets each sender tell so many.
+fn open_to(gate: &File, count: u64) {
+    gate.write_all_at(&count.to_le_bytes(), 0).expect("the gate can be moved");
 }
 
 /// How many lines the recorder wrote, all its processes.
@@ -205,11 +227,7 @@ fn arrived(folder: &Path) -> u64 {
 
 /// The last number each process of a sender noted.
 fn noted(folder: &Path, sender: &str) -> BTreeMap<u64, u64> {
-    let last = |path: &PathBuf| {
-        let bytes = fs::read(path).unwrap_or_default();
-        <[u8; 8]>::try_from(&bytes[..]).map_or(0, u64::from_le_bytes)
-    };
-    files(folder, sender).iter().map(|(incarnation, path)| (*incarnation, last(path))).collect()
+    files(folder, sender).iter().map(|(incarnation, path)| (*incarnation, stored(path))).collect()
 }
 
 /// The notes of a service by incarnation.
