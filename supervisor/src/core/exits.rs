@@ -217,6 +217,7 @@ impl Core {
                     if populated && let Err(err) = cgroup.kill() {
                         tracing::warn!("{service}: cannot kill its cgroup: {err}");
                     }
+                    self.entry_mut(&service).cgroup_worn |= populated;
                     populated
                 }
                 None if self.orphans.is_empty() => false,

@@ -85,10 +85,20 @@ impl Core {
         if !self.entry_mut(service).session.as_mut().is_some_and(super::session::Session::greet) {
             return self.broken(service, incarnation, "it said hello twice".to_owned());
         }
-        let known = self.entry(service).manifest.as_ref().map(watchdog_protocol::Manifest::hash);
-        if known != Some(hello.manifest) {
+        let described = self.entry(service).manifest.as_ref().map(watchdog_protocol::Manifest::hash);
+        if described == Some(hello.manifest) {
+            self.recognize(service, incarnation);
+        } else {
             self.manifest_changed(service, incarnation);
         }
+    }
+
+    /// The process is what described itself: it gets the lanes that arrive at it.
+    pub(super) fn recognize(&mut self, service: &ServiceName, incarnation: Incarnation) {
+        if let Some(session) = &mut self.entry_mut(service).session {
+            session.recognize();
+        }
+        self.offer_lanes(service, incarnation);
     }
 
     /// The running program is not the one that described itself: it was built anew since. It is asked again, off
@@ -108,7 +118,7 @@ impl Core {
             lane.resumed_receiver(incarnation);
         }
         // A lane the older core made and could not hand over any more.
-        self.offer_lanes(service, incarnation);
+        self.recognize(service, incarnation);
         self.settings_resumed(service, incarnation, resumed.revision, resumed.ready);
         if resumed.ready {
             self.fact(service, incarnation, Fact::Ready);

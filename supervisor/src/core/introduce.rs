@@ -101,8 +101,12 @@ impl Core {
         contract.fits(&manifest.contract).err()
     }
 
-    /// Gives a process of `receiver` every lane it does not have yet and whose contract fits.
+    /// Gives a process of `receiver` every lane it does not have yet and whose contract fits; nothing before it is
+    /// known that the process is what described itself, for what is queued must not be read by another contract.
     pub(super) fn offer_lanes(&mut self, receiver: &ServiceName, incarnation: Incarnation) {
+        if !self.entry(receiver).session.as_ref().is_some_and(super::session::Session::is_known) {
+            return;
+        }
         let bound = self.lane_bytes;
         let mut offers = Vec::new();
         for lane in self.lanes.arriving_at(receiver) {

@@ -135,6 +135,8 @@ struct Entry {
     output: OwnedFd,
     errors: OwnedFd,
     cgroup: Option<Cgroup>,
+    /// The cgroup was killed as a whole, or may have been by an older core.
+    cgroup_worn: bool,
     session: Option<Session>,
     process: Option<Process>,
     /// The incarnation the keeper was asked for and has not answered yet: it may live already.

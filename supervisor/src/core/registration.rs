@@ -200,15 +200,19 @@ impl Core {
     /// A new build of a running service: its lanes are compared again, its settings checked by its new type.
     async fn built_anew(&mut self, name: &ServiceName, checked: CheckedService) -> Result<(), CoreError> {
         self.keep_manifest(name, &checked.manifest).await?;
+        let known = checked.manifest.state.as_ref().map_or(0, |state| state.version);
         let entry = self.entry_mut(name);
         entry.manifest = Some(checked.manifest);
         if let Some(settings) = &mut entry.settings {
             settings.schema = checked.schema;
         }
+        if let Some(state) = &mut entry.state {
+            state.known = known;
+        }
         self.compare_contracts(name);
         if let Some(incarnation) = self.entry(name).session.as_ref().map(super::session::Session::incarnation)
         {
-            self.offer_lanes(name, incarnation);
+            self.recognize(name, incarnation);
         }
         Ok(())
     }
@@ -279,6 +283,7 @@ impl Core {
             output,
             errors,
             cgroup,
+            cgroup_worn: !is_new,
             session: None,
             process: None,
             spawning: None,

@@ -57,6 +57,7 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     ended: bool,
     greeted: bool,
+    known: bool,
     _stop: mpsc::Sender<()>,
 }
 
@@ -97,7 +98,7 @@ impl Session {
         let (stop, stopped) = mpsc::channel(1);
         let task = Task { service, incarnation, shared: Arc::clone(&shared), events };
         tasks.spawn(task.run(stopped));
-        Ok(Self { incarnation, shared, ended: false, greeted: false, _stop: stop })
+        Ok(Self { incarnation, shared, ended: false, greeted: false, known: false, _stop: stop })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -117,6 +118,15 @@ impl Session {
     /// Its hello came; `false`: it came before.
     pub(crate) fn greet(&mut self) -> bool {
         !std::mem::replace(&mut self.greeted, true)
+    }
+
+    /// Its program is the one that described itself: it may have its lanes.
+    pub(crate) fn recognize(&mut self) {
+        self.known = true;
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.known
     }
 
     pub(crate) fn is_ended(&self) -> bool {

@@ -1,7 +1,7 @@
 //! How a start is performed: everything an incarnation is given, then the keeper's spawn request.
 //!
 //! In this order, so that a core killed at any point leaves something a new one can go on with: the note that says
-//! *starting N* is written before (by the event loop), then the session is made and stored, its welcome and lanes
+//! *starting N* is written before (by the event loop), then the session is made and stored, its welcome
 //! queued in it, then the keeper is asked. A new core that finds the note and no process asks again: the keeper
 //! answers a repeat with what the first one came to.
 
@@ -66,6 +66,7 @@ impl Core {
     }
 
     async fn try_spawn(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), NoSpawn> {
+        self.renew_cgroup(service).map_err(failed("cgroup"))?;
         let entry = self.entry(service);
         let kind = entry.spec.kind();
         let mut request = launch::request(&entry.spec, incarnation, &self.keeper_hello.original_limits)?;
@@ -92,7 +93,19 @@ impl Core {
         Ok(())
     }
 
-    /// A session with its welcome and the service's lanes queued in it. Returns the service's end.
+    /// A cgroup that was killed kills whatever is born into it from outside, on Linux 6.14 and later: the kernel
+    /// compares the count of its kills with that of the cgroup the parent is in. A new folder has no count.
+    fn renew_cgroup(&mut self, service: &ServiceName) -> io::Result<()> {
+        let entry = self.entries.get_mut(service).expect("the roster and the entries hold the same names");
+        if let (Some(tree), Some(cgroup), true) = (&self.cgroups, &entry.cgroup, entry.cgroup_worn) {
+            cgroup.remove()?;
+            entry.cgroup = Some(tree.service(service)?);
+            entry.cgroup_worn = false;
+        }
+        Ok(())
+    }
+
+    /// A session with its welcome queued in it. Returns the service's end.
     async fn open_session(
         &mut self,
         service: &ServiceName,
@@ -109,7 +122,6 @@ impl Core {
         let unread = |_| unreachable!("a new session's outbox is empty");
         session.send(&ToService::Welcome(welcome), beside).unwrap_or_else(unread);
         self.entry_mut(service).session = Some(session);
-        self.offer_lanes(service, incarnation);
         Ok(theirs)
     }
 

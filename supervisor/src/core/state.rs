@@ -26,7 +26,7 @@ pub(super) struct State {
     /// `Err`: what is on disk can't be used, and nothing may be overwritten.
     saver: Result<StateSaver, String>,
     /// The newest version its program can read.
-    known: u32,
+    pub(super) known: u32,
     /// The write on its way.
     writing: Option<(ChangeNumber, Sequence)>,
 }
@@ -56,7 +56,8 @@ impl Core {
         let manifest = entry.manifest.as_ref()?.state.clone()?;
         let fresh = StateSaver::new(manifest.version, manifest.initial, entry.spec.save_interval);
         let folder = self.config.watchdog.state.clone();
-        let saver = match snapshot::load(&folder, service, manifest.version) {
+        // Whether a version is too new is the program's to say: it may have been built anew since it described itself.
+        let saver = match snapshot::load(&folder, service, u32::MAX) {
             Ok(loaded) => {
                 for aside in loaded.set_aside() {
                     let text = format!(
@@ -115,13 +116,6 @@ impl Core {
         let saver = state.saver.as_mut().map_err(|reason| Refusal::State { reason: reason.clone() })?;
         let handler = saver.handler();
         let found = handler.snapshot;
-        if handler.origin != StateOrigin::Fresh && found.version > state.known {
-            let reason = format!(
-                "it has version {}, this build of the program knows up to {}",
-                found.version, state.known
-            );
-            return Err(Refusal::State { reason });
-        }
         saver.started(incarnation);
         let bytes = if handler.origin == StateOrigin::Fresh { Vec::new() } else { found.content.to_vec() };
         let content = content(bytes, beside)

@@ -12,6 +12,9 @@ use crate::policy::{Kind, Liveness, MISSES, Policy, Readiness};
 /// The exit code of an SDK service that can't work with its settings (`EX_CONFIG`).
 const EXIT_CONFIG: i32 = 78;
 
+/// The exit code of an SDK service that can't work with its state (`EX_DATAERR`).
+const EXIT_DATA: i32 = 65;
+
 impl Service {
     pub(super) fn fact(&mut self, incarnation: Incarnation, fact: Fact, turn: &mut Turn<'_>) {
         if self.phase.incarnation() != Some(incarnation) {
@@ -266,6 +269,10 @@ fn cause_of(report: &ExitReport, policy: &Policy) -> Cause {
         Exit::Code(EXIT_CONFIG) if policy.kind == Kind::Service => {
             let reason = report.last_word.clone().unwrap_or_else(|| format!("exit code {EXIT_CONFIG}"));
             Cause::Settings { revision: None, reason }
+        }
+        Exit::Code(EXIT_DATA) if policy.kind == Kind::Service => {
+            let reason = report.last_word.clone().unwrap_or_else(|| format!("exit code {EXIT_DATA}"));
+            Cause::State { reason }
         }
         Exit::Code(code) => Cause::ExitCode { code: *code },
         Exit::Signal { signal, dumped } => Cause::Signal { signal: *signal, dumped: *dumped },
