@@ -35,9 +35,11 @@ impl<M: Message> Inbox<M> {
     /// Cancel safe: a message is yielded, or stays for the next call.
     pub(crate) async fn next(&mut self) -> (M, Delivery) {
         self.finish();
-        if monotonic_ns().saturating_sub(self.looked) > TURN {
+        let now = monotonic_ns();
+        if now.saturating_sub(self.looked) > TURN {
+            // Before the wait: one that is dropped in it must not find itself here again, and so on for ever.
+            self.looked = now;
             tokio::task::yield_now().await;
-            self.looked = monotonic_ns();
         }
         let mut has_waited = false;
         let delivered = std::future::poll_fn(|context| {

@@ -44,6 +44,10 @@
 //! Absent: files, configuration, the control socket, and any knowledge of other services but by introduction.
 #![warn(missing_docs)]
 
+// Derived code names this crate as its users do.
+#[cfg(test)]
+extern crate self as watchdog_service;
+
 mod context;
 mod delivery;
 mod event;
@@ -74,6 +78,7 @@ pub use watchdog_protocol::session::{Health, Refusal};
 pub use watchdog_protocol::{
     Incarnation, LaneEpoch, MessageId, MessageNumber, Mismatch, Revision, Sequence, ServiceName,
 };
+pub use watchdog_query::WatchdogQuery;
 pub use watchdog_seqpacket::Propagation;
 
 /// What derived code reaches; no part of the API.

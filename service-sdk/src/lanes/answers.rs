@@ -13,18 +13,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use watchdog_protocol::lane::{Direction, Envelope, Kind, Packer, Place};
-use watchdog_protocol::limits::{MAX_OPEN_ASKS, MAX_PACKET};
+use watchdog_protocol::limits::MAX_OPEN_ASKS;
 use watchdog_protocol::{LaneEpoch, MessageNumber, ServiceName};
 use watchdog_seqpacket::{AsyncSeqpacket, payload};
 
-use super::Bounds;
 use super::turns::Turn;
+use super::{Bounds, LANE_PACKET};
 use crate::reply;
 use crate::session::{EXHAUSTED_PAUSE, may_pass};
 
 /// What waits for room at most, in bytes: each ask a sender may have open, answered by a whole packet. Beyond it an
 /// answer becomes `Dropped`, which has none: a sender that reads nothing costs no more memory than this.
-const MAX_WAITING: usize = MAX_OPEN_ASKS * MAX_PACKET;
+const MAX_WAITING: usize = MAX_OPEN_ASKS * LANE_PACKET;
 
 /// The way back of one lane.
 pub(super) struct Answers {

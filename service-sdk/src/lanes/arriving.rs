@@ -15,7 +15,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use watchdog_protocol::lane::{self, Direction, Envelope, EnvelopeError, Kind, PACKET_HEADER, Place};
-use watchdog_protocol::limits::MAX_PACKET;
 use watchdog_protocol::session::LaneIn;
 use watchdog_protocol::{MessageId, MessageNumber};
 use watchdog_seqpacket::payload::{self, PayloadError};
@@ -26,7 +25,7 @@ use watchdog_seqpacket::{
 use super::answers::Answers;
 use super::head::{Head, Next};
 use super::turns::Turn;
-use super::{AdoptError, Bounds};
+use super::{AdoptError, Bounds, LANE_PACKET};
 use crate::delivery::Delivery;
 use crate::message::{DecodeError, Message};
 use crate::reply::ReplyPort;
@@ -258,7 +257,7 @@ impl Arriving {
 
     /// Peeks the packet at the head of the queue.
     fn load(&mut self, buffer: &mut Vec<u8>) -> Load {
-        buffer.resize(MAX_PACKET, 0);
+        buffer.resize(LANE_PACKET, 0);
         for _ in 0..BAD_PACKETS_A_TURN {
             let Some(readable) = self.readable() else { return Load::Nothing };
             let violation = match self.socket.socket().peek(buffer, 1) {

@@ -29,7 +29,7 @@ use watchdog_seqpacket::payload::{self, PayloadError};
 use watchdog_seqpacket::{AsyncSeqpacket, Received, ReceiverPageReader, SenderPage, Seqpacket};
 
 use super::asks::{AskEnd, Asks, Watch};
-use super::{AdoptError, Bounds};
+use super::{AdoptError, Bounds, LANE_PACKET};
 use crate::intercom::LaneStats;
 use crate::message::{Asks as Repeat, EncodeError, Message};
 use crate::session::{EXHAUSTED_PAUSE, LaneEnds, chain, may_pass};
@@ -127,11 +127,25 @@ struct Waiting<'a> {
     number: MessageNumber,
 }
 
-/// The moment this far away; a wait that is longer than a clock counts is a very long one.
-fn deadline(within: Duration) -> Instant {
-    const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-    let now = Instant::now();
-    now.checked_add(within).unwrap_or(now + AGES)
+/// How long a caller waits. Its clock is not read before there is something to wait for.
+struct Patience {
+    within: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    fn new(within: Duration) -> Self {
+        Self { within, deadline: None }
+    }
+
+    fn deadline(&mut self) -> Instant {
+        // A wait that is longer than the clock counts is a very long one.
+        const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+        *self.deadline.get_or_insert_with(|| {
+            let now = Instant::now();
+            now.checked_add(self.within).unwrap_or(now + AGES)
+        })
+    }
 }
 
 /// What is wrong with a packet of answers. It is skipped; the lane goes on.
@@ -262,11 +276,12 @@ impl OutLane {
         message: &Outgoing,
         within: Duration,
     ) -> Result<(), Undelivered> {
-        let deadline = deadline(within);
-        let sent = match self.turn(deadline).await {
-            Some(mut outlet) => {
-                self.until_room(fit, deadline, || self.try_single(&mut outlet, message, None)).await.map(drop)
-            }
+        let mut patience = Patience::new(within);
+        let sent = match self.turn(&mut patience).await {
+            Some(mut outlet) => self
+                .until_room(fit, &mut patience, || self.try_single(&mut outlet, message, None))
+                .await
+                .map(drop),
             None => Err(Undelivered::Full),
         };
         self.counted(sent)
@@ -290,14 +305,16 @@ impl OutLane {
         message: &Outgoing,
         within: Duration,
     ) -> Result<(), Undelivered> {
-        let deadline = deadline(within);
-        let fed = match self.turn(deadline).await {
+        let mut patience = Patience::new(within);
+        let fed = match self.turn(&mut patience).await {
             Some(mut outlet) if message.sealed.is_some() => {
                 // It is alone in its packet anyway.
-                self.until_room(fit, deadline, || self.try_single(&mut outlet, message, None)).await.map(drop)
+                self.until_room(fit, &mut patience, || self.try_single(&mut outlet, message, None))
+                    .await
+                    .map(drop)
             }
             Some(mut outlet) => {
-                self.until_room(fit, deadline, || {
+                self.until_room(fit, &mut patience, || {
                     if !self.has_place(&outlet.fed, message) {
                         self.try_fed(&mut outlet.fed)?;
                     }
@@ -313,14 +330,14 @@ impl OutLane {
 
     /// Sends what was fed, waiting for room until the deadline. The error says how many messages did not go.
     pub(crate) async fn flush(&self, fit: &Fit, within: Duration) -> Result<(), (Undelivered, usize)> {
-        let deadline = deadline(within);
-        let Some(mut outlet) = self.turn(deadline).await else {
+        let mut patience = Patience::new(within);
+        let Some(mut outlet) = self.turn(&mut patience).await else {
             return Err((Undelivered::Full, 0));
         };
         if outlet.fed.packet.is_empty() {
             return Ok(());
         }
-        let flushed = self.until_room(fit, deadline, || self.try_fed(&mut outlet.fed)).await;
+        let flushed = self.until_room(fit, &mut patience, || self.try_fed(&mut outlet.fed)).await;
         self.counted(flushed).map_err(|undelivered| (undelivered, outlet.fed.packet.count()))
     }
 
@@ -332,20 +349,20 @@ impl OutLane {
         message: &Outgoing,
         within: Duration,
     ) -> Result<AskEnd, Undelivered> {
-        let deadline = deadline(within);
+        let mut patience = Patience::new(within);
         // Both are free most of the time: then there is no timer.
         let slot = match self.ask_slots.try_acquire() {
             Ok(slot) => Ok(slot),
-            Err(_) => match timeout_at(deadline, self.ask_slots.acquire()).await {
+            Err(_) => match timeout_at(patience.deadline(), self.ask_slots.acquire()).await {
                 Ok(slot) => Ok(slot.expect("it is never closed")),
                 Err(_) => Err(Undelivered::Full),
             },
         };
         let _slot = self.counted(slot)?;
-        let sent = match self.turn(deadline).await {
+        let sent = match self.turn(&mut patience).await {
             Some(mut outlet) => {
-                let ask = (deadline, within, repeat);
-                self.until_room(fit, deadline, || self.try_single(&mut outlet, message, Some(ask))).await
+                let ask = (patience.deadline(), within, repeat);
+                self.until_room(fit, &mut patience, || self.try_single(&mut outlet, message, Some(ask))).await
             }
             None => Err(Undelivered::Full),
         };
@@ -376,11 +393,11 @@ impl OutLane {
     // ---- one caller at a time ----
 
     /// The turn of this caller, in order. `None`: the deadline came first.
-    async fn turn(&self, deadline: Instant) -> Option<tokio::sync::MutexGuard<'_, Outlet>> {
+    async fn turn(&self, patience: &mut Patience) -> Option<tokio::sync::MutexGuard<'_, Outlet>> {
         // Nobody else is here most of the time: then there is no timer.
         match self.outlet.try_lock() {
             Ok(outlet) => Some(outlet),
-            Err(_) => timeout_at(deadline, self.outlet.lock()).await.ok(),
+            Err(_) => timeout_at(patience.deadline(), self.outlet.lock()).await.ok(),
         }
     }
 
@@ -388,14 +405,19 @@ impl OutLane {
     async fn until_room<T>(
         &self,
         fit: &Fit,
-        deadline: Instant,
+        patience: &mut Patience,
         mut attempt: impl FnMut() -> Result<T, Undelivered>,
     ) -> Result<T, Undelivered> {
         loop {
             match self.check(fit).and_then(|()| attempt()) {
-                Err(undelivered) if undelivered.may_pass() && Instant::now() < deadline => {}
+                Err(undelivered) if undelivered.may_pass() => {
+                    if Instant::now() >= patience.deadline() {
+                        return Err(undelivered);
+                    }
+                }
                 outcome => return outcome,
             }
+            let deadline = patience.deadline();
             // At the deadline there is one more try. An error is that no descriptor is free to watch the lane with.
             if let Ok(Err(_)) = timeout_at(deadline, self.socket.room()).await {
                 tokio::time::sleep(EXHAUSTED_PAUSE.min(deadline - Instant::now())).await;
@@ -473,7 +495,7 @@ impl OutLane {
 
     fn has_place(&self, fed: &Fed, message: &Outgoing) -> bool {
         let size = fed.packet.bytes().len() + MESSAGE_HEADER + message.payload.len();
-        size <= self.bounds.packet && fed.packet.count() < MAX_BATCH
+        size <= MAX_PACKET.min(self.bounds.packet) && fed.packet.count() < MAX_BATCH
     }
 
     /// Appends a message to what was fed. Its number is reserved now: whatever is sent after it is sent after what
@@ -574,7 +596,7 @@ impl OutLane {
     /// Reads at most `most` packets of answers.
     fn read(&self, buffer: &Mutex<Vec<u8>>, until: Until, most: usize, violations: &mut u64) -> Found {
         let mut buffer = buffer.lock().expect("nothing panics while it is held");
-        buffer.resize(MAX_PACKET, 0);
+        buffer.resize(LANE_PACKET, 0);
         for _ in 0..most {
             let filed = match self.socket.socket().take(&mut buffer, 1) {
                 Ok(Received::Packet(packet)) => {

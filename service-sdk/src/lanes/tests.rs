@@ -1,0 +1,8 @@
+//! Lanes between processes that live in one: each has its own descriptors and mappings, and dies by dropping them.
+
+mod asks;
+mod crashes;
+mod hostile;
+mod order;
+mod peers;
+mod room;
