@@ -120,11 +120,13 @@ pub fn intercom(plan: Plan) -> Result<Shown, Broken> {
     let starts = |name: &str| wd.status().of(name).starts;
     let receivers = starts(RECEIVER);
     if receivers != 1 + plan.receiver_kills as u64 {
-        return Err(Broken(format!("{RECEIVER} was started {receivers} times")));
+        let events = wd.cli(&["events", "-n", "200"]).ok().stdout;
+        return Err(Broken(format!("{RECEIVER} was started {receivers} times\n{events}")));
     }
     let senders: u64 = SENDERS.iter().map(|sender| starts(sender)).sum();
     if senders != (SENDERS.len() + plan.sender_kills) as u64 {
-        return Err(Broken(format!("senders were started {senders} times")));
+        let events = wd.cli(&["events", "-n", "200"]).ok().stdout;
+        return Err(Broken(format!("senders were started {senders} times\n{events}")));
     }
     // What was in hand is noted before the process ends.
     wd.cli(&["stop", RECEIVER, SENDERS[0], SENDERS[1], SENDERS[2]]).ok();
