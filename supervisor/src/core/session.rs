@@ -120,6 +120,15 @@ impl Session {
         !std::mem::replace(&mut self.greeted, true)
     }
 
+    /// Nobody holds the service's end.
+    pub(crate) fn is_deserted(&self) -> bool {
+        match self.shared.socket.socket().peek(&mut [0; 8], 0) {
+            Ok(Received::End) => true,
+            Ok(_) => false,
+            Err(err) => err.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Its program is the one that described itself: it may have its lanes.
     pub(crate) fn recognize(&mut self) {
         self.known = true;

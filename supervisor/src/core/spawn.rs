@@ -52,6 +52,9 @@ impl Core {
         service: &ServiceName,
         incarnation: Incarnation,
     ) -> Result<(), CoreError> {
+        if self.is_under_way(service, incarnation) {
+            return Ok(());
+        }
         let fact = match self.try_spawn(service, incarnation).await {
             Ok(()) => return Ok(()),
             Err(NoSpawn::Core(err)) => return Err(err),
@@ -63,6 +66,26 @@ impl Core {
         self.close_session(service).await?;
         self.fact(service, incarnation, fact);
         Ok(())
+    }
+
+    /// A spawn may be commanded twice at a takeover, and must be performed once: a second session would be the end
+    /// of the first one's, and so of the process that has it.
+    fn is_under_way(&mut self, service: &ServiceName, incarnation: Incarnation) -> bool {
+        let entry = self.entry_mut(service);
+        if entry.spawning == Some(incarnation) {
+            return true;
+        }
+        if entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {
+            return true;
+        }
+        // The older core had asked the keeper, if somebody holds the service's end of the session it made: what came
+        // of it is on its way. Else it was killed before it asked.
+        let session = entry.session.as_ref().filter(|session| session.incarnation() == incarnation);
+        let is_asked = session.is_some_and(|session| !session.is_deserted());
+        if is_asked {
+            entry.spawning = Some(incarnation);
+        }
+        is_asked
     }
 
     async fn try_spawn(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), NoSpawn> {
