@@ -91,15 +91,6 @@ fn pong() -> ExitCode {
 // ---- the watchdog's side ----
 
 fn measure() -> ExitCode {
-    if let Ok(what) = std::env::var("BURST") {
-        pin(true);
-        let mut services = Services::start();
-        let end = Instant::now() + Duration::from_secs(8);
-        while Instant::now() < end {
-            services.burst(&what, 64, 20_000);
-        }
-        return ExitCode::SUCCESS;
-    }
     for (key, size, pinned, count) in [
         ("ask_64_one_core", 64, true, 4000),
         ("ask_60k_one_core", 60_000, true, 1000),

@@ -94,7 +94,7 @@ impl<M> TellError<M> {
 
     fn of(undelivered: Undelivered, message: M) -> Self {
         match undelivered {
-            Undelivered::Full => Self::Full(message),
+            Undelivered::Full | Undelivered::FullBeside => Self::Full(message),
             Undelivered::NoSuchService => Self::NoSuchService(message),
             Undelivered::Denied => Self::Denied(message),
             Undelivered::Mismatch(_) => Self::ContractMismatch(message),
@@ -352,7 +352,7 @@ impl<M: Message> Intercom<M> {
     pub async fn flush(&self) -> Result<(), FlushError> {
         let flushed = self.lane.flush(&self.fit, self.deadline).await;
         flushed.map_err(|(undelivered, fed)| match undelivered {
-            Undelivered::Full => FlushError::Full { fed },
+            Undelivered::Full | Undelivered::FullBeside => FlushError::Full { fed },
             Undelivered::NoSuchService => FlushError::NoSuchService,
             Undelivered::Denied => FlushError::Denied,
             Undelivered::Mismatch(mismatch) => FlushError::ContractMismatch(mismatch),
@@ -410,7 +410,7 @@ impl<M: Message> Intercom<M> {
             Err(undelivered) => Err(undelivered),
         };
         let end = asked.map_err(|undelivered| match undelivered {
-            Undelivered::Full => AskError::NotSent { receiver: receiver() },
+            Undelivered::Full | Undelivered::FullBeside => AskError::NotSent { receiver: receiver() },
             Undelivered::NoSuchService => AskError::NoSuchService { receiver: receiver() },
             Undelivered::Denied => AskError::Denied { receiver: receiver() },
             Undelivered::Mismatch(source) => AskError::ContractMismatch { receiver: receiver(), source },

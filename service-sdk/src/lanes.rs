@@ -15,6 +15,7 @@
 mod answers;
 mod arriving;
 mod asks;
+mod fit;
 mod head;
 mod outgoing;
 mod turns;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -35,7 +37,8 @@ use watchdog_seqpacket::{PageError, Seqpacket};
 use self::answers::Answers;
 use self::arriving::{Arriving, Yield};
 pub(crate) use self::asks::AskEnd;
-pub(crate) use self::outgoing::{Fit, OutLane, Outgoing, Undelivered};
+pub(crate) use self::fit::Fit;
+pub(crate) use self::outgoing::{OutLane, Outgoing, Undelivered};
 use self::turns::Turns;
 use crate::delivery::Delivery;
 use crate::message::Message;
@@ -49,6 +52,9 @@ const IDLE_TURNS: usize = 64;
 /// Up to 84 KiB the kernel needs no run of more than four free pages for a packet, so that it always finds some.
 /// Measured, there and back on one core: 64 KiB in packets take 40 µs, beside them 200.
 pub(crate) const LANE_PACKET: usize = 80 * 1024;
+
+/// Between two tries for what nothing tells of.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// What the kernel takes of a send bound for itself.
 const SEND_BOUND_MARGIN: usize = 32;
@@ -142,7 +148,7 @@ impl Lanes {
     /// is gone already.
     pub(crate) fn introduced(&self, lane: &LaneOut, contract: Contract) -> Option<(Arc<OutLane>, Arc<Fit>)> {
         let found = Arc::clone(self.outgoing().get(&lane.lane)?);
-        let fit = found.introduced(contract, lane.mismatch.clone());
+        let fit = found.fits.introduced(contract, lane.mismatch.clone());
         Some((found, fit))
     }
 
@@ -278,7 +284,7 @@ impl session::Lanes for Lanes {
 
     fn fits(&mut self, lane: LaneEpoch, mismatch: Option<Mismatch>) {
         if let Some(lane) = self.outgoing().get(&lane) {
-            lane.compared(mismatch);
+            lane.fits.compared(mismatch);
         }
     }
 

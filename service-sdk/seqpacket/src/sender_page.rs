@@ -80,8 +80,7 @@ impl SenderPage {
     pub fn give_back(&self, first: MessageNumber, count: u64) {
         let before = first.get() - 1;
         // An error is the gap.
-        let _ =
-            self.0.reserved.compare_exchange(before + count, before, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.0.reserved.compare_exchange(before + count, before, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Counts what the kernel has taken: messages, the bytes of their payloads, and how many of them are asks.

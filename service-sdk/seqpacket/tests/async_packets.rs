@@ -105,6 +105,33 @@ async fn who_finds_nothing_waits_for_the_next_packet() {
 }
 
 #[tokio::test]
+async fn who_says_that_all_is_read_waits_for_the_next_packet_and_misses_none() {
+    let (a, b) = Seqpacket::pair().unwrap();
+    let b = AsyncSeqpacket::new(b).unwrap();
+    for round in 0..100_u32 {
+        a.send(&[IoSlice::new(&round.to_ne_bytes())], &[]).unwrap();
+        let readable = timeout(LONG, b.readable()).await.expect("readable in time").unwrap();
+        assert!(b.socket().recv(&mut [0; 8], 0).is_ok());
+        // One that comes after the runtime's last look, and before it is said that all is read.
+        a.send(&[IoSlice::new(b"late")], &[]).unwrap();
+        readable.drained();
+        assert!(poll_once(b.readable()).is_pending());
+        assert_eq!(next(&b).await, b"late");
+    }
+}
+
+#[tokio::test]
+async fn room_is_there_at_once_or_comes_or_is_looked_for_after_a_while() {
+    let (a, b) = Seqpacket::pair().unwrap();
+    let a = AsyncSeqpacket::new(a).unwrap();
+    timeout(LONG, a.room()).await.unwrap().unwrap();
+    fill(a.socket());
+    timeout(LONG, a.room()).await.unwrap().unwrap();
+    while b.recv(&mut [0; 64], 0).is_ok() {}
+    timeout(LONG, a.room()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_send_waits_for_any_room_at_all() {
     let (a, b) = Seqpacket::pair().unwrap();
     fill(&a);

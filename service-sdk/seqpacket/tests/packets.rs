@@ -190,6 +190,22 @@ fn peeking_and_consuming_with_a_descriptor_leaks_none() {
 }
 
 #[test]
+fn a_packet_is_taken_in_one_call_with_what_is_beside_it() {
+    let (a, b) = Seqpacket::pair().unwrap();
+    let null = File::open("/dev/null").unwrap();
+    a.send(&[IoSlice::new(b"first")], &[null.as_fd()]).unwrap();
+    a.send(&[IoSlice::new(b"second")], &[null.as_fd(), null.as_fd()]).unwrap();
+    a.send(&[IoSlice::new(b"third")], &[]).unwrap();
+    assert_eq!(packet(b.take(&mut [0; 16], 1).unwrap()).descriptors.len(), 1);
+    let second = b.take(&mut [0; 16], 1).unwrap();
+    assert!(matches!(second, Received::TooManyDescriptors), "{second:?}");
+    assert_eq!(packet(b.take(&mut [0; 16], 1).unwrap()).length, 5);
+    assert_eq!(b.take(&mut [0; 16], 1).unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(a);
+    assert!(matches!(b.take(&mut [0; 16], 1), Ok(Received::End)));
+}
+
+#[test]
 fn more_descriptors_than_wanted_are_a_violation_and_kept_by_nobody() {
     let (a, b) = Seqpacket::pair().unwrap();
     let file = tempfile();

@@ -31,6 +31,19 @@ fn a_number_is_never_reserved_twice() {
 }
 
 #[test]
+fn numbers_given_back_are_reserved_again_unless_others_were_meanwhile() {
+    let page = SenderPage::create().unwrap();
+    let sender = SenderPage::map_rw(page.as_fd()).unwrap();
+    assert_eq!(sender.reserve(1), number(1));
+    assert_eq!(sender.reserve(3), number(2));
+    sender.give_back(number(2), 3);
+    assert_eq!((sender.reserved(), sender.reserve(1)), (number(1), number(2)));
+    assert_eq!(sender.reserve(1), number(3));
+    sender.give_back(number(2), 1);
+    assert_eq!(sender.reserved(), number(3), "it is a gap");
+}
+
+#[test]
 fn threads_that_reserve_share_no_number() {
     let page = SenderPage::create().unwrap();
     let sender = SenderPage::map_rw(page.as_fd()).unwrap();

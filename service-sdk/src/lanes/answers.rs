@@ -18,7 +18,7 @@ use watchdog_protocol::{LaneEpoch, MessageNumber, ServiceName};
 use watchdog_seqpacket::{AsyncSeqpacket, payload};
 
 use super::turns::Turn;
-use super::{Bounds, LANE_PACKET};
+use super::{Bounds, LANE_PACKET, RETRY};
 use crate::reply;
 use crate::session::{EXHAUSTED_PAUSE, may_pass};
 
@@ -63,7 +63,10 @@ struct Answer {
 /// What came of a try to send.
 enum Try {
     Gone,
+    /// The kernel tells when there is room.
     NoRoom,
+    /// Nothing tells.
+    Later,
 }
 
 impl Answers {
@@ -161,37 +164,41 @@ impl Answers {
                 if self.state().is_closed {
                     return;
                 }
-                if self.flush() {
-                    break;
-                }
-                if let Err(error) = self.socket.room().await {
-                    tracing::error!(sender = %self.sender, lane = %self.lane, %error, "cannot wait for room");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                match self.flush() {
+                    Try::Gone => break,
+                    Try::NoRoom if self.socket.room().await.is_ok() => {}
+                    Try::NoRoom | Try::Later => tokio::time::sleep(RETRY).await,
                 }
             }
         }
     }
 
-    /// Whether all that waits was sent.
-    fn flush(&self) -> bool {
+    /// Sends all that waits, as far as it goes now.
+    fn flush(&self) -> Try {
         let mut state = self.state();
         while let Some(mut answer) = state.waiting.pop_front() {
             let bytes = answer.payload.len();
-            if matches!(self.try_send(&mut state, &mut answer), Try::NoRoom) {
-                state.waiting.push_front(answer);
-                return false;
+            match self.try_send(&mut state, &mut answer) {
+                Try::Gone => state.waiting_bytes -= bytes,
+                wait @ (Try::NoRoom | Try::Later) => {
+                    state.waiting.push_front(answer);
+                    return wait;
+                }
             }
-            state.waiting_bytes -= bytes;
         }
         self.flushed.notify_waiters();
-        true
+        Try::Gone
     }
 
     fn try_send(&self, state: &mut State, answer: &mut Answer) -> Try {
         let length = answer.payload.len();
         let is_beside = length > self.bounds.inline;
-        if is_beside && let Err(error) = self.seal(state, answer) {
-            return self.judge(&error);
+        if is_beside {
+            match self.seal(state, answer) {
+                Ok(true) => {}
+                Ok(false) => return Try::Later,
+                Err(error) => return self.judge(&error),
+            }
         }
         let envelope = Envelope {
             kind: answer.kind,
@@ -222,18 +229,19 @@ impl Answers {
         }
     }
 
-    /// Makes the payload one that goes beside its packet, if there is room for it: the kernel does not count it.
-    fn seal(&self, state: &mut State, answer: &mut Answer) -> io::Result<()> {
+    /// Makes the payload one that goes beside its packet. `false`: there is no room for it, which the kernel does
+    /// not count.
+    fn seal(&self, state: &mut State, answer: &mut Answer) -> io::Result<bool> {
         if state.beside > 0 && self.socket.socket().outstanding()? == 0 {
             state.beside = 0;
         }
         if state.beside > 0 && state.beside + answer.payload.len() > self.bounds.lane_bytes {
-            return Err(io::ErrorKind::WouldBlock.into());
+            return Ok(false);
         }
         if answer.sealed.is_none() {
             answer.sealed = Some(payload::seal(&answer.payload)?);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn judge(&self, error: &io::Error) -> Try {
@@ -241,7 +249,7 @@ impl Answers {
             io::ErrorKind::WouldBlock => Try::NoRoom,
             // Nobody has the other end any more.
             io::ErrorKind::BrokenPipe => Try::Gone,
-            _ if may_pass(error) => Try::NoRoom,
+            _ if may_pass(error) => Try::Later,
             _ => {
                 tracing::error!(sender = %self.sender, lane = %self.lane, %error, "an answer can't be sent");
                 Try::Gone

@@ -141,7 +141,12 @@ impl FakeCore {
 
     /// Says something.
     pub(crate) fn say(&self, message: &ToService) {
-        self.socket().send_by(&[IoSlice::new(&encode(message))], &[], Instant::now() + PATIENCE).unwrap();
+        self.say_beside(message, &[]);
+    }
+
+    /// Says something with descriptors beside it.
+    pub(crate) fn say_beside(&self, message: &ToService, beside: &[BorrowedFd<'_>]) {
+        self.socket().send_by(&[IoSlice::new(&encode(message))], beside, Instant::now() + PATIENCE).unwrap();
     }
 
     pub(crate) fn say_bytes(&self, bytes: &[u8]) {

@@ -1,6 +1,7 @@
 //! A service against a played watchdog, each promise of the session by itself.
 
 mod ending;
+mod lanes;
 mod requests;
 mod settings;
 mod state;

@@ -336,3 +336,25 @@ async fn a_deadline_longer_than_clocks_count_is_a_deadline() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn large_answers_that_nobody_reads_yet_wait_for_each_other() {
+    let lane = Lane::new();
+    let (_process, handle) = lane.sender::<Msg>();
+    let mut receiver = lane.receiver();
+    let mut asks: Vec<_> = (0..6)
+        .map(|_| Box::pin(handle.ask_within(LONG, |reply| Msg::Grow { bytes: 400_000, reply })))
+        .collect();
+    for ask in &mut asks {
+        assert!(once(ask).await.is_none());
+    }
+    for _ in 0..6 {
+        match receiver.next().await.0 {
+            Msg::Grow { bytes, reply } => reply.send(vec![7; bytes as usize]),
+            other => panic!("{other:?}"),
+        }
+    }
+    for ask in asks {
+        assert_eq!(within(ask).await.unwrap().len(), 400_000);
+    }
+}

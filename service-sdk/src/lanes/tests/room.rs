@@ -1,5 +1,6 @@
 //! A lane's bound: who waits, who gets a message back, and what goes beside packets.
 
+use std::future::Future as _;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -191,6 +192,23 @@ async fn what_goes_beside_packets_counts_and_one_beyond_the_bound_goes_into_an_e
         assert_eq!(heard_bytes(&mut receiver).await, 200_000);
     };
     within(async { tokio::join!(wait, receive) }).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_room_beside_packets_does_not_spin() {
+    let lane = Lane::new();
+    let (_process, handle) = lane.sender::<Msg>();
+    handle.try_tell(bytes(1 << 20)).unwrap();
+    // The socket has room all the time, and it is not what is waited for.
+    let mut wait = pin!(handle.tell_within(Duration::from_millis(100), bytes(200_000)));
+    let mut polls = 0;
+    let full = std::future::poll_fn(|context| {
+        polls += 1;
+        wait.as_mut().poll(context)
+    })
+    .await;
+    assert!(matches!(full, Err(TellError::Full(_))));
+    assert!(polls < 100, "{polls} looks in 100 ms");
 }
 
 #[tokio::test]
