@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use watchdog_protocol::status::PhaseStatus;
-use watchdog_tests::proc::Process;
+use watchdog_tests::proc::{self, Process};
 use watchdog_tests::{Seen, TestWatchdog, probe};
 
 #[test]
@@ -66,6 +66,24 @@ fn a_shutdown_ends_everything_in_reverse_order() {
     assert_eq!(wd.processes(), []);
     let ended = ["c", "b", "a"].map(|name| wd.last_event("ended", name));
     assert!(ended.is_sorted(), "{ended:?}");
+}
+
+#[test]
+fn a_shutdown_leaves_no_cgroup_behind() {
+    let mut wd = TestWatchdog::run(&[probe("a", "mirror", &[]), probe("b", "ender", &["exit", "0"])]);
+    let seen = wd.until("one is ready, the other done", |seen| {
+        seen.of("a").is_ready() && seen.of("b").is(PhaseStatus::Completed)
+    });
+    let own = proc::cgroup(wd.keeper_pid());
+    let service = proc::cgroup(seen.of("a").process().pid);
+    wd.cli(&["shutdown"]).ok();
+    wd.ended();
+    // Where none can be made there is nothing to leave.
+    if let Some(service) = service.filter(|found| Some(found) != own.as_ref()) {
+        assert!(!service.exists(), "{} is left", service.display());
+        let tree = service.parent().expect("a service's is in the watchdog's");
+        assert!(!tree.exists(), "{} is left", tree.display());
+    }
 }
 
 #[test]

@@ -87,6 +87,16 @@ pub fn children(pid: u32) -> Vec<Process> {
     all().into_iter().filter(|process| process.parent() == Some(pid)).collect()
 }
 
+/// The folder of the v2 cgroup a process is in; `None` without such a tree, or when the process is gone.
+pub fn cgroup(pid: u32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // Alone, or beside the controllers of version 1.
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists())?;
+    Some(root.join(path))
+}
+
 /// The session a process belongs to.
 pub fn session(pid: u32) -> Option<i32> {
     Stat::of(pid).map(|stat| stat.session)

@@ -254,5 +254,5 @@ fn outcome<E: Debug + Display>(result: Result<(), E>) -> Shown {
 fn failed<E: Debug + Display>(error: &E) -> Shown {
     let text = format!("{error:?}");
     let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
-    Shown::Failed { kind: text[..end].to_owned(), text: error.to_string() }
+    Shown::Failed { kind: text[..end].to_owned(), text: format!("{error}: {text}") }
 }
