@@ -31,6 +31,13 @@ pub(super) struct Ending {
     report: protocol::ExitReport,
 }
 
+impl Ending {
+    /// Whose.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.report.incarnation
+    }
+}
+
 impl Core {
     /// A message of the keeper, after the hand-over.
     pub(super) async fn keeper_said(&mut self, message: FromKeeper) -> Result<(), CoreError> {
@@ -98,11 +105,18 @@ impl Core {
 
     async fn exited(&mut self, report: protocol::ExitReport) -> Result<(), CoreError> {
         self.orphans.clone_from(&report.orphans);
-        let service = report.service.clone();
+        let (service, incarnation) = (report.service.clone(), report.incarnation);
         let Some(entry) = self.entries.get_mut(&service) else {
-            self.acknowledge.push((service, report.incarnation));
+            self.acknowledge.push((service, incarnation));
             return Ok(());
         };
+        if entry.spawning.take_if(|spawning| *spawning == incarnation).is_some() {
+            // Asked for by an older core: its birth was told to that one. What it said comes before its end.
+            for event in std::mem::take(&mut entry.early) {
+                self.heed(&service, incarnation, event).await?;
+            }
+        }
+        let entry = self.entry_mut(&service);
         match &entry.session {
             Some(session) if session.incarnation() == report.incarnation && !session.is_ended() => {
                 session.drain();

@@ -75,6 +75,9 @@ impl Core {
         if entry.spawning == Some(incarnation) {
             return true;
         }
+        if entry.ending.as_ref().is_some_and(|ending| ending.incarnation() == incarnation) {
+            return true;
+        }
         if entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {
             return true;
         }
