@@ -90,63 +90,68 @@ fn pong() -> ExitCode {
 
 // ---- the watchdog's side ----
 
+/// Measures what is named, or all.
 fn measure() -> ExitCode {
-    for (key, size, pinned, count) in [
-        ("ask_64_one_core", 64, true, 4000),
-        ("ask_60k_one_core", 60_000, true, 1000),
-        ("ask_64k_one_core", 65_536, true, 1000),
-        ("ask_64_two_cores", 64, false, 4000),
-    ] {
-        pin(pinned);
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
+    let asks = [
+        ("ask_64_one_core", 64, Cores::One, 4000),
+        ("ask_60000_one_core", 60_000, Cores::One, 1000),
+        ("ask_64k_one_core", 64 * 1024, Cores::One, 1000),
+        ("ask_100k_one_core", 100 * 1024, Cores::One, 500),
+        ("ask_64_two_cores", 64, Cores::All, 4000),
+    ];
+    for (key, size, cores, count) in asks.into_iter().filter(|(key, ..)| key.contains(&wanted)) {
+        pin(cores);
         let (mut services, mut ping) = (Services::start(), Ping::start(size));
-        let mut ratios = Vec::new();
-        let mut times = Vec::new();
-        for round in 0..=ROUNDS {
-            let product = services.burst("ask", size, count);
-            let floor = ping.burst(count);
+        let mut rounds: Vec<_> = (0..=ROUNDS)
+            .map(|_| (services.burst("ask", size, count) / count, ping.burst(count) / count))
             // The first one warms caches.
-            if round > 0 {
-                ratios.push(product.as_secs_f64() / floor.as_secs_f64());
-                times.push((product / count, floor / count));
-            }
-        }
-        ratios.sort_by(f64::total_cmp);
-        times.sort();
-        let (product, floor) = times[ROUNDS / 2];
+            .skip(1)
+            .map(|(product, floor)| (product.as_secs_f64() / floor.as_secs_f64(), product, floor))
+            .collect();
+        rounds.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let ((lowest, ..), (ratio, product, floor), (highest, ..)) =
+            (rounds[0], rounds[ROUNDS / 2], rounds[ROUNDS - 1]);
         println!(
-            "ratio {key} {:.2} (n={ROUNDS}, {:.2}..{:.2}) {product:?} against {floor:?}",
-            ratios[ROUNDS / 2],
-            ratios[0],
-            ratios[ROUNDS - 1]
+            "ratio {key} {ratio:.2} (n={ROUNDS}, {lowest:.2}..{highest:.2}) {product:?} against {floor:?}"
         );
     }
-    for pinned in [true, false] {
-        pin(pinned);
+    let told = [
+        ("tell_64_one_core", "tell", Cores::One),
+        ("feed_64_one_core", "feed", Cores::One),
+        ("tell_64_two_cores", "tell", Cores::All),
+        ("feed_64_two_cores", "feed", Cores::All),
+    ];
+    for (key, what, cores) in told.into_iter().filter(|(key, ..)| key.contains(&wanted)) {
+        pin(cores);
         let mut services = Services::start();
-        for what in ["tell", "feed"] {
-            let mut rates: Vec<_> = (0..ROUNDS)
-                .map(|_| {
-                    let count = 200_000;
-                    f64::from(count) / services.burst(what, 64, count).as_secs_f64() / 1e6
-                })
-                .collect();
-            rates.sort_by(f64::total_cmp);
-            println!(
-                "{what}_64 {} {:.2} M/s",
-                if pinned { "one core" } else { "two cores" },
-                rates[ROUNDS / 2]
-            );
-        }
+        let count = 200_000;
+        let mut rates: Vec<_> =
+            (0..ROUNDS).map(|_| f64::from(count) / services.burst(what, 64, count).as_secs_f64()).collect();
+        rates.sort_by(f64::total_cmp);
+        let [lowest, rate, highest] = [0, ROUNDS / 2, ROUNDS - 1].map(|at| rates[at] / 1e6);
+        println!("rate {key} {rate:.2} M/s (n={ROUNDS}, {lowest:.2}..{highest:.2})");
     }
     ExitCode::SUCCESS
 }
 
-/// Moves this process, and all it starts from now on, to one core, or to all.
-fn pin(one: bool) {
-    let cores = if one { "1" } else { "0-1023" };
-    let pid = std::process::id().to_string();
-    let set = Command::new("taskset").args(["-p", "-c", cores, &pid]).stdout(Stdio::null()).status().unwrap();
-    assert!(set.success());
+/// Where both sides of a figure run.
+#[derive(Clone, Copy)]
+enum Cores {
+    One,
+    All,
+}
+
+/// Moves this process, and all it starts from now on.
+fn pin(cores: Cores) {
+    let cores = match cores {
+        Cores::One => "1",
+        Cores::All => "0-1023",
+    };
+    let this = std::process::id().to_string();
+    let moved =
+        Command::new("taskset").args(["-p", "-c", cores, &this]).stdout(Stdio::null()).status().unwrap();
+    assert!(moved.success());
 }
 
 struct Ping {

@@ -419,7 +419,7 @@ impl<M: Message> Intercom<M> {
             Undelivered::System(source) => AskError::System { receiver: receiver(), source },
         })?;
         match end {
-            AskEnd::Answer(bytes) => reply::decode(&bytes).map_err(|error| AskError::Unreadable {
+            AskEnd::Answer(bytes) => reply::decode(bytes).map_err(|error| AskError::Unreadable {
                 receiver: receiver(),
                 source: UnreadableAnswer::Postcard(error),
             }),

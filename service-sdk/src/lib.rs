@@ -85,7 +85,7 @@ pub use watchdog_seqpacket::Propagation;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::message::{Asks, Carried, Reader, Writer, shape};
-    pub use crate::reply::{Answers, ReplyPort};
+    pub use crate::reply::{Answers, Encoded, ReplyPort};
     pub use postcard_schema::{self, Schema};
     pub use serde;
     pub use watchdog_protocol::Contract;

@@ -40,8 +40,7 @@ impl<T: Serialize + 'static> Reply<T> {
     /// When `answer` can't be written in postcard, which only types with hand-written serde can do.
     pub fn send(mut self, answer: T) {
         if let Some(port) = self.port.take() {
-            let bytes = encode(&answer).expect("a reply is of a type postcard can write");
-            port.answer(bytes);
+            port.answer(Encoded::of(answer).expect("a reply is of a type postcard can write"));
         }
     }
 }
@@ -52,35 +51,60 @@ impl<T> fmt::Debug for Reply<T> {
     }
 }
 
-/// An answer as bytes. A list of bytes goes in one go, as a field of a message does; postcard alone would write
-/// them one by one, to the same effect.
-fn encode<T: Serialize + 'static>(answer: &T) -> postcard::Result<Vec<u8>> {
-    match (answer as &dyn Any).downcast_ref::<Vec<u8>>() {
-        Some(bytes) => {
-            postcard::to_extend(serde_bytes::Bytes::new(bytes), Vec::with_capacity(bytes.len() + 9))
+/// An answer as bytes: `head`, then `body`.
+///
+/// Any answer is all body, but a list of bytes: it is itself the body, behind its length. Postcard alone would write
+/// it byte by byte, to the same effect.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct Encoded {
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Encoded {
+    fn of<T: Serialize + 'static>(answer: T) -> postcard::Result<Self> {
+        let mut answer = Some(answer);
+        match (&mut answer as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>().and_then(Option::take) {
+            Some(body) => Ok(Self { head: postcard::to_stdvec(&body.len())?, body }),
+            None => {
+                Ok(Self { head: Vec::new(), body: postcard::to_stdvec(&answer.expect("it was not taken"))? })
+            }
         }
-        None => postcard::to_stdvec(answer),
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// All of them in a row.
+    pub fn concat(&self) -> Vec<u8> {
+        [&self.head[..], &self.body].concat()
     }
 }
 
 /// The answer of exactly these bytes.
-pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> postcard::Result<T> {
-    let (answer, rest) = if TypeId::of::<T>() == TypeId::of::<Vec<u8>>() {
-        let (read, rest) = postcard::take_from_bytes::<serde_bytes::ByteBuf>(bytes)?;
-        let mut read = Some(read.into_vec());
-        let read = (&mut read as &mut dyn Any).downcast_mut::<Option<T>>().and_then(Option::take);
-        (read.expect("T is a list of bytes"), rest)
-    } else {
-        postcard::take_from_bytes(bytes)?
-    };
+pub(crate) fn decode<T: DeserializeOwned + 'static>(mut bytes: Vec<u8>) -> postcard::Result<T> {
+    if TypeId::of::<T>() == TypeId::of::<Vec<u8>>() {
+        let (length, rest) = postcard::take_from_bytes::<usize>(&bytes)?;
+        if length != rest.len() {
+            return Err(postcard::Error::DeserializeBadEncoding);
+        }
+        bytes.drain(..bytes.len() - length);
+        let mut answer = Some(bytes);
+        let answer = (&mut answer as &mut dyn Any).downcast_mut::<Option<T>>().and_then(Option::take);
+        return Ok(answer.expect("T is a list of bytes"));
+    }
+    let (answer, rest) = postcard::take_from_bytes(&bytes)?;
     if rest.is_empty() { Ok(answer) } else { Err(postcard::Error::DeserializeBadEncoding) }
 }
 
 /// What takes the answers of one lane back to its sender.
 #[doc(hidden)]
 pub trait Answers: Send + Sync {
-    /// Called once a message: with the encoded answer, or with `None` when its reply was dropped.
-    fn answer(&self, ask: MessageNumber, answer: Option<Vec<u8>>);
+    /// Called once a message: with its answer, or with `None` when its reply was dropped.
+    fn answer(&self, ask: MessageNumber, answer: Option<Encoded>);
 }
 
 /// What carries an answer back. Dropped unused it says that the handler dropped its reply.
@@ -97,9 +121,9 @@ impl ReplyPort {
         Self { lane: Some(lane), ask }
     }
 
-    fn answer(mut self, bytes: Vec<u8>) {
+    fn answer(mut self, answer: Encoded) {
         if let Some(lane) = self.lane.take() {
-            lane.answer(self.ask, Some(bytes));
+            lane.answer(self.ask, Some(answer));
         }
     }
 }
@@ -115,5 +139,31 @@ impl Drop for ReplyPort {
 impl fmt::Debug for ReplyPort {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("ReplyPort")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_bytes_is_the_bytes_postcard_writes_one_by_one() {
+        for length in [0, 1, 127, 128, 70_000] {
+            let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let encoded = Encoded::of(bytes.clone()).unwrap().concat();
+            assert_eq!(encoded, postcard::to_stdvec(&bytes).unwrap());
+            assert_eq!(decode::<Vec<u8>>(encoded).unwrap(), bytes);
+        }
+        assert_eq!(decode::<u64>(Encoded::of(300_u64).unwrap().concat()).unwrap(), 300);
+    }
+
+    #[test]
+    fn bytes_that_are_not_exactly_one_answer_are_none() {
+        for wrong in [&[][..], &[2, 7], &[1, 7, 8], &[0xff]] {
+            assert!(decode::<Vec<u8>>(wrong.to_vec()).is_err(), "{wrong:?}");
+        }
+        for wrong in [&[][..], &[7, 8]] {
+            assert!(decode::<u64>(wrong.to_vec()).is_err(), "{wrong:?}");
+        }
     }
 }

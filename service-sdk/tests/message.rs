@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 
-use watchdog_service::__private::{Answers, Contract, ReplyPort};
+use watchdog_service::__private::{Answers, Contract, Encoded, ReplyPort};
 use watchdog_service::{DecodeError, Message, MessageNumber, Payload, Reply};
 
 #[derive(Debug, Clone, PartialEq, Payload)]
@@ -42,10 +42,10 @@ fn point(x: i32) -> Point {
 struct Lane(mpsc::Sender<Option<Vec<u8>>>);
 
 impl Answers for Lane {
-    fn answer(&self, ask: MessageNumber, answer: Option<Vec<u8>>) {
+    fn answer(&self, ask: MessageNumber, answer: Option<Encoded>) {
         assert_eq!(ask, MessageNumber::FIRST);
         // A test that looks at no answer has closed the other end.
-        let _ = self.0.send(answer);
+        let _ = self.0.send(answer.map(|answer| answer.concat()));
     }
 }
 

@@ -19,7 +19,7 @@ use watchdog_seqpacket::{AsyncSeqpacket, payload};
 
 use super::turns::Turn;
 use super::{Bounds, LANE_PACKET, RETRY};
-use crate::reply;
+use crate::reply::{self, Encoded};
 use crate::session::{EXHAUSTED_PAUSE, may_pass};
 
 /// What waits for room at most, in bytes: each ask a sender may have open, answered by a whole packet. Beyond it an
@@ -55,7 +55,7 @@ struct State {
 struct Answer {
     kind: Kind,
     ask: MessageNumber,
-    payload: Vec<u8>,
+    payload: Encoded,
     /// The payload, when it is too long for a packet.
     sealed: Option<OwnedFd>,
 }
@@ -98,12 +98,12 @@ impl Answers {
     }
 
     /// Sends an answer, or leaves it to the task.
-    pub(super) fn send(&self, kind: Kind, ask: MessageNumber, payload: Vec<u8>) {
+    pub(super) fn send(&self, kind: Kind, ask: MessageNumber, payload: Encoded) {
         let mut answer = Answer { kind, ask, payload, sealed: None };
         if answer.payload.len() > self.bounds.max_message {
             let (length, limit) = (answer.payload.len(), self.bounds.max_message);
             tracing::error!(sender = %self.sender, length, limit, "an answer is too long, and counts as dropped");
-            answer = Answer { kind: Kind::Dropped, payload: Vec::new(), ..answer };
+            answer = Answer { kind: Kind::Dropped, payload: Encoded::default(), ..answer };
         }
         let mut state = self.state();
         if state.is_closed {
@@ -119,7 +119,7 @@ impl Answers {
         }
         if state.waiting_bytes + answer.payload.len() > MAX_WAITING {
             tracing::warn!(sender = %self.sender, lane = %self.lane, "an answer counts as dropped: too many wait");
-            answer = Answer { kind: Kind::Dropped, payload: Vec::new(), sealed: None, ..answer };
+            answer = Answer { kind: Kind::Dropped, payload: Encoded::default(), sealed: None, ..answer };
         }
         state.waiting_bytes += answer.payload.len();
         state.waiting.push_back(answer);
@@ -216,7 +216,10 @@ impl Answers {
         let head = IoSlice::new(state.packet.bytes());
         let sent = match &answer.sealed {
             Some(sealed) => self.socket.try_send(&[head], &[sealed.as_fd()]),
-            None => self.socket.try_send(&[head, IoSlice::new(&answer.payload)], &[]),
+            None => {
+                let Encoded { head: start, body } = &answer.payload;
+                self.socket.try_send(&[head, IoSlice::new(start), IoSlice::new(body)], &[])
+            }
         };
         match sent {
             Ok(()) => {
@@ -239,7 +242,7 @@ impl Answers {
             return Ok(false);
         }
         if answer.sealed.is_none() {
-            answer.sealed = Some(payload::seal(&answer.payload)?);
+            answer.sealed = Some(payload::seal(&answer.payload.concat())?);
         }
         Ok(true)
     }
@@ -263,10 +266,10 @@ impl Answers {
 }
 
 impl reply::Answers for Answers {
-    fn answer(&self, ask: MessageNumber, answer: Option<Vec<u8>>) {
+    fn answer(&self, ask: MessageNumber, answer: Option<Encoded>) {
         match answer {
             Some(payload) => self.send(Kind::Answer, ask, payload),
-            None => self.send(Kind::Dropped, ask, Vec::new()),
+            None => self.send(Kind::Dropped, ask, Encoded::default()),
         }
     }
 }

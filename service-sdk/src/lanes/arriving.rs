@@ -28,7 +28,7 @@ use super::turns::Turn;
 use super::{AdoptError, Bounds, LANE_PACKET};
 use crate::delivery::Delivery;
 use crate::message::{DecodeError, Message};
-use crate::reply::ReplyPort;
+use crate::reply::{Encoded, ReplyPort};
 use crate::session::{LaneEnds, chain, may_pass};
 
 /// Packets that are none, in one turn: more of them wait for the next.
@@ -156,7 +156,7 @@ impl Arriving {
                 Next::Done(_) => {}
                 Next::Taken(number) => self.skip(number),
                 Next::Expired(number) => {
-                    self.answers.send(Kind::Skipped, number, Vec::new());
+                    self.answers.send(Kind::Skipped, number, Encoded::default());
                     self.skip(number);
                 }
             }
@@ -331,7 +331,7 @@ impl Arriving {
                 Ok(bytes) => Some(bytes),
                 Err(violation) => {
                     if first.kind == Kind::Ask {
-                        self.answers.send(Kind::Dropped, first.number, Vec::new());
+                        self.answers.send(Kind::Dropped, first.number, Encoded::default());
                     }
                     return Err(violation);
                 }
