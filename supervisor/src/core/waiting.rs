@@ -7,7 +7,7 @@ use watchdog_lifecycle::{Absence, Moment, Phase, Standing};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
 use watchdog_protocol::{Incarnation, ServiceName};
 
-use super::{Core, now};
+use super::{Core, Shutdown, now};
 use crate::store::writer::ChangeNumber;
 
 /// One call that was taken and is not answered yet.
@@ -94,6 +94,9 @@ impl Core {
         }
         match &waiter.target {
             Target::Durable { answer } => Look::Done(answer.clone()),
+            Target::Up { .. } if self.shutdown == Shutdown::Stopping => {
+                Look::Failed(Failure::new(FailureKind::Failed, "the watchdog shuts down"))
+            }
             Target::Up { services } => self.look_up(services),
             Target::Down { services } => self.look_down(services),
             Target::Shutdown if self.roster.is_at_rest() => Look::Done(Outcome::Done("stopped".to_owned())),
