@@ -29,8 +29,9 @@
 //! ```text
 //! run ─ opening ─▶ Context ── settings() ─▶ SettingsReader ┐
 //!                     │  ├─── state() ────▶ StateHandler   ├─ ledger ─ session ─▶ watchdog
-//!                     │  └─── ready() health() progress()  ┘
-//!                   next() ─▶ Event
+//!                     │  ├─── ready() health() progress()  ┘           │ lanes, introduced
+//!                     │  └─── intercom() ─▶ Intercom ──▶ lane to a peer ◀┤
+//!                   next() ─▶ Event ◀─ inbox ◀────────── lanes of peers ◀┘
 //! ```
 //!
 //! Invariants:
@@ -39,7 +40,7 @@
 //! - The session's socket belongs to one task. All others change a ledger of what is owed, and wait for levels of
 //!   it.
 //! - No queue here grows with time: what is owed to the watchdog is the newest state, the last verdict, the last
-//!   health, and requests whose callers wait.
+//!   health, and requests whose callers wait. Messages wait in their lanes, which are the kernel's, and bounded.
 //!
 //! Absent: files, configuration, the control socket, and any knowledge of other services but by introduction.
 #![warn(missing_docs)]
