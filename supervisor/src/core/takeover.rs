@@ -40,7 +40,7 @@ use super::{
 use crate::capture::{Capture, Hand, Logs};
 use crate::config::{self, CheckedService, Config, ServiceSpec};
 use crate::probe::Probes;
-use crate::processes::cgroup::CgroupTree;
+use crate::processes::cgroup::{Cgroup, CgroupTree};
 use crate::processes::leftovers;
 use crate::run::{former_incarnations, kept_config};
 use crate::store::writer::Writer;
@@ -134,6 +134,7 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
     };
     let _ = close_door.send(());
     doors.join_all().await;
+    core.remove_cgroups();
     core.events.add(Logged::new("stopped", "everything is stopped"));
     core.capture.stop().await;
     core.keeper.send(&ToKeeper::Finish { code }, &[]).await.map_err(CoreError::Keeper)?;
@@ -310,6 +311,16 @@ impl Core {
         let commands =
             if is_first { self.roster.begin(now(), chance) } else { self.roster.took_over(now(), chance) };
         self.perform_all(commands).await
+    }
+
+    /// Everything is stopped: nothing is in them.
+    fn remove_cgroups(&mut self) {
+        let cgroups = self.entries.values().filter_map(|entry| entry.cgroup.as_ref());
+        let removed = cgroups.map(Cgroup::remove).chain(self.cgroups.iter().map(CgroupTree::remove));
+        // One that something got into meanwhile hurts nobody, and is used again.
+        for err in removed.filter_map(Result::err) {
+            tracing::warn!("cannot remove a cgroup: {err}");
+        }
     }
 
     async fn restore_answered(&mut self, fds: Option<Vec<OwnedFd>>) -> Result<(), CoreError> {
