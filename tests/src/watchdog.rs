@@ -1,5 +1,6 @@
 //! A whole watchdog of a test's own: a fresh folder, real processes, and nothing left afterwards.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -21,8 +22,8 @@ use crate::{Operator, Said, Seen};
 
 /// `watchdog run` in a fresh folder, and its operator.
 ///
-/// Dropping it stops the watchdog in good order and fails the test when a process of it or a socket file is
-/// left behind; whatever is left is killed first.
+/// Dropping it stops the watchdog in good order and fails the test when a process, a cgroup or a socket file
+/// of it is left behind; whatever is left is killed first.
 #[derive(Debug)]
 pub struct TestWatchdog {
     folder: TempDir,
@@ -264,9 +265,18 @@ impl TestWatchdog {
         text
     }
 
+    /// The cgroups of its services: those of its processes that are not the keeper's own.
+    fn cgroups(&self) -> BTreeSet<PathBuf> {
+        let Some(run) = &self.run else { return BTreeSet::new() };
+        let own = proc::cgroup(run.id());
+        let others = self.processes().into_iter().map(|process| proc::cgroup(process.pid));
+        others.filter(|found| *found != own).flatten().collect()
+    }
+
     /// Stops what runs; says what was left behind after it was to be gone.
     fn close(&mut self) -> Vec<String> {
         let mut left = Vec::new();
+        let cgroups = self.cgroups();
         if let Some(mut run) = self.run.take() {
             let pid = Pid::from_raw(i32::try_from(run.id()).expect("the kernel's numbers fit"));
             let _gone = signal::kill(pid, Signal::SIGTERM);
@@ -292,6 +302,8 @@ impl TestWatchdog {
         let sockets = files_below(&self.path(".watchdog/run"))
             .filter(|file| fs::symlink_metadata(file).is_ok_and(|found| found.file_type().is_socket()));
         left.extend(sockets.map(|file| format!("socket {}", file.display())));
+        let cgroups = cgroups.into_iter().filter(|folder| folder.exists());
+        left.extend(cgroups.map(|folder| format!("cgroup {}", folder.display())));
         left
     }
 }
