@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use watchdog_protocol::status::{PhaseStatus, WantedStatus};
-use watchdog_tests::{Seen, TestWatchdog, probe};
+use watchdog_tests::{Seen, TestWatchdog, probe, program};
 
 /// Restarts follow each other at once, so that a test need not wait.
 const AT_ONCE: &str = "restart_delay = \"0s\"";
@@ -44,6 +44,21 @@ fn the_first_early_death_is_not_throttled_and_a_crash_loop_is_given_up_until_res
     wd.cli(&["reset", "ender"]);
     let again = |seen: &Seen| seen.of("ender").is(PhaseStatus::Failed) && seen.of("ender").starts == 12;
     wd.until("a reset gives it as many tries again", again);
+}
+
+#[test]
+fn a_start_that_fails_at_once_and_is_tried_at_once_for_ever_keeps_no_operator_waiting() {
+    let never = |name: &str, exec: &str| program(name, &[exec]).key(AT_ONCE).key("restart_limit = \"off\"");
+    // One fails before the keeper is asked, the other at the keeper.
+    let wd = TestWatchdog::run(&[never("unknown", "no-such-program"), never("missing", "/no/such/file")]);
+    let seen = wd.until("both were tried again", |seen| {
+        ["unknown", "missing"].iter().all(|name| seen.of(name).starts > 300)
+    });
+    assert!(seen.of("unknown").why().contains("no-such-program"), "{}", seen.of("unknown").why());
+    assert!(seen.of("missing").why().contains("/no/such/file"), "{}", seen.of("missing").why());
+    wd.cli(&["stop", "unknown", "missing"]).ok();
+    let seen = wd.status();
+    assert!(["unknown", "missing"].iter().all(|name| seen.of(name).is(PhaseStatus::Stopped)));
 }
 
 #[test]

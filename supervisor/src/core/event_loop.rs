@@ -28,6 +28,10 @@ pub(super) struct Inputs {
     pub(super) calls: mpsc::Receiver<ControlCall>,
 }
 
+/// Facts decided on before the next input. An end and the start after it are a handful; a start that fails at once,
+/// and is tried again at once as it was configured, never ends, and must not make the core deaf.
+pub(super) const FACTS_A_TURN: usize = 32;
+
 enum Input {
     Keeper(FromKeeper),
     Session(FromSession),
@@ -36,6 +40,8 @@ enum Input {
     Probe(Heard),
     Described(Box<Described>),
     Timer,
+    /// Nothing came, and facts are left to decide on.
+    Facts,
 }
 
 impl Core {
@@ -54,14 +60,16 @@ impl Core {
     async fn next_input(&mut self, inputs: &mut Inputs) -> Result<Input, CoreError> {
         let wake = self.next_wake();
         tokio::select! {
-            // Deaths before requests: what is asked for next should meet what is.
-            biased;
+            // Whoever has something to say has the same chance: a service that dies all the time makes neither the
+            // others nor an operator wait.
             message = self.keeper.recv() => Ok(Input::Keeper(message.map_err(CoreError::Keeper)?.0)),
             Some(told) = inputs.sessions.recv() => Ok(Input::Session(told)),
             done = self.store.done() => Ok(Input::Stored(done)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
+            // Not at once: until this task waits, no socket is looked at and no other task runs.
+            () = tokio::task::yield_now(), if !self.pending.is_empty() => Ok(Input::Facts),
             () = tokio::time::sleep_until(wake) => Ok(Input::Timer),
         }
     }
@@ -80,6 +88,7 @@ impl Core {
                 Ok(())
             }
             Input::Described(described) => self.described(*described).await,
+            Input::Facts => Ok(()),
             Input::Timer => {
                 let commands = self.roster.tick(now(), self.chance());
                 self.perform_all(commands).await?;
@@ -106,13 +115,14 @@ impl Core {
         .fold(far, Instant::min)
     }
 
-    /// Decides on every fact, until performing brings up no further one. Then what is owed after the notes.
+    /// Decides on facts until performing brings up no further one, or for a turn. Then what is owed after the notes.
     pub(super) async fn settle(&mut self) -> Result<(), CoreError> {
         if let Some(haste) = self.shutdown_asked.take() {
             let commands = self.roster.shutdown(haste, now(), self.chance());
             self.perform_all(commands).await?;
         }
-        while let Some((service, event)) = self.pending.pop_front() {
+        for _ in 0..FACTS_A_TURN {
+            let Some((service, event)) = self.pending.pop_front() else { break };
             let commands = self.roster.step(&service, event, now(), self.chance());
             self.perform_all(commands).await?;
         }

@@ -126,7 +126,7 @@ impl Core {
                 phase => waits.push(match self.roster.standing(name) {
                     Standing::Blocked { by, absence } => {
                         let text = format!(
-                            "{name} is wanted, and starts with {by}, which it requires: {}",
+                            "{name} is wanted and starts when {by} is ready: it requires {by}, which {}",
                             is_absent(absence)
                         );
                         let failure = Failure::new(FailureKind::NotRunning, text);
