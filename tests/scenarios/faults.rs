@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
 use watchdog_protocol::Incarnation;
-use watchdog_protocol::status::PhaseStatus;
+use watchdog_protocol::status::{EventRecord, PhaseStatus};
+use watchdog_tests::inject::Doomed;
 use watchdog_tests::proc::Process;
-use watchdog_tests::{Seen, TestWatchdog, probe};
+use watchdog_tests::{Seen, TestWatchdog, probe, sample};
 
 #[test]
 fn no_service_restarts_because_a_core_died() {
@@ -21,6 +22,40 @@ fn no_service_restarts_because_a_core_died() {
         assert_eq!(seen.watchdog.cores, core);
         assert_eq!(processes(&seen), before);
     }
+}
+
+/// Each of the core's sends while it takes note of an end and starts the next process, one after the other.
+#[test]
+fn a_core_killed_at_any_send_of_a_restart_loses_neither_end_nor_start() {
+    // The next one at once: end and start are then noted and sent in one go.
+    let counter = sample("counter").settings("step = 1");
+    let wd = TestWatchdog::run(&[counter.key("restart_delay = \"0s\"").key("restart_limit = \"off\"")]);
+    let mut killed = 0;
+    for nth in 1.. {
+        let seen = wd.until("the service is ready", Seen::all_ready);
+        let (process, old, cores) =
+            (seen.of("counter").process(), seen.of("counter").incarnation, seen.watchdog.cores);
+        let doomed = Doomed::at(wd.core(), "sendmsg", nth);
+        process.signal(Signal::SIGKILL);
+        let seen = wd.until("the next one is ready", |seen| seen.of("counter").is_ready_after(old));
+        drop(doomed);
+        assert_eq!(seen.of("counter").incarnation, old.next(), "send {nth}");
+        let ends = |event: &&EventRecord| event.what == "ended" && event.incarnation == Some(old);
+        let ended = wd.until_some("its end is in the event log", || {
+            let ended: Vec<_> = wd.events().iter().filter(ends).cloned().collect();
+            (!ended.is_empty()).then_some(ended)
+        });
+        assert_eq!(ended.len(), 1, "send {nth}: {ended:?}");
+        assert!(ended[0].text.contains("SIGKILL"), "send {nth}: {ended:?}");
+        if seen.watchdog.cores == cores {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(
+        killed >= 4,
+        "the core makes four sends at least: session, start, acknowledgement, welcome; it was killed at {killed}"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@
 mod binaries;
 pub mod contract;
 mod entry;
+pub mod inject;
 mod operator;
 pub mod proc;
 pub mod proof;

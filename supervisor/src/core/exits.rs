@@ -93,7 +93,7 @@ impl Core {
         let program = entry.spec.launch.executable(&entry.spec.launch.environment(std::env::vars_os()));
         let program = program.unwrap_or_else(|_| entry.spec.launch.program.clone());
         let failure = explain(&program, step, errno);
-        self.close_session(service).await?;
+        self.close_session(service, incarnation).await?;
         self.take_lanes_back(service, incarnation);
         self.fact(
             service,
@@ -150,7 +150,7 @@ impl Core {
     async fn end(&mut self, report: protocol::ExitReport) -> Result<(), CoreError> {
         let (service, incarnation) = (report.service.clone(), report.incarnation);
         self.acknowledge.push((service.clone(), incarnation));
-        self.close_session(&service).await?;
+        self.close_session(&service, incarnation).await?;
         self.take_lanes_back(&service, incarnation);
         self.settings_ended(&service, incarnation);
         let exit = match report.status {

@@ -63,7 +63,7 @@ impl Core {
                 Fact::SpawnFailed { step: failed.step.to_owned(), reason: failed.reason }
             }
         };
-        self.close_session(service).await?;
+        self.close_session(service, incarnation).await?;
         self.fact(service, incarnation, fact);
         Ok(())
     }
@@ -184,10 +184,16 @@ impl Core {
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
     }
 
-    /// Ends a session: the keeper's copy goes too.
-    pub(super) async fn close_session(&mut self, service: &ServiceName) -> Result<(), CoreError> {
-        if let Some(session) = self.entry_mut(service).session.take() {
-            let name = stored::session(service, session.incarnation());
+    /// Ends the session of this process: the keeper's copy goes too. An end that is told once more, because the
+    /// core that took note of it was killed, leaves the next process's alone.
+    pub(super) async fn close_session(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<(), CoreError> {
+        let session = &mut self.entry_mut(service).session;
+        if session.take_if(|session| session.incarnation() == incarnation).is_some() {
+            let name = stored::session(service, incarnation);
             self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)?;
         }
         Ok(())
