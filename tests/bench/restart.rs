@@ -52,11 +52,16 @@ fn early() {
         // A start of the operator's: what follows is a first death again.
         watchdog.cli(&["stop", "stamp"]).ok();
         watchdog.cli(&["start", "stamp"]).ok();
-        stamps.kill(stamps.next()).0
+        let first = stamps.next();
+        // What the start still has to write is not the restart's.
+        watchdog.until("it is ready", Seen::all_ready);
+        stamps.kill(first).0
     };
     let kill_bare = || {
         let parent = Parent::start(&binary("probe-stamp"), &bare);
-        let (took, next) = bare_stamps.kill(bare_stamps.next());
+        let first = bare_stamps.next();
+        watchdog.until("as much passes as above", Seen::all_ready);
+        let (took, next) = bare_stamps.kill(first);
         drop(parent);
         next.process.signal(nix::sys::signal::Signal::SIGKILL);
         took

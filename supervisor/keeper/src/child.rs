@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use watchdog_protocol::Incarnation;
 
@@ -30,6 +30,10 @@ pub(crate) struct Plan {
     /// Staged number and number wanted.
     pub(crate) attach: Vec<(RawFd, RawFd)>,
     pub(crate) pid_record: Option<(RawFd, Incarnation)>,
+    /// Signals that the keeper ignores or handles, a bit each, 1 being bit 0.
+    pub(crate) not_default: u64,
+    /// When the child started, once it has looked for its record; 0 before.
+    pub(crate) start_time: AtomicU64,
     /// The child has a descriptor table of its own, or is about to end.
     pub(crate) apart: AtomicU32,
     progress: AtomicU32,
@@ -60,6 +64,8 @@ impl Plan {
             steps: Vec::new(),
             attach: Vec::new(),
             pid_record: None,
+            not_default: 0,
+            start_time: AtomicU64::new(0),
             apart: AtomicU32::new(0),
             progress: AtomicU32::new(0),
             errno: AtomicI32::new(0),
@@ -116,7 +122,7 @@ fn become_program(plan: &Plan) -> Result<std::convert::Infallible, i32> {
 
     plan.begin();
     if let Some((file, incarnation)) = plan.pid_record {
-        write_record(file, incarnation)?;
+        write_record(file, incarnation, &plan.start_time)?;
     }
     for (step, path) in &plan.steps {
         plan.begin();
@@ -128,7 +134,7 @@ fn become_program(plan: &Plan) -> Result<std::convert::Infallible, i32> {
         unsafe { checked(libc::SYS_dup3, [*staged as usize, *number as usize, 0, 0, 0, 0])? };
     }
     plan.begin();
-    reset_signals()?;
+    reset_signals(plan.not_default)?;
     let exec = [
         plan.program.as_ptr() as usize,
         plan.argv.pointers.as_ptr() as usize,
@@ -182,16 +188,16 @@ fn call(number: libc::c_long, args: [usize; 3]) -> Result<(), i32> {
     unsafe { checked(number, [args[0], args[1], args[2], 0, 0, 0]) }.map(drop)
 }
 
-/// Last before exec: what is ignored passes exec, and so does the mask.
-fn reset_signals() -> Result<(), i32> {
+/// Last before exec: what is ignored passes exec, and so does the mask. And a handler of the keeper's must not run
+/// here once nothing is blocked.
+fn reset_signals(not_default: u64) -> Result<(), i32> {
     // `struct sigaction` of the kernel: handler, flags, restorer, mask, all zero for the default.
     let default = [0_u64; 4];
-    for signal in 1..=64 {
-        // SAFETY: the kernel reads the structure; this child's table of handlers is its own. KILL and STOP have
-        // no disposition and answer EINVAL.
-        let _ = unsafe {
-            checked(libc::SYS_rt_sigaction, [signal, default.as_ptr() as usize, 0, size_of::<u64>(), 0, 0])
-        };
+    for signal in (1..=64).filter(|signal| not_default >> (signal - 1) & 1 == 1) {
+        // SAFETY: the kernel reads the structure; this child's table of handlers is its own.
+        unsafe {
+            checked(libc::SYS_rt_sigaction, [signal, default.as_ptr() as usize, 0, size_of::<u64>(), 0, 0])?;
+        }
     }
     let none = 0_u64;
     let args = [libc::SIG_SETMASK as usize, (&raw const none) as usize, 0, size_of::<u64>(), 0, 0];
@@ -200,7 +206,7 @@ fn reset_signals() -> Result<(), i32> {
     Ok(())
 }
 
-fn write_record(file: RawFd, incarnation: Incarnation) -> Result<(), i32> {
+fn write_record(file: RawFd, incarnation: Incarnation, told: &AtomicU64) -> Result<(), i32> {
     let mut stat = [0_u8; 1024];
     let path = c"/proc/self/stat";
     // SAFETY: a path that ends in zero; a buffer of the length told; descriptors of this child's own table.
@@ -212,6 +218,7 @@ fn write_record(file: RawFd, incarnation: Incarnation) -> Result<(), i32> {
         length
     };
     let start_time = stat.get(..length).and_then(parse_start_time).ok_or(libc::EIO)?;
+    told.store(start_time, Ordering::Release);
     // SAFETY: takes nothing.
     let pid = unsafe { checked(libc::SYS_getpid, [0; 6])? } as u32;
     let record = PidRecord { incarnation, pid, start_time }.to_bytes();

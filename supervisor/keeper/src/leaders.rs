@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use watchdog_protocol::{Incarnation, ServiceName};
 
-use crate::pid_record::start_time;
 use crate::protocol::{Child, Whom};
 use crate::raw;
 use crate::spawn::Starting;
@@ -16,6 +15,8 @@ use crate::spawn::Starting;
 pub(crate) struct Leader {
     pub(crate) incarnation: Incarnation,
     pub(crate) pid: u32,
+    /// Born into a cgroup: what it leaves behind is found there, and not among the orphans.
+    pub(crate) has_cgroup: bool,
     pub(crate) phase: Phase,
 }
 
@@ -31,9 +32,7 @@ impl Leader {
     /// Its program is seen to run. What its start needed, to be retired; None if that was done.
     pub(crate) fn run(&mut self) -> Option<Box<Starting>> {
         let Phase::Starting(starting) = &self.phase else { return None };
-        // It is not reaped, so it has a start time.
-        let start_time = start_time(self.pid).unwrap_or(0);
-        let running = Phase::Running { pidfd: starting.pidfd(), start_time };
+        let running = Phase::Running { pidfd: starting.pidfd(), start_time: starting.start_time() };
         match std::mem::replace(&mut self.phase, running) {
             Phase::Starting(starting) => Some(starting),
             Phase::Running { .. } => None,

@@ -199,7 +199,7 @@ pub struct ExitReport {
     /// What it used.
     pub usage: Usage,
     /// The keeper's children that are neither leaders nor the core at that moment, whosever they are; at most
-    /// [`MAX_ORPHANS`].
+    /// [`MAX_ORPHANS`]. None are told with the end of a process that was born into a [cgroup](Attach::Cgroup).
     pub orphans: Vec<u32>,
 }
 

@@ -56,6 +56,18 @@ pub(crate) unsafe fn checked(number: libc::c_long, args: [usize; 6]) -> Result<u
     if result < 0 { Err(-result as i32) } else { Ok(result as usize) }
 }
 
+/// The signals this process ignores or handles, a bit each, 1 being bit 0.
+pub(crate) fn not_default_signals() -> u64 {
+    let is_changed = |signal: &usize| {
+        // `struct sigaction` of the kernel: handler, flags, restorer, mask.
+        let mut found = [0_u64; 4];
+        let args = [*signal, 0, found.as_mut_ptr() as usize, size_of::<u64>(), 0, 0];
+        // SAFETY: nothing is set; the kernel writes the one structure.
+        unsafe { checked(libc::SYS_rt_sigaction, args) }.is_ok() && found[0] != libc::SIG_DFL as u64
+    };
+    (1..=64).filter(is_changed).fold(0, |bits, signal| bits | 1 << (signal - 1))
+}
+
 /// A child's stack, with a page below that can't be touched.
 #[derive(Debug)]
 pub(crate) struct Stack {

@@ -15,6 +15,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -25,6 +26,7 @@ use serde_bytes::ByteBuf;
 
 use crate::child::{self, Plan, STAGED, Vector, WINDOW_END};
 use crate::descriptors::{above_window, copy_above_window};
+use crate::pid_record::start_time;
 use crate::protocol::{Attach, ChildStep, FailedStep, MAX_CHILD_DESCRIPTOR, SpawnRequest};
 use crate::raw::{self, Stack};
 
@@ -45,6 +47,8 @@ pub(crate) type Failure = (FailedStep, i32);
 #[derive(Debug)]
 pub(crate) struct Spawner {
     null: OwnedFd,
+    /// Which never change in a keeper's life.
+    not_default_signals: u64,
     /// Of children that have run their program: a mapping costs more than the clone.
     stacks: Vec<Stack>,
 }
@@ -64,7 +68,7 @@ pub(crate) struct Starting {
 
 impl Spawner {
     pub(crate) fn new(null: OwnedFd) -> Self {
-        Self { null, stacks: Vec::new() }
+        Self { null, not_default_signals: raw::not_default_signals(), stacks: Vec::new() }
     }
 
     /// Starts a child. It runs its program, or fails, some time later.
@@ -85,6 +89,7 @@ impl Spawner {
                 Stack::new().map_err(|err| (FailedStep::Clone, err.raw_os_error().unwrap_or(libc::ENOMEM)))?
             }
         };
+        plan.not_default = self.not_default_signals;
         let cgroup = request.descriptors.iter().position(|what| *what == Attach::Cgroup);
         let cgroup = cgroup.map(|at| beside[at].as_raw_fd());
         let clone = if cgroup.is_some() { FailedStep::CloneIntoCgroup } else { FailedStep::Clone };
@@ -168,6 +173,15 @@ impl Spawner {
 impl Starting {
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// When it started, in clock ticks since boot, once it runs its program.
+    pub(crate) fn start_time(&self) -> u64 {
+        match self.plan.start_time.load(Ordering::Acquire) {
+            // It was asked for no record. It is not reaped, so it has a start time.
+            0 => start_time(self.pid).unwrap_or(0),
+            told => told,
+        }
     }
 
     pub(crate) fn pidfd(&self) -> Rc<OwnedFd> {

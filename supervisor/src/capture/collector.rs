@@ -1,6 +1,6 @@
 //! The thread behind all pipes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,27 +12,24 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
-use watchdog_protocol::limits::MAX_TEXT;
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::hand::{Hand, Mark, Peek};
 use super::lines::{self, End, LONGEST};
 use super::log::Log;
 use super::source::{Source, Tail};
+use super::tails::{LAST_LINES, Tails};
 use super::{Logs, Stream, reader};
 
 /// What the event loop asks of the thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    Add { service: ServiceName, stream: Stream, pipe: OwnedFd },
+    Add { service: ServiceName, stream: Stream, pipe: Arc<OwnedFd> },
     Remove { service: ServiceName },
     Started { service: ServiceName, incarnation: Incarnation, pid: u32 },
     LastLines { service: ServiceName, reply: oneshot::Sender<Vec<String>> },
     Stop { reply: Option<oneshot::Sender<()>> },
 }
-
-/// Lines of standard error kept in memory per service, for the cause of its death.
-const LAST_LINES: usize = 20;
 
 /// What the pipe of a service may hold at most, if the service made it larger.
 const LARGEST_PIPE: usize = 1024 * 1024;
@@ -51,16 +48,10 @@ pub(super) struct Collector {
     wake: Arc<EventFd>,
     sources: HashMap<u64, Source>,
     next_token: u64,
-    written: HashMap<ServiceName, Written>,
+    written: HashMap<ServiceName, Log>,
+    tails: Tails,
     raw: Vec<u8>,
     records: String,
-}
-
-/// What was written of one service.
-#[derive(Debug)]
-struct Written {
-    log: Log,
-    last_errors: VecDeque<String>,
 }
 
 impl Collector {
@@ -68,6 +59,7 @@ impl Collector {
     pub(super) fn new(
         logs: Logs,
         hand: Hand,
+        tails: Tails,
         inbox: Receiver<Command>,
         wake: Arc<EventFd>,
     ) -> io::Result<Self> {
@@ -83,6 +75,7 @@ impl Collector {
             sources: HashMap::new(),
             next_token: 0,
             written: HashMap::new(),
+            tails,
             raw: vec![0; LONGEST],
             records: String::new(),
         };
@@ -126,7 +119,7 @@ impl Collector {
         }
     }
 
-    pub(super) fn add(&mut self, service: ServiceName, stream: Stream, pipe: OwnedFd) {
+    pub(super) fn add(&mut self, service: ServiceName, stream: Stream, pipe: Arc<OwnedFd>) {
         let token = self.next_token;
         self.next_token += 1;
         // Edge-triggered: an incomplete line stays in the pipe and must not wake us until it grows.
@@ -135,7 +128,7 @@ impl Collector {
             tracing::error!("cannot capture what `{service}` writes to {stream}: {error}");
             return;
         }
-        self.written_of(&service);
+        self.log_of(&service);
         self.sources.insert(token, Source::new(service, stream, pipe));
     }
 
@@ -148,22 +141,22 @@ impl Collector {
             }
         }
         self.written.remove(service);
+        self.tails.forget(service);
     }
 
     pub(super) fn started(&mut self, service: &ServiceName, incarnation: Incarnation, pid: u32) {
         let stamp = stamp();
         let record = format!("{stamp} {} {}{incarnation}, pid {pid}\n", Stream::Watchdog, reader::STARTED);
-        self.written_of(service);
+        self.log_of(service);
         let Self { logs, written, .. } = self;
-        let log = &mut written.get_mut(service).expect("made above").log;
+        let log = written.get_mut(service).expect("made above");
         let length = log.length(logs);
         log.append(logs, length, &stamp, &record, 1);
     }
 
     pub(super) fn last_lines(&mut self, service: &ServiceName) -> Vec<String> {
         self.drain(service);
-        let lines = self.written.get_mut(service).map(|written| std::mem::take(&mut written.last_errors));
-        lines.unwrap_or_default().into()
+        self.tails.take(service).unwrap_or_default()
     }
 
     pub(super) fn drain_all(&mut self) {
@@ -245,7 +238,7 @@ impl Collector {
         let (service, stream) = (source.service.clone(), source.stream);
         let file_length = {
             let Self { logs, written, .. } = self;
-            written.get_mut(&service).map_or(0, |written| written.log.length(logs))
+            written.get_mut(&service).map_or(0, |log| log.length(logs))
         };
         self.hand.mark(&Mark { service: service.clone(), stream, end, length: file_length })?;
         let taken = self.hand.take(&self.sources[&token].pipe, length)?;
@@ -265,13 +258,13 @@ impl Collector {
         taken: usize,
     ) -> io::Result<()> {
         let stamp = stamp();
-        self.written_of(service);
-        let Self { logs, written, records, raw, hand, .. } = self;
-        let Written { log, last_errors } = written.get_mut(service).expect("made above");
+        self.log_of(service);
+        let Self { logs, written, tails, records, raw, hand, .. } = self;
+        let log = written.get_mut(service).expect("made above");
         records.clear();
         let lines = lines::append(&raw[..taken], &stamp, stream.word(), end, records, |text| {
             if stream == Stream::Errors {
-                keep(last_errors, text);
+                tails.add(service, text);
             }
         });
         log.append(logs, file_length, &stamp, records, lines);
@@ -301,12 +294,12 @@ impl Collector {
     }
 
     /// What this service's errors said before this core began is read from its file.
-    fn written_of(&mut self, service: &ServiceName) -> &mut Written {
-        let folder = &self.logs.folder;
-        self.written.entry(service.clone()).or_insert_with(|| Written {
-            log: Log::new(service.clone()),
-            last_errors: reader::last_errors(folder, service, LAST_LINES).unwrap_or_default().into(),
-        })
+    fn log_of(&mut self, service: &ServiceName) {
+        if !self.written.contains_key(service) {
+            let before = reader::last_errors(&self.logs.folder, service, LAST_LINES);
+            self.tails.begin(service, before.unwrap_or_default());
+            self.written.insert(service.clone(), Log::new(service.clone()));
+        }
     }
 
     fn wait(&mut self) {
@@ -338,17 +331,6 @@ impl Collector {
 enum Obeyed {
     All,
     Stop(Option<oneshot::Sender<()>>),
-}
-
-fn keep(last: &mut VecDeque<String>, text: &str) {
-    if last.len() == LAST_LINES {
-        last.pop_front();
-    }
-    let mut end = text.len().min(MAX_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    last.push_back(text[..end].to_owned());
 }
 
 /// Now, in UTC: always 27 characters.

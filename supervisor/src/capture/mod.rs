@@ -46,12 +46,14 @@ mod lines;
 mod log;
 pub mod reader;
 mod source;
+mod tails;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -59,6 +61,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::pipe2;
 use tokio::sync::oneshot;
@@ -67,6 +70,7 @@ use watchdog_protocol::{Incarnation, ServiceName};
 
 use collector::{Collector, Command};
 pub use hand::Hand;
+use tails::Tails;
 
 /// Where a record comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,6 +146,10 @@ pub struct Capture {
     commands: mpsc::Sender<Command>,
     wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
+    /// To see whether anything is left to write: the pipes of each service, and the hand.
+    pipes: HashMap<ServiceName, Vec<Arc<OwnedFd>>>,
+    hand: OwnedFd,
+    tails: Tails,
 }
 
 impl Capture {
@@ -153,18 +161,22 @@ impl Capture {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let wake = Arc::new(wake);
         let (commands, inbox) = mpsc::channel();
-        let mut collector = Collector::new(logs, hand, inbox, Arc::clone(&wake))?;
+        let (tails, out) = (Tails::default(), hand.out().try_clone()?.into());
+        let mut collector = Collector::new(logs, hand, tails.clone(), inbox, Arc::clone(&wake))?;
         let thread = thread::Builder::new().name("capture".into()).spawn(move || collector.run())?;
-        Ok(Self { commands, wake, thread: Some(thread) })
+        Ok(Self { commands, wake, thread: Some(thread), pipes: HashMap::new(), hand: out, tails })
     }
 
     /// Captures what comes out of `pipe`, the read end. Not twice for one service and stream.
-    pub fn add(&self, service: &ServiceName, stream: Stream, pipe: OwnedFd) {
+    pub fn add(&mut self, service: &ServiceName, stream: Stream, pipe: OwnedFd) {
+        let pipe = Arc::new(pipe);
+        self.pipes.entry(service.clone()).or_default().push(Arc::clone(&pipe));
         self.command(Command::Add { service: service.clone(), stream, pipe });
     }
 
     /// Writes what is in the service's pipes and lets go of them. Its files stay.
-    pub fn remove(&self, service: &ServiceName) {
+    pub fn remove(&mut self, service: &ServiceName) {
+        self.pipes.remove(service);
         self.command(Command::Remove { service: service.clone() });
     }
 
@@ -176,9 +188,20 @@ impl Capture {
     /// The last lines of standard error of the incarnation that just ended, at most 20, the oldest first. Its pipes
     /// are drained to the file before. Empty after half a second on a disk that stands still. Cancel safe.
     pub async fn last_lines(&self, service: &ServiceName) -> Vec<String> {
+        // A restart waits for this, and most processes die silent.
+        if let Some(lines) = self.is_written(service).then(|| self.tails.take(service)).flatten() {
+            return lines;
+        }
         let (reply, lines) = oneshot::channel();
         self.command(Command::LastLines { service: service.clone(), reply });
         timeout(LAST_LINES_WAIT, lines).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Nothing is in the service's pipes, then nothing in the hand: what went from one to the other in between was
+    /// written before it left the hand.
+    fn is_written(&self, service: &ServiceName) -> bool {
+        let Some(pipes) = self.pipes.get(service) else { return false };
+        is_empty(pipes.iter().map(|pipe| pipe.as_fd())) && is_empty([self.hand.as_fd()])
     }
 
     /// Writes what is in the pipes and ends the thread; waits at most two seconds for it.
@@ -202,6 +225,13 @@ impl Capture {
         // Fails only on a full counter, which wakes as well.
         let _ = self.wake.write(1);
     }
+}
+
+/// Whether none of these pipes holds a byte; no when the kernel does not say.
+fn is_empty<'a>(pipes: impl IntoIterator<Item = BorrowedFd<'a>>) -> bool {
+    let mut pipes: Vec<_> = pipes.into_iter().map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)).collect();
+    let readable = |pipe: &PollFd<'_>| pipe.revents().is_none_or(|seen| seen.contains(PollFlags::POLLIN));
+    poll(&mut pipes, PollTimeout::ZERO).is_ok() && !pipes.iter().any(readable)
 }
 
 impl Drop for Capture {

@@ -1,6 +1,7 @@
 //! One pipe: when to look at it, and what of it to take.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -20,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(super) struct Source {
     pub(super) service: ServiceName,
     pub(super) stream: Stream,
-    pub(super) pipe: OwnedFd,
+    pub(super) pipe: Arc<OwnedFd>,
     /// From this many bytes on an incomplete line is cut: less than a full pipe holds in the worst case, which is
     /// half of its pages.
     piece_at: usize,
@@ -48,7 +49,7 @@ pub(super) enum Tail {
 }
 
 impl Source {
-    pub(super) fn new(service: ServiceName, stream: Stream, pipe: OwnedFd) -> Self {
+    pub(super) fn new(service: ServiceName, stream: Stream, pipe: Arc<OwnedFd>) -> Self {
         let capacity = fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
         let piece_at = capacity.map_or(LONGEST, |size| size / 2).min(LONGEST);
         Self { service, stream, pipe, piece_at, ready: true, unfinished: None }
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn an_incomplete_line_is_looked_at_again_when_it_grows_but_not_for_each_byte() {
         let mut source =
-            Source::new("counter".parse().unwrap(), Stream::Output, super::super::pipe().unwrap().0);
+            Source::new("counter".parse().unwrap(), Stream::Output, super::super::pipe().unwrap().0.into());
         let now = Instant::now();
         assert_eq!(source.due_in(now), Some(Duration::ZERO));
         source.choose(b"tw", WAITS, now);

@@ -37,8 +37,8 @@ impl Desk {
         change(&mut logs);
         let mut collector = collector(logs, Hand::new().unwrap());
         let ((read_output, output), (read_errors, errors)) = (pipe().unwrap(), pipe().unwrap());
-        collector.add(counter(), Stream::Output, read_output);
-        collector.add(counter(), Stream::Errors, read_errors);
+        collector.add(counter(), Stream::Output, read_output.into());
+        collector.add(counter(), Stream::Errors, read_errors.into());
         Self { collector, output: output.into(), errors: errors.into(), folder }
     }
 
@@ -49,7 +49,7 @@ impl Desk {
 
 fn collector(logs: Logs, hand: Hand) -> Collector {
     let wake = Arc::new(EventFd::new().unwrap());
-    Collector::new(logs, hand, mpsc::channel().1, wake).unwrap()
+    Collector::new(logs, hand, Tails::default(), mpsc::channel().1, wake).unwrap()
 }
 
 /// Stream and text of every record.
@@ -121,7 +121,7 @@ fn a_new_core_knows_the_last_words_from_the_file() {
     desk.errors.write_all(b"of the second\n").unwrap();
     desk.collector.drain_all();
     let mut next = collector(logs(desk.folder.path()), Hand::new().unwrap());
-    next.add(counter(), Stream::Errors, pipe().unwrap().0);
+    next.add(counter(), Stream::Errors, pipe().unwrap().0.into());
     assert_eq!(next.last_lines(&counter()), ["of the second"]);
 }
 
@@ -235,7 +235,7 @@ impl Kept {
         let mut logs = logs(Path::new(words[5]));
         (logs.size, logs.files) = (2000, 1000);
         let mut collector = collector(logs, hand);
-        collector.add(counter(), Stream::Output, open(4, false));
+        collector.add(counter(), Stream::Output, open(4, false).into());
         collector.drain_all();
     }
 }
@@ -332,7 +332,7 @@ fn newest_length(folder: &Path) -> u64 {
 #[tokio::test]
 async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
     let folder = tempfile::tempdir().unwrap();
-    let capture = Capture::start(logs(folder.path()), Hand::new().unwrap()).unwrap();
+    let mut capture = Capture::start(logs(folder.path()), Hand::new().unwrap()).unwrap();
     let (read, write) = pipe().unwrap();
     capture.started(&counter(), Incarnation::FIRST, 7);
     capture.add(&counter(), Stream::Errors, read);
@@ -360,7 +360,7 @@ async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
 #[tokio::test]
 async fn a_removed_service_is_written_to_its_end_and_let_go_of() {
     let folder = tempfile::tempdir().unwrap();
-    let capture = Capture::start(logs(folder.path()), Hand::new().unwrap()).unwrap();
+    let mut capture = Capture::start(logs(folder.path()), Hand::new().unwrap()).unwrap();
     let (read, write) = pipe().unwrap();
     capture.add(&counter(), Stream::Output, read);
     nix::unistd::write(&write, b"last\n").unwrap();
@@ -375,7 +375,7 @@ fn following_misses_nothing_through_rotations_and_merges_services_by_time() {
     let mut desk = Desk::with(|logs| (logs.size, logs.files) = (500, 100));
     let bumper: ServiceName = "bumper".parse().unwrap();
     let (read, write) = pipe().unwrap();
-    desk.collector.add(bumper.clone(), Stream::Output, read);
+    desk.collector.add(bumper.clone(), Stream::Output, read.into());
     writeln!(desk.output, "before").unwrap();
     desk.collector.drain_all();
     let services = [counter(), bumper];

@@ -32,6 +32,9 @@ pub(super) struct Inputs {
 /// and is tried again at once as it was configured, never ends, and must not make the core deaf.
 pub(super) const FACTS_A_TURN: usize = 32;
 
+/// How long a turn that asked for a start may leave undone what is owed after it.
+const DEBT: Duration = Duration::from_millis(1);
+
 enum Input {
     Keeper(FromKeeper),
     Session(FromSession),
@@ -78,7 +81,12 @@ impl Core {
         match input {
             Input::Keeper(message) => self.keeper_said(message).await,
             Input::Session(told) => self.session_said(told).await,
-            Input::Call(call) => self.call(call).await,
+            Input::Call(call) => {
+                self.call(call).await?;
+                // Whoever is answered finds in the log what was done.
+                self.events.write_out();
+                Ok(())
+            }
             Input::Stored(done) => {
                 self.stored(done);
                 Ok(())
@@ -107,6 +115,7 @@ impl Core {
         [
             self.roster.next_deadline().map(in_time),
             self.is_clearing().then(|| Instant::now() + LOOK),
+            self.is_in_debt().then(|| Instant::now() + DEBT),
             self.next_state_due().map(in_time),
             self.next_waiter_due().map(in_time),
         ]
@@ -126,12 +135,23 @@ impl Core {
             let commands = self.roster.step(&service, event, now(), self.chance());
             self.perform_all(commands).await?;
         }
+        if std::mem::take(&mut self.is_starting) {
+            // The kernel wakes the keeper on this core's processor, sure that this core is about to sleep: a start
+            // would wait for all that follows. It waits for the next turn instead, which `Spawned` brings.
+            return Ok(());
+        }
+        self.events.write_out();
         for (service, incarnation) in std::mem::take(&mut self.acknowledge) {
             let message = ToKeeper::AckExit { service, incarnation };
             self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)?;
         }
         self.answer_waiters();
         Ok(())
+    }
+
+    /// A turn ended before what it owed was done.
+    fn is_in_debt(&self) -> bool {
+        self.events.has_unwritten() || !self.acknowledge.is_empty()
     }
 
     pub(super) fn chance(&self) -> Chance {
@@ -169,7 +189,10 @@ impl Core {
                 Ok(())
             }
             Command::Log(occurrence) => {
-                self.log(service, &occurrence);
+                self.add_event(service, &occurrence);
+                if let Occurrence::Ended(end) = occurrence {
+                    self.save_last_state(service, end.incarnation);
+                }
                 Ok(())
             }
         }
@@ -186,7 +209,7 @@ impl Core {
         self.signal(service, incarnation, Signal::SIGCONT, Whom::Group).await
     }
 
-    fn log(&mut self, service: &ServiceName, occurrence: &Occurrence) {
+    pub(super) fn add_event(&mut self, service: &ServiceName, occurrence: &Occurrence) {
         let mut entry = Logged::of(service, occurrence.kind(), occurrence.to_string());
         if let Some(incarnation) = occurrence.incarnation() {
             entry = entry.at(incarnation);
@@ -195,9 +218,6 @@ impl Core {
             entry = entry.because(cause.kind());
         }
         self.events.add(entry);
-        if let Occurrence::Ended(end) = occurrence {
-            self.save_last_state(service, end.incarnation);
-        }
     }
 
     /// What a new core must know of a service, into memory that the keeper holds.

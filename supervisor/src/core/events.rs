@@ -1,10 +1,11 @@
 //! The one ordered event log: a JSON line each, numbered without a gap, in `events.jsonl` beside the log files.
 //!
-//! Written before the exit report it tells of is acknowledged, so a new core either finds the entry or gets the
-//! report again. Two files at most: at its limit the log becomes `events.jsonl.1` and begins anew, its numbers
+//! Entries of a turn of the event loop are written together, when all it decided is under way: writing and printing
+//! them takes longer than asking for the next process does. What a core that is killed in between did not write,
+//! the next one adds from what the notes say. Two files at most: at its limit the log becomes `events.jsonl.1` and begins anew, its numbers
 //! going on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ const KEPT: usize = 10_000;
 
 /// Bytes of one file.
 const LIMIT: u64 = 10 * 1024 * 1024;
+
+/// What an entry about the end of a process says it is.
+const ENDED: &str = "ended";
 
 /// What an entry is about; its number and time are the log's to give.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +78,8 @@ pub(crate) struct EventLog {
     size: u64,
     next: u64,
     kept: VecDeque<EventRecord>,
+    /// How many of the newest are kept and not yet written.
+    unwritten: usize,
     followers: Vec<mpsc::Sender<Reply>>,
 }
 
@@ -107,14 +113,13 @@ impl EventLog {
                 file.write_all(b"\n")?;
             }
         }
-        Ok(Self { path, file: Some(file), size, next, kept, followers: Vec::new() })
+        Ok(Self { path, file: Some(file), size, next, kept, unwritten: 0, followers: Vec::new() })
     }
 
-    /// Adds an entry, writes it, and tells who follows. A file that can't be written costs the entry its place
-    /// on disk, not in memory, and is tried anew with the next entry.
+    /// Adds an entry, to be written by [`write_out`](Self::write_out).
     pub(crate) fn add(&mut self, entry: Entry) {
         let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros());
-        let record = EventRecord {
+        self.kept.push_back(EventRecord {
             number: self.next,
             at_us: u64::try_from(at_us).unwrap_or(u64::MAX),
             service: entry.service,
@@ -124,20 +129,49 @@ impl EventLog {
             text: entry.text,
             revision: entry.revision,
             sequence: entry.sequence,
-        };
+        });
         self.next += 1;
-        let service = record.service.as_ref().map_or("watchdog", ServiceName::as_str);
-        tracing::info!(target: "watchdog", "{service}: {}", record.text);
-        if let Err(err) = self.write(&record) {
+        self.unwritten += 1;
+    }
+
+    /// Something was added and is not written.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.unwritten > 0
+    }
+
+    /// Writes what was added, prints it, and tells who follows. A file that can't be written costs the entries their
+    /// place on disk, not in memory, and is tried anew with the next ones.
+    pub(crate) fn write_out(&mut self) {
+        if self.unwritten == 0 {
+            return;
+        }
+        let first = self.kept.len() - self.unwritten;
+        if let Err(err) = self.write(first) {
             tracing::warn!(target: "watchdog", "cannot write the event log {:?}: {err}", self.path);
             self.file = None;
         }
-        // A follower that does not keep up is let go: it asks again from the last number it saw.
-        self.followers.retain(|follower| follower.try_send(Reply::Event(record.clone())).is_ok());
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
+        for record in self.kept.range(first..) {
+            let service = record.service.as_ref().map_or("watchdog", ServiceName::as_str);
+            tracing::info!(target: "watchdog", "{service}: {}", record.text);
+            // A follower that does not keep up is let go: it asks again from the last number it saw.
+            self.followers.retain(|follower| follower.try_send(Reply::Event(record.clone())).is_ok());
         }
-        self.kept.push_back(record);
+        self.unwritten = 0;
+        self.kept.drain(..self.kept.len().saturating_sub(KEPT));
+    }
+
+    /// The newest process of each service that the log tells of, and whether it tells of its end.
+    pub(crate) fn newest(&self) -> BTreeMap<&ServiceName, (Incarnation, bool)> {
+        let mut newest: BTreeMap<_, (Incarnation, bool)> = BTreeMap::new();
+        for record in &self.kept {
+            let (Some(service), Some(incarnation)) = (&record.service, record.incarnation) else { continue };
+            let (known, is_ended) = newest.entry(service).or_default();
+            if incarnation > *known {
+                (*known, *is_ended) = (incarnation, false);
+            }
+            *is_ended |= incarnation == *known && record.what == ENDED;
+        }
+        newest
     }
 
     /// The newest `last` entries after number `after`, in order.
@@ -147,11 +181,13 @@ impl EventLog {
     }
 
     /// Tells this one of every entry from now on.
+    ///
+    /// It is told of what is added from now on; what was added before must be written out.
     pub(crate) fn follow(&mut self, follower: mpsc::Sender<Reply>) {
         self.followers.push(follower);
     }
 
-    fn write(&mut self, record: &EventRecord) -> io::Result<()> {
+    fn write(&mut self, first: usize) -> io::Result<()> {
         if self.size > LIMIT {
             std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
             self.file = None;
@@ -164,17 +200,41 @@ impl EventLog {
                 none.insert(file)
             }
         };
-        let mut line = serde_json::to_vec(record).map_err(io::Error::other)?;
-        line.push(b'\n');
-        file.write_all(&line)?;
-        self.size += line.len() as u64;
+        let mut lines = Vec::new();
+        for record in self.kept.range(first..) {
+            serde_json::to_writer(&mut lines, record).map_err(io::Error::other)?;
+            lines.push(b'\n');
+        }
+        file.write_all(&lines)?;
+        self.size += lines.len() as u64;
         Ok(())
+    }
+}
+
+impl Drop for EventLog {
+    /// What led to the end of a core is worth most.
+    fn drop(&mut self) {
+        self.write_out();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_process_of_each_service_is_known_with_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = EventLog::open(folder.path()).unwrap();
+        let (a, b): (ServiceName, ServiceName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let at = |n| Incarnation::from_stored(n);
+        for (service, what, incarnation) in
+            [(&a, "starting", 1), (&a, ENDED, 1), (&b, "starting", 4), (&b, ENDED, 4), (&a, "starting", 2)]
+        {
+            log.add(Entry::of(service, what, "").at(at(incarnation)));
+        }
+        assert_eq!(log.newest(), BTreeMap::from([(&a, (at(2), false)), (&b, (at(4), true))]));
+    }
 
     #[test]
     fn numbers_go_on_after_a_restart_and_a_torn_line() {
@@ -187,6 +247,7 @@ mod tests {
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"number\":3,").unwrap();
         let mut log = EventLog::open(folder.path()).unwrap();
         log.add(Entry::new("started", "three"));
+        log.write_out();
         let log = EventLog::open(folder.path()).unwrap();
         let seen: Vec<_> = log.after(0, 100).map(|r| (r.number, r.text.as_str())).collect();
         assert_eq!(seen, [(1, "one"), (2, "two"), (3, "three")]);

@@ -104,7 +104,9 @@ impl Core {
     }
 
     async fn exited(&mut self, report: protocol::ExitReport) -> Result<(), CoreError> {
-        self.orphans.clone_from(&report.orphans);
+        if self.entries.get(&report.service).is_some_and(|entry| entry.cgroup.is_none()) {
+            self.orphans.clone_from(&report.orphans);
+        }
         let (service, incarnation) = (report.service.clone(), report.incarnation);
         let Some(entry) = self.entries.get_mut(&service) else {
             self.acknowledge.push((service, incarnation));

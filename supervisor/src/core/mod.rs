@@ -108,6 +108,8 @@ pub(crate) struct Core {
     pending: VecDeque<(ServiceName, Event)>,
     /// Ends whose notes are not written yet.
     acknowledge: Vec<(ServiceName, Incarnation)>,
+    /// This turn asked the keeper for a process.
+    is_starting: bool,
     waiters: Vec<Waiter>,
     answered: answer::Answered,
     shutdown: Shutdown,

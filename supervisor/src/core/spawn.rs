@@ -96,26 +96,29 @@ impl Core {
         let entry = self.entry(service);
         let kind = entry.spec.kind();
         let mut request = launch::request(&entry.spec, incarnation, &self.keeper_hello.original_limits)?;
-        let mut beside: Vec<OwnedFd> = Vec::new();
-        let mut attach = |what: Attach, fd: OwnedFd| {
+        let record = self.pid_record(service).map_err(failed("pid record"))?;
+        let session = match kind {
+            Kind::Service => Some(self.open_session(service, incarnation).await?),
+            Kind::Program => None,
+        };
+        let entry = self.entries.get_mut(service).expect("the roster and the entries hold the same names");
+        let mut beside: Vec<BorrowedFd<'_>> = Vec::new();
+        let mut attach = |what: Attach, fd| {
             request.descriptors.push(what);
             beside.push(fd);
         };
-        for (number, pipe) in [(1, &entry.output), (2, &entry.errors)] {
-            attach(Attach::Child(number), pipe.try_clone().map_err(failed("log pipe"))?);
-        }
-        let record = self.pid_record(service).map_err(failed("pid record"))?;
-        attach(Attach::PidRecord, record.into());
+        attach(Attach::Child(1), entry.output.as_fd());
+        attach(Attach::Child(2), entry.errors.as_fd());
+        attach(Attach::PidRecord, record.as_fd());
         if let Some(cgroup) = &entry.cgroup {
-            attach(Attach::Cgroup, cgroup.open().map_err(failed("cgroup"))?);
+            attach(Attach::Cgroup, cgroup.folder().map_err(failed("cgroup"))?);
         }
-        if kind == Kind::Service {
-            let theirs = self.open_session(service, incarnation).await?;
-            attach(Attach::Child(SESSION_NUMBER), theirs.into());
+        if let Some(theirs) = &session {
+            attach(Attach::Child(SESSION_NUMBER), theirs.as_fd());
         }
-        let fds: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
-        self.entry_mut(service).spawning = Some(incarnation);
-        self.keeper.send(&ToKeeper::Spawn(request), &fds).await.map_err(CoreError::Keeper)?;
+        entry.spawning = Some(incarnation);
+        self.keeper.send(&ToKeeper::Spawn(request), &beside).await.map_err(CoreError::Keeper)?;
+        self.is_starting = true;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
 use watchdog_keeper::{CHANNEL, PidRecord, start_time};
-use watchdog_lifecycle::{Fact, Roster, Service, Wanted};
+use watchdog_lifecycle::{Fact, Occurrence, Roster, Service, Wanted};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::{Seqpacket, inherited, payload};
@@ -136,6 +136,7 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
     doors.join_all().await;
     core.remove_cgroups();
     core.events.add(Logged::new("stopped", "everything is stopped"));
+    core.events.write_out();
     core.capture.stop().await;
     core.keeper.send(&ToKeeper::Finish { code }, &[]).await.map_err(CoreError::Keeper)?;
     Ok(code)
@@ -236,6 +237,7 @@ impl Core {
             from_sessions,
             pending: VecDeque::new(),
             acknowledge: Vec::new(),
+            is_starting: false,
             waiters: Vec::new(),
             answered: Answered::create().map_err(starting("make the note of answered requests"))?,
             shutdown: Shutdown::No,
@@ -281,6 +283,7 @@ impl Core {
             services.push((name, policy, service));
         }
         self.roster = Roster::new(services).map_err(starting("order the services"))?;
+        self.add_missing_events();
         self.restore_lanes(&mut stored);
         self.restore_sessions(&mut stored)?;
         for child in self.keeper_hello.children.clone() {
@@ -312,6 +315,21 @@ impl Core {
         let commands =
             if is_first { self.roster.begin(now(), chance) } else { self.roster.took_over(now(), chance) };
         self.perform_all(commands).await
+    }
+
+    /// What the older core had noted, and was killed before it wrote it into the event log.
+    fn add_missing_events(&mut self) {
+        let mut missing = Vec::new();
+        for (name, (told_of, is_end_told)) in self.events.newest() {
+            let Some(service) = self.roster.get(name) else { continue };
+            let end = service.last_end().filter(|end| end.incarnation == told_of && !is_end_told);
+            missing.extend(end.map(|end| (name.clone(), Occurrence::Ended(Box::new(end.clone())))));
+            let current = service.phase().incarnation().filter(|current| *current > told_of);
+            missing.extend(current.map(|incarnation| (name.clone(), Occurrence::Starting { incarnation })));
+        }
+        for (name, occurrence) in missing {
+            self.add_event(&name, &occurrence);
+        }
     }
 
     /// Everything is stopped: nothing is in them.

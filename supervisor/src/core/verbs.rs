@@ -246,6 +246,7 @@ impl Core {
     /// What is there, then what comes: by a task, for a client reads as fast as it likes.
     fn events_asked(&mut self, asked: &Asked, after: u64, last: u64, follow: bool) {
         let last = usize::try_from(last).unwrap_or(usize::MAX);
+        self.events.write_out();
         let records: Vec<_> = self.events.after(after, last).cloned().collect();
         let coming = follow.then(|| {
             let (follower, coming) = mpsc::channel(FOLLOWED);

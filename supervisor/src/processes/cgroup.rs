@@ -8,11 +8,13 @@
 //! Tracking and killing only: no controller is enabled, so the rule against processes in inner cgroups does not
 //! touch ours, and a tree without controllers (v1 beside v2) does as well.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -112,7 +114,7 @@ impl CgroupTree {
     pub fn services(&self) -> io::Result<Vec<(ServiceName, Cgroup)>> {
         Ok(below(&self.path)?
             .into_iter()
-            .filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, Cgroup { path })))
+            .filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, Cgroup::at(path))))
             .collect())
     }
 
@@ -127,7 +129,7 @@ impl CgroupTree {
     fn service_named(&self, name: &str) -> io::Result<Cgroup> {
         let path = self.path.join(name);
         fs::create_dir_all(&path)?;
-        Ok(Cgroup { path })
+        Ok(Cgroup::at(path))
     }
 }
 
@@ -135,6 +137,9 @@ impl CgroupTree {
 #[derive(Debug, Clone)]
 pub struct Cgroup {
     path: PathBuf,
+    /// Opened when first wanted and kept: both are on the way of every restart.
+    folder: OnceLock<Arc<File>>,
+    events: OnceLock<Arc<File>>,
 }
 
 impl Cgroup {
@@ -143,14 +148,16 @@ impl Cgroup {
         &self.path
     }
 
+    fn at(path: PathBuf) -> Self {
+        Self { path, folder: OnceLock::new(), events: OnceLock::new() }
+    }
+
     /// Its folder, for `CLONE_INTO_CGROUP`.
     ///
     /// # Errors
     /// It is gone.
-    pub fn open(&self) -> io::Result<OwnedFd> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let folder = OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(&self.path)?;
-        Ok(folder.into())
+    pub fn folder(&self) -> io::Result<BorrowedFd<'_>> {
+        Ok(kept_open(&self.folder, &self.path)?.as_fd())
     }
 
     /// A living process is in it or below it. A removed cgroup has none. Zombies do not count.
@@ -158,8 +165,13 @@ impl Cgroup {
     /// # Errors
     /// Reading its events.
     pub fn populated(&self) -> io::Result<bool> {
-        match fs::read_to_string(self.path.join("cgroup.events")) {
-            Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
+        // Two lines of a word and a digit today; lines may be added behind them.
+        let mut events = [0; 256];
+        let mut read = || kept_open(&self.events, &self.path.join("cgroup.events"))?.read_at(&mut events, 0);
+        match read() {
+            Ok(length) => {
+                Ok(events[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
+            }
             Err(error) if is_gone(&error) => Ok(false),
             Err(error) => Err(error),
         }
@@ -214,6 +226,14 @@ impl Cgroup {
     pub fn remove(&self) -> io::Result<()> {
         remove(&self.path)
     }
+}
+
+fn kept_open<'a>(place: &'a OnceLock<Arc<File>>, path: &Path) -> io::Result<&'a File> {
+    if let Some(file) = place.get() {
+        return Ok(file);
+    }
+    let opened = Arc::new(File::open(path)?);
+    Ok(place.get_or_init(|| opened))
 }
 
 /// ENODEV: removed while one of its files was open.

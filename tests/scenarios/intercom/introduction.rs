@@ -108,7 +108,9 @@ fn a_restart_of_either_side_leaks_no_descriptor() {
     wd.puppet("a").text(ask("b", "x"));
     let counts =
         || [wd.keeper(), wd.core()].map(|process| watchdog_tests::proc::descriptors(process.pid).len());
+    // What is opened at a first end is kept for the next ones.
     kill_and_wait(&wd, "b");
+    kill_and_wait(&wd, "a");
     wd.puppet("a").text(ask("b", "x"));
     let before = counts();
     for _ in 0..10 {

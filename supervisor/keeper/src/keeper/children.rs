@@ -7,7 +7,7 @@ use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::Keeper;
 use crate::leaders::{Leader, Phase};
-use crate::protocol::{ExitReport, FailedStep, FromKeeper, MAX_ORPHANS, SpawnRequest};
+use crate::protocol::{Attach, ExitReport, FailedStep, FromKeeper, MAX_ORPHANS, SpawnRequest};
 use crate::reap::{self, Dead};
 
 /// Dead children reaped before the core is listened to again: a fork bomb must not make the keeper deaf.
@@ -31,7 +31,8 @@ impl Keeper {
         match self.spawner.start(request, &beside, Instant::now()) {
             Ok(starting) => {
                 let (pid, phase) = (starting.pid(), Phase::Starting(Box::new(starting)));
-                self.leaders.insert(service, Leader { incarnation, pid, phase });
+                let has_cgroup = request.descriptors.contains(&Attach::Cgroup);
+                self.leaders.insert(service, Leader { incarnation, pid, has_cgroup, phase });
             }
             Err((step, errno)) => self.spawn_failed(service, incarnation, step, errno),
         }
@@ -89,9 +90,13 @@ impl Keeper {
         if reports.is_empty() {
             return;
         }
-        let orphans = self.orphans();
-        for mut report in reports {
-            report.orphans.clone_from(&orphans);
+        // The list takes the kernel a walk over all children, and a restart waits for the report.
+        let orphans =
+            if reports.iter().all(|(_, has_cgroup)| *has_cgroup) { Vec::new() } else { self.orphans() };
+        for (mut report, has_cgroup) in reports {
+            if !has_cgroup {
+                report.orphans.clone_from(&orphans);
+            }
             let key = (report.service.clone(), report.incarnation);
             let end = FromKeeper::Exited(report);
             self.tell(&end, Vec::new());
@@ -99,8 +104,8 @@ impl Keeper {
         }
     }
 
-    /// One dead child, not yet reaped. A leader's report, still without orphans.
-    fn bury(&mut self, pid: u32, now: Instant) -> Option<ExitReport> {
+    /// One dead child, not yet reaped. A leader's report, still without orphans, and whether it had a cgroup.
+    fn bury(&mut self, pid: u32, now: Instant) -> Option<(ExitReport, bool)> {
         if self.core.process.as_ref().is_some_and(|core| core.pid == pid) {
             self.core_died(pid, now);
             return None;
@@ -129,7 +134,8 @@ impl Keeper {
             self.spawn_failed(service, incarnation, step, errno);
             return None;
         }
-        Some(ExitReport { service, incarnation, pid, status, usage, orphans: Vec::new() })
+        let report = ExitReport { service, incarnation, pid, status, usage, orphans: Vec::new() };
+        Some((report, leader.has_cgroup))
     }
 
     pub(super) fn is_orphan(&self, pid: u32) -> bool {

@@ -75,7 +75,7 @@ fn a_kill_ends_all_of_a_service_whatever_session_it_is_in() {
     let Some(tree) = TestTree::make() else { return };
     let cgroup = tree.0.service(&"counter".parse().unwrap()).unwrap();
     assert!(!cgroup.populated().unwrap());
-    cgroup.open().unwrap();
+    cgroup.folder().unwrap();
     let mut child = join(&cgroup);
     assert!(cgroup.populated().unwrap());
     assert!(cgroup.pids().unwrap().contains(&child.id().cast_signed()));
