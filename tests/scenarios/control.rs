@@ -186,7 +186,8 @@ fn ctl_a_service_that_opens_the_control_socket_is_refused() {
 #[test]
 fn ctl_a_service_commands_as_far_as_its_grant_goes() {
     let wd = TestWatchdog::run(&[
-        puppet("chief", ByItself).key("control = [\"status\", \"stop:batch-*\"]"),
+        puppet("chief", ByItself).key("control = [\"status\", \"stop:batch-*\", \"logs:talker\"]"),
+        probe("talker", "talker", &["lines", "3"]),
         puppet("nobody", ByItself),
         probe("batch-1", "mirror", &[]),
         probe("other", "mirror", &[]),
@@ -194,7 +195,14 @@ fn ctl_a_service_commands_as_far_as_its_grant_goes() {
     wd.until("all are ready", Seen::all_ready);
     let (chief, nobody) = (wd.puppet("chief"), wd.puppet("nobody"));
     assert_eq!(nobody.fails(Order::CountServices), "NoGrant");
-    assert_eq!(chief.text(Order::CountServices), "4");
+    assert_eq!(chief.text(Order::CountServices), "5");
+    wd.until_some("its lines are read by grant", || {
+        // Two streams are two pipes: either may be a little ahead.
+        let last = chief.text(Order::LastLine { service: "talker".into() });
+        ["line 3", "done"].contains(&last.as_str()).then_some(())
+    });
+    let refused = chief.fails(Order::LastLine { service: "other".into() });
+    assert_eq!(refused, "Refused");
     chief.does(Order::Stop { service: "batch-1".into() });
     let seen = wd.status();
     assert!(seen.of("batch-1").is(PhaseStatus::Stopped));

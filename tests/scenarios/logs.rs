@@ -5,7 +5,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use watchdog_protocol::status::PhaseStatus;
-use watchdog_tests::{Entry, Seen, TestWatchdog, probe};
+use watchdog_query::WatchdogQuery;
+use watchdog_tests::until::DEADLINE;
+use watchdog_tests::{Entry, Seen, TestWatchdog, probe, program};
 
 #[test]
 fn a_line_is_shown_with_its_time_and_stream() {
@@ -160,6 +162,42 @@ fn numbering(count: u64) -> TestWatchdog {
     wd.run_again();
     wd.until("it is ready", Seen::all_ready);
     wd
+}
+
+#[test]
+fn ctl_a_caller_that_follows_the_logs_gets_each_line_once_though_the_core_dies() {
+    // Prints what is written into a pipe.
+    let wd = TestWatchdog::idle();
+    let say = wd.path("say");
+    let script = format!("mkfifo '{0}'; while cat '{0}'; do :; done", say.display());
+    wd.configure("", &[program("echo", &["/bin/sh", "-c", &script])]);
+    let mut wd = wd;
+    wd.run_again();
+    wd.until_some("it listens", || say.exists().then_some(()));
+    let print = |lines: &str| fs::write(&say, lines).expect("it listens");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let query = WatchdogQuery::at(&wd.path(".watchdog/run/watchdog.sock"));
+        let echo = ["echo".parse().expect("a name")];
+        // The first line is there when the call is begun: nothing else tells when the call has arrived.
+        print("one\n");
+        let mut logs = query.logs(&echo, 1, true);
+        let mut next = async || {
+            let record = tokio::time::timeout(DEADLINE, logs.next()).await.expect("a line comes");
+            record.expect("the watchdog comes back").expect("following has no end").text
+        };
+        assert_eq!(next().await, "one");
+        wd.kill_core();
+        print("two\n");
+        assert_eq!(next().await, "two");
+        // Written together, they have one time.
+        print("three\nfour\nfive\n");
+        assert_eq!(next().await, "three");
+        wd.kill_core();
+        assert_eq!((next().await, next().await), ("four".to_owned(), "five".to_owned()));
+        print("six\n");
+        assert_eq!(next().await, "six");
+    });
 }
 
 /// By process, the last number it had written for sure.

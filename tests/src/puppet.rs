@@ -70,6 +70,8 @@ pub enum Order {
     CountServices,
     /// Stops a service, by the grant of this one.
     Stop { service: String },
+    /// Shows the last line a service printed, by the grant of this one.
+    LastLine { service: String },
     /// Ends the process with this code, at once.
     Exit { code: i32 },
     /// Returns from the service with this error.

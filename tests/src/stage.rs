@@ -98,6 +98,7 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 }
                 Order::CountServices => say(from, count(query.as_ref()).await).await,
                 Order::Stop { service } => say(from, stop(query.as_ref(), &service).await).await,
+                Order::LastLine { service } => say(from, last_line(query.as_ref(), &service).await).await,
                 Order::Fail { text } => return Err(ServiceError::new(text)),
                 Order::Save => {
                     let state = ctx.state().clone();
@@ -153,6 +154,13 @@ async fn stop(query: Option<&WatchdogQuery>, service: &str) -> Shown {
         None => no_grant(),
         Some(query) => outcome(query.stop(&[name], Some(USUAL)).await.map(drop)),
     }
+}
+
+async fn last_line(query: Option<&WatchdogQuery>, service: &str) -> Shown {
+    let name: ServiceName = service.parse().expect("a scenario names services well");
+    let Some(query) = query else { return no_grant() };
+    let mut logs = query.logs(&[name], 1, false);
+    answer(logs.next().await.map(|record| record.map_or_else(String::new, |record| record.text)))
 }
 
 fn no_grant() -> Shown {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::status::{EventRecord, InboxStatus, Status, VerdictStatus};
+use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
 use crate::{RequestId, Revision, Sequence, ServiceName};
 
 /// The version both sides of the control socket say first.
@@ -123,6 +123,17 @@ pub enum Request {
         /// Goes on as they happen.
         follow: bool,
     },
+    /// What services printed. Answered by [`Reply::Log`]s.
+    Logs {
+        /// Names; all when there is none.
+        services: Vec<ServiceName>,
+        /// At most so many of the newest; the watchdog gives at most [`MAX_LOGS`].
+        last: u64,
+        /// Goes on as they print.
+        follow: bool,
+        /// The call is repeated: what was given stays away.
+        resume: Option<LogResume>,
+    },
     /// Adds one service or program.
     Register {
         /// Where the text was read, for errors.
@@ -139,6 +150,30 @@ pub enum Request {
     Shutdown,
 }
 
+/// The most records of [`Request::Logs`] before those that come.
+pub const MAX_LOGS: u64 = 10_000;
+
+/// How far the logs were given, for a call that is repeated after its connection broke.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogResume {
+    /// When the call was begun, wall clock, microseconds since 1970, UTC. What is older and of a service without a
+    /// place was not wanted.
+    pub begun_us: u64,
+    /// The newest record of each service that has given one.
+    pub places: Vec<LogPlace>,
+}
+
+/// Records of one service have the same time where they were written together, so a place has a time and a count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// Whose.
+    pub service: ServiceName,
+    /// The time of the newest record given.
+    pub at_us: u64,
+    /// So many records of this very time were given.
+    pub given: u64,
+}
+
 /// One key of a settings change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
@@ -148,13 +183,15 @@ pub struct Change {
     pub value: Option<String>,
 }
 
-/// What comes back: any number of the first two, then one end.
+/// What comes back: any number of the first three, then one end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// What the request waits for now, in words.
     Progress(String),
     /// One entry of the event log.
     Event(EventRecord),
+    /// One line of what a service printed.
+    Log(LogRecord),
     /// The last reply.
     End(Result<Outcome, Failure>),
 }

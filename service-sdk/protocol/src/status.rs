@@ -1,6 +1,8 @@
 //! What an operator is shown: computed when asked for, never stored twice. The same types are the `--json`
 //! output; ages and spans are milliseconds, sizes bytes, propagation nanoseconds.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::session::{Health, Progress};
@@ -293,4 +295,52 @@ pub struct EventRecord {
     pub revision: Option<Revision>,
     /// State sequence, where it is about one.
     pub sequence: Option<Sequence>,
+}
+
+/// One line, or a piece of a long one, of what a service printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// Whose.
+    pub service: ServiceName,
+    /// When it was written, wall clock, microseconds since 1970, UTC.
+    pub at_us: u64,
+    /// Where it comes from; `None`: a line in the file that no watchdog wrote.
+    pub stream: Option<LogStream>,
+    /// The next record of this stream goes on with the same line.
+    pub goes_on: bool,
+    /// The line, without anything a terminal would obey.
+    pub text: String,
+}
+
+/// Where a log record comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LogStream {
+    /// The service's standard output.
+    Output,
+    /// The service's standard error.
+    Errors,
+    /// The watchdog.
+    Watchdog,
+}
+
+impl LogStream {
+    /// Its word in log files and in JSON: three letters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Output => "out",
+            Self::Errors => "err",
+            Self::Watchdog => "dog",
+        }
+    }
+
+    /// By its word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Output, Self::Errors, Self::Watchdog].into_iter().find(|stream| stream.word() == word)
+    }
+}
+
+impl fmt::Display for LogStream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.word())
+    }
 }

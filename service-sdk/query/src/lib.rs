@@ -34,7 +34,7 @@ use watchdog_protocol::status::{InboxStatus, Status};
 use watchdog_protocol::{RequestId, ServiceName};
 
 use crate::answers::Answers;
-pub use crate::answers::Events;
+pub use crate::answers::{Events, Logs};
 pub use crate::short_path::ShortPath;
 pub use crate::socket::ControlSocket;
 pub use crate::transport::{BoxFuture, Replies, Transport};
@@ -339,6 +339,16 @@ impl WatchdogQuery {
         }
     }
 
+    /// What these services print, or all when none is named: the `last` newest records, at most
+    /// [`MAX_LOGS`](watchdog_protocol::control::MAX_LOGS) and 8 MiB, oldest first, then with `follow` those that come.
+    /// Asked for with the first [`Logs::next`].
+    ///
+    /// Where the log files can be read they tell more, and also while no watchdog runs: `watchdog logs` reads them.
+    pub fn logs(&self, services: &[ServiceName], last: u64, follow: bool) -> Logs<'_> {
+        let request = Request::Logs { services: services.to_vec(), last, follow, resume: None };
+        Logs::of(self.begin(request, None))
+    }
+
     /// The event log: the `last` newest entries with a number above `after`, oldest first, then with `follow`
     /// those that come. Asked for with the first [`Events::next`].
     pub fn events(&self, after: u64, last: u64, follow: bool) -> Events<'_> {
@@ -421,7 +431,7 @@ impl WatchdogQuery {
                         show(&line);
                     }
                 }
-                Reply::Event(_) => {}
+                Reply::Event(_) | Reply::Log(_) => {}
                 Reply::End(outcome) => return outcome.map_err(QueryError::Refused),
             }
         }

@@ -51,7 +51,6 @@ mod tails;
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -66,43 +65,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::pipe2;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+pub use watchdog_protocol::status::LogStream as Stream;
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use collector::{Collector, Command};
 pub use hand::Hand;
 use tails::Tails;
-
-/// Where a record comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stream {
-    /// The service's standard output.
-    Output,
-    /// The service's standard error.
-    Errors,
-    /// The watchdog.
-    Watchdog,
-}
-
-impl Stream {
-    /// As it stands in the file: three letters.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Output => "out",
-            Self::Errors => "err",
-            Self::Watchdog => "dog",
-        }
-    }
-
-    fn from_word(word: &str) -> Option<Self> {
-        [Self::Output, Self::Errors, Self::Watchdog].into_iter().find(|stream| stream.word() == word)
-    }
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.word())
-    }
-}
 
 /// Where the logs lie and how large they grow.
 #[derive(Debug, Clone)]

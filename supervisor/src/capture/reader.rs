@@ -1,4 +1,4 @@
-//! Reading log files, for `watchdog logs`: from the folder, so it works while no watchdog runs.
+//! Reading log files: from the folder, so that it works while no watchdog runs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use watchdog_protocol::ServiceName;
 
 use super::Stream;
@@ -33,6 +34,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// When, in microseconds since 1970; 0 where no watchdog wrote one.
+    pub fn at_us(&self) -> u64 {
+        let time = self.time.parse::<Timestamp>().map_or(0, Timestamp::as_microsecond);
+        u64::try_from(time).unwrap_or(0)
+    }
+
+    /// The watchdog's note at the start of a process.
+    fn is_start(&self) -> bool {
+        self.stream == Some(Stream::Watchdog) && self.text.starts_with(STARTED)
+    }
+
     fn parse(service: &ServiceName, line: &str, before: &str) -> Self {
         Self::parse_own(service, line).unwrap_or_else(|| Self {
             service: service.clone(),
@@ -61,16 +73,29 @@ impl Record {
     }
 }
 
-/// The last `count` records of these services, of all together, in the order of time; across rotations. A service
-/// without a log has none.
-///
-/// # Errors
-/// Reading a file.
-pub fn tail(folder: &Path, services: &[ServiceName], count: usize) -> io::Result<Vec<Record>> {
-    Ok(Follow::from_end(folder, services, count)?.1)
+/// The records without the watchdog's notes of starts, which `watchdog events` tells better.
+pub fn printed(mut records: Vec<Record>) -> Vec<Record> {
+    records.retain(|record| !record.is_start());
+    records
 }
 
-/// What comes after a [`tail`].
+/// How much is read back.
+#[derive(Debug, Clone, Copy)]
+pub struct Back {
+    /// At most so many records, of all services together.
+    pub records: usize,
+    /// At most so many bytes of each service's files.
+    pub bytes: u64,
+}
+
+impl Back {
+    /// So many records, however long they are.
+    pub fn records(records: usize) -> Self {
+        Self { records, bytes: u64::MAX }
+    }
+}
+
+/// The logs of some services, read from near their end on.
 #[derive(Debug)]
 pub struct Follow {
     folder: PathBuf,
@@ -89,26 +114,45 @@ struct Place {
 }
 
 impl Follow {
-    /// As [`tail`], and the place to go on from.
+    /// The last records of these services, of all together, in the order of time; across rotations. And the place to
+    /// go on from. A service without a log has none.
     ///
     /// # Errors
     /// Reading a file.
-    pub fn from_end(
-        folder: &Path,
-        services: &[ServiceName],
-        count: usize,
-    ) -> io::Result<(Self, Vec<Record>)> {
+    pub fn from_end(folder: &Path, services: &[ServiceName], back: Back) -> io::Result<(Self, Vec<Record>)> {
         let mut records = Vec::new();
         let mut places = BTreeMap::new();
         for service in services {
-            let (place, last) = last_of(folder, service, count)?;
+            let (place, last) = last_of(folder, service, back)?;
             records.extend(last);
             places.insert(service.clone(), place);
         }
         // Stable: records of one service keep their order, which is the file's.
         records.sort_by(|a, b| a.time.cmp(&b.time));
-        records.drain(..records.len().saturating_sub(count));
+        records.drain(..records.len().saturating_sub(back.records));
         Ok((Self { folder: folder.to_owned(), places }, records))
+    }
+
+    /// As [`from_end`](Self::from_end), of what services [`printed`], however many notes are in between.
+    ///
+    /// # Errors
+    /// Reading a file.
+    pub fn from_end_of_printed(
+        folder: &Path,
+        services: &[ServiceName],
+        back: Back,
+    ) -> io::Result<(Self, Vec<Record>)> {
+        let mut asked = back.records;
+        loop {
+            let (follow, records) = Self::from_end(folder, services, Back { records: asked, ..back })?;
+            let all = records.len() < asked;
+            let mut records = printed(records);
+            if all || records.len() >= back.records {
+                records.drain(..records.len().saturating_sub(back.records));
+                return Ok((follow, records));
+            }
+            asked = asked.saturating_mul(2);
+        }
     }
 
     /// What was written since, in the order of time; nothing when nothing was. Asked every tenth of a second it
@@ -185,19 +229,22 @@ impl Place {
 }
 
 /// The last records of one service, and the place behind them.
-fn last_of(folder: &Path, service: &ServiceName, count: usize) -> io::Result<(Place, Vec<Record>)> {
+fn last_of(folder: &Path, service: &ServiceName, back: Back) -> io::Result<(Place, Vec<Record>)> {
     let Some(newest) = open(folder, service, 0)? else { return Ok((Place::default(), Vec::new())) };
     let mut files = Vec::new();
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let (mut file, offset) = (newest, &mut 0);
+    let mut bytes = back.bytes;
     loop {
-        let (text, end) = last_lines(&mut file, count - lines.len().min(count))?;
+        let left = Back { records: back.records - lines.len().min(back.records), bytes };
+        let read = last_lines(&mut file, left)?;
         if files.is_empty() {
-            *offset = end;
+            *offset = read.behind;
         }
-        lines.splice(0..0, text);
+        bytes = bytes.saturating_sub(read.behind - read.from);
+        lines.splice(0..0, read.lines);
         files.push(file);
-        if lines.len() >= count {
+        if lines.len() >= back.records || read.from > 0 {
             break;
         }
         let number = u32::try_from(files.len()).unwrap_or(u32::MAX);
@@ -218,23 +265,36 @@ fn last_of(folder: &Path, service: &ServiceName, count: usize) -> io::Result<(Pl
     Ok((Place { file: Some(files.swap_remove(0)), offset: *offset, time }, records))
 }
 
-/// The last `count` whole lines of a file, and the offset behind them. Read from its end in steps.
-fn last_lines(file: &mut File, count: usize) -> io::Result<(Vec<Vec<u8>>, u64)> {
+/// Whole lines of a file, up to its end.
+struct LastLines {
+    lines: Vec<Vec<u8>>,
+    /// Where reading began.
+    from: u64,
+    /// Behind the last line.
+    behind: u64,
+}
+
+/// The last whole lines of a file. Read from its end in steps.
+fn last_lines(file: &mut File, back: Back) -> io::Result<LastLines> {
     const STEP: u64 = 64 * 1024;
     let length = file.metadata()?.size();
+    let first = length.saturating_sub(back.bytes);
     let (mut start, mut bytes) = (length, Vec::new());
     loop {
         let end = super::lines::whole(&bytes);
         // One more line end than lines: the one before the first.
-        let enough = bytes[..end].iter().filter(|byte| **byte == b'\n').count() > count;
-        if enough || start == 0 {
-            let behind = start + end as u64;
+        let enough = bytes[..end].iter().filter(|byte| **byte == b'\n').count() > back.records;
+        if enough || start == first {
             let mut lines: Vec<Vec<u8>> =
                 bytes[..end].split_inclusive(|byte| *byte == b'\n').map(without_end).collect();
-            lines.drain(..lines.len().saturating_sub(count));
-            return Ok((lines, behind));
+            if start > 0 && !lines.is_empty() {
+                // It may have begun before.
+                lines.remove(0);
+            }
+            lines.drain(..lines.len().saturating_sub(back.records));
+            return Ok(LastLines { lines, from: start, behind: start + end as u64 });
         }
-        let from = start.saturating_sub(STEP);
+        let from = start.saturating_sub(STEP).max(first);
         let mut more = vec![0; usize::try_from(start - from).expect("one step")];
         file.seek(SeekFrom::Start(from))?;
         file.read_exact(&mut more)?;
@@ -260,9 +320,9 @@ pub(super) fn last_errors(folder: &Path, service: &ServiceName, count: usize) ->
     /// Enough to look behind some standard output in between.
     const LOOK_BACK: usize = 200;
     let mut errors = Vec::new();
-    for record in tail(folder, std::slice::from_ref(service), LOOK_BACK)? {
+    for record in Follow::from_end(folder, std::slice::from_ref(service), Back::records(LOOK_BACK))?.1 {
         match record.stream {
-            Some(Stream::Watchdog) if record.text.starts_with(STARTED) => errors.clear(),
+            Some(Stream::Watchdog) if record.is_start() => errors.clear(),
             Some(Stream::Errors) => errors.push(record.text),
             Some(Stream::Watchdog | Stream::Output) | None => {}
         }

@@ -54,7 +54,8 @@ fn collector(logs: Logs, hand: Hand) -> Collector {
 
 /// Stream and text of every record.
 fn texts(folder: &Path) -> Vec<String> {
-    let records = reader::tail(folder, &[counter()], usize::MAX).unwrap();
+    let records =
+        reader::Follow::from_end(folder, &[counter()], reader::Back::records(usize::MAX)).unwrap().1;
     let going_on = |record: &reader::Record| if record.goes_on { "+" } else { "" };
     records.iter().map(|r| format!("{}{} {}", r.stream.unwrap(), going_on(r), r.text)).collect()
 }
@@ -379,7 +380,8 @@ fn following_misses_nothing_through_rotations_and_merges_services_by_time() {
     writeln!(desk.output, "before").unwrap();
     desk.collector.drain_all();
     let services = [counter(), bumper];
-    let (mut follow, last) = reader::Follow::from_end(desk.folder.path(), &services, 10).unwrap();
+    let (mut follow, last) =
+        reader::Follow::from_end(desk.folder.path(), &services, reader::Back::records(10)).unwrap();
     assert_eq!(last.len(), 1);
     let mut found = Vec::new();
     for number in 0..200 {
@@ -396,7 +398,7 @@ fn following_misses_nothing_through_rotations_and_merges_services_by_time() {
     let expected: Vec<_> = (0..200).flat_map(|n| [n.to_string(), format!("{n} too")]).collect();
     assert_eq!(texts, expected);
     assert!(follow.more().unwrap().is_empty());
-    let tail = reader::tail(desk.folder.path(), &services, 3).unwrap();
+    let tail = reader::Follow::from_end(desk.folder.path(), &services, reader::Back::records(3)).unwrap().1;
     assert_eq!(
         tail.iter().map(|record| record.text.as_str()).collect::<Vec<_>>(),
         ["198 too", "199", "199 too"]
@@ -406,7 +408,8 @@ fn following_misses_nothing_through_rotations_and_merges_services_by_time() {
 #[test]
 fn a_service_without_a_log_has_no_records_and_is_followed_from_its_first() {
     let mut desk = Desk::make();
-    let (mut follow, last) = reader::Follow::from_end(desk.folder.path(), &[counter()], 10).unwrap();
+    let (mut follow, last) =
+        reader::Follow::from_end(desk.folder.path(), &[counter()], reader::Back::records(10)).unwrap();
     assert!(last.is_empty());
     assert!(follow.more().unwrap().is_empty());
     writeln!(desk.output, "first").unwrap();

@@ -13,13 +13,10 @@ use super::look::{Look, Paint};
 use super::place::Place;
 use super::report::CliError;
 use crate::capture::Stream;
-use crate::capture::reader::{Follow, Record};
+use crate::capture::reader::{Back, Follow, Record, printed};
 
 /// From one look at the files to the next.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What the watchdog notes at the start of a process; `watchdog events` is the place to read it.
-const STARTED: &str = "started incarnation ";
 
 /// Show what services printed on standard output and standard error, oldest first.
 #[derive(Debug, clap::Args)]
@@ -47,7 +44,9 @@ impl Arguments {
         };
         // One service's lines need no name in front.
         let named = services.len() > 1;
-        let (mut follow, records) = tail(&place.logs, &services, self.number).map_err(unreadable)?;
+        let (mut follow, records) =
+            Follow::from_end_of_printed(&place.logs, &services, Back::records(self.number))
+                .map_err(unreadable)?;
         console.print(&lines(&records, named, console))?;
         if !self.follow {
             return Ok(());
@@ -90,26 +89,6 @@ fn logged(folder: &Path) -> io::Result<BTreeSet<ServiceName>> {
             .extend(name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<ServiceName>().ok()));
     }
     Ok(services)
-}
-
-/// The last `count` records that services printed, however many notes of starts are between them.
-fn tail(folder: &Path, services: &[ServiceName], count: usize) -> io::Result<(Follow, Vec<Record>)> {
-    let mut asked = count;
-    loop {
-        let (follow, records) = Follow::from_end(folder, services, asked)?;
-        let all = records.len() < asked;
-        let mut records = printed(records);
-        if all || records.len() >= count {
-            records.drain(..records.len().saturating_sub(count));
-            return Ok((follow, records));
-        }
-        asked = asked.saturating_mul(2);
-    }
-}
-
-fn printed(mut records: Vec<Record>) -> Vec<Record> {
-    records.retain(|record| record.stream != Some(Stream::Watchdog) || !record.text.starts_with(STARTED));
-    records
 }
 
 fn lines(records: &[Record], named: bool, console: &Console) -> String {
@@ -168,7 +147,7 @@ mod tests {
 
     fn shown(folder: &Path, services: &[&str], count: usize) -> String {
         let services: Vec<ServiceName> = services.iter().map(|name| name.parse().unwrap()).collect();
-        let (_, records) = tail(folder, &services, count).unwrap();
+        let (_, records) = Follow::from_end_of_printed(folder, &services, Back::records(count)).unwrap();
         records.iter().map(|record| text(record, services.len() > 1, &PLAIN) + "\n").collect()
     }
 

@@ -22,6 +22,7 @@ mod introduce;
 mod keeper_link;
 mod lanes;
 mod launch;
+mod logs;
 mod note;
 mod registration;
 mod session;

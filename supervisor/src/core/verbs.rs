@@ -12,6 +12,7 @@ use watchdog_protocol::{Incarnation, RequestId, ServiceName};
 
 use super::control::ControlCall;
 use super::events::Entry as Logged;
+use super::logs::LogCall;
 use super::session::Answers;
 use super::waiting::{Target, Waiter, end};
 use super::{Core, CoreError, nearest, now};
@@ -109,6 +110,11 @@ impl Core {
                 end(&asked.replies, Ok(Outcome::Intercoms(inboxes)));
             }
             Request::Events { after, last, follow } => self.events_asked(&asked, after, last, follow),
+            Request::Logs { services, last, follow, resume } => {
+                let (folder, services) = (self.config.watchdog.logs.clone(), self.named_services(&services));
+                let call = LogCall { folder, services, last, follow, resume, replies: asked.replies };
+                self.tasks.spawn(call.serve());
+            }
             Request::Get { service } => {
                 let view = self.settings_view(&service);
                 end(&asked.replies, view.map(Outcome::Settings));
@@ -307,6 +313,7 @@ fn verb_of(request: &Request) -> &'static str {
         | Request::StateReset { .. } => "state",
         Request::Intercoms { .. } => "intercoms",
         Request::Events { .. } => "events",
+        Request::Logs { .. } => "logs",
         Request::Register { .. } => "register",
         Request::Unregister { .. } => "unregister",
         Request::Shutdown => "shutdown",
@@ -322,7 +329,8 @@ fn targets_of(request: &Request) -> Vec<ServiceName> {
         | Request::Kill { services, .. }
         | Request::Restart { services }
         | Request::Reset { services }
-        | Request::Intercoms { services } => services.clone(),
+        | Request::Intercoms { services }
+        | Request::Logs { services, .. } => services.clone(),
         Request::Set { service, .. }
         | Request::Get { service }
         | Request::StateShow { service }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{BUMPER, COUNTER};
-use crate::capture::reader::{Record, tail};
+use crate::capture::reader::{Back, Follow, Record};
 
 const TOLD: &str = "DEBUG bumper: told";
 const COUNTED: &str = "DEBUG counter: counted id=";
@@ -44,7 +44,8 @@ pub(super) struct Balance {
 impl Ledger {
     pub(super) fn read(logs: &Path) -> io::Result<Self> {
         let mut ledger = Self::default();
-        for record in tail(logs, &[BUMPER.clone(), COUNTER.clone()], usize::MAX)? {
+        let services = [BUMPER.clone(), COUNTER.clone()];
+        for record in Follow::from_end(logs, &services, Back::records(usize::MAX))?.1 {
             ledger.enter(&record);
         }
         Ok(ledger)
