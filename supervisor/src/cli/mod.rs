@@ -23,19 +23,16 @@ mod nearest;
 mod place;
 mod register;
 mod report;
-mod reset;
-mod restart;
 mod run;
 mod set;
 mod shutdown;
-mod start;
 mod state;
 mod status;
-mod stop;
 mod table;
 mod unregister;
 mod unset;
 mod wait;
+mod wish;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +48,7 @@ use self::console::{Console, Format};
 pub use self::exit::Exit;
 use self::look::{ColorChoice, Look};
 use self::report::CliError;
+use self::wish::Wish;
 
 /// Keeps services alive, each its own process, with their settings, state and messages.
 #[derive(Debug, Parser)]
@@ -95,11 +93,19 @@ enum Verb {
     Check(check::Arguments),
     Register(register::Arguments),
     Unregister(unregister::Arguments),
-    Start(start::Arguments),
-    Stop(stop::Arguments),
-    Restart(restart::Arguments),
+    /// Want services up, and wait until they are ready.
+    #[command(after_help = "Example:\n  watchdog start counter --wait=2m")]
+    Start(wish::Arguments),
+    /// Want services down, with time to save, and wait until they are.
+    #[command(after_help = "Example:\n  watchdog stop bumper counter")]
+    Stop(wish::Arguments),
+    /// Stop services and start them again.
+    #[command(after_help = "Example:\n  watchdog restart counter")]
+    Restart(wish::Arguments),
     Kill(kill::Arguments),
-    Reset(reset::Arguments),
+    /// Clear a failure and start again what is wanted up; the state is kept.
+    #[command(after_help = "Example:\n  watchdog reset counter")]
+    Reset(wish::Arguments),
     Set(set::Arguments),
     Get(get::Arguments),
     Unset(unset::Arguments),
@@ -155,11 +161,11 @@ impl Verb {
                 Self::Check(arguments) => arguments.execute(console),
                 Self::Register(arguments) => arguments.execute(console).await,
                 Self::Unregister(arguments) => arguments.execute(console).await,
-                Self::Start(arguments) => arguments.execute(console).await,
-                Self::Stop(arguments) => arguments.execute(console).await,
-                Self::Restart(arguments) => arguments.execute(console).await,
+                Self::Start(arguments) => arguments.execute(Wish::Start, console).await,
+                Self::Stop(arguments) => arguments.execute(Wish::Stop, console).await,
+                Self::Restart(arguments) => arguments.execute(Wish::Restart, console).await,
                 Self::Kill(arguments) => arguments.execute(console).await,
-                Self::Reset(arguments) => arguments.execute(console).await,
+                Self::Reset(arguments) => arguments.execute(Wish::Reset, console).await,
                 Self::Set(arguments) => arguments.execute(console).await,
                 Self::Get(arguments) => arguments.execute(console).await,
                 Self::Unset(arguments) => arguments.execute(console).await,
