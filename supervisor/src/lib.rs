@@ -7,10 +7,12 @@
 //! One executable: `watchdog run` becomes the keeper, which starts the same file as the core; every other verb is a
 //! client of the core's.
 
+mod account;
 pub mod capture;
 pub mod cli;
 pub mod config;
 mod core;
+mod nearest;
 pub mod probe;
 pub mod processes;
 pub mod run;

@@ -7,8 +7,8 @@ use watchdog_protocol::status::VerdictStatus;
 
 use super::console::{Console, Format};
 use super::look::harmless;
-use super::nearest::nearest;
 use super::report::CliError;
+use crate::nearest::nearest;
 
 /// Show the settings of a service, or one of them.
 #[derive(Debug, clap::Args)]

@@ -14,6 +14,7 @@ use super::place::Place;
 use super::report::CliError;
 use crate::capture::Stream;
 use crate::capture::reader::{Back, Follow, Record, printed};
+use crate::nearest::nearest;
 
 /// From one look at the files to the next.
 const LOOK: Duration = Duration::from_millis(100);
@@ -67,9 +68,8 @@ impl Arguments {
         Ok(match self.services.iter().find(|service| !known.contains(*service)) {
             None => Ok(self.services.clone()),
             Some(unknown) => {
-                let nearest =
-                    super::nearest::nearest(unknown.as_str(), known.iter().map(ServiceName::as_str));
-                Err(CliError::NoLog { service: unknown.clone(), nearest: nearest.map(str::to_owned) })
+                let nearest = nearest(unknown.as_str(), &known).map(ToString::to_string);
+                Err(CliError::NoLog { service: unknown.clone(), nearest })
             }
         })
     }

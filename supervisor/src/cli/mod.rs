@@ -19,7 +19,6 @@ mod intercoms;
 mod kill;
 mod logs;
 mod look;
-mod nearest;
 mod place;
 mod register;
 mod report;

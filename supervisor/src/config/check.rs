@@ -8,11 +8,11 @@ use serde_json::Value;
 use watchdog_protocol::{Manifest, ServiceName};
 
 use super::Kind;
-use super::launch::user_exists;
 use super::manifest_of::manifest_of;
 use super::problem::{ConfigErrors, Problem};
 use super::schema::Schema;
 use super::spec::{Config, ServiceSpec};
+use crate::account::{Account, NoAccount};
 
 /// Programs that describe themselves side by side: few, since the machine has other work.
 const SIDE_BY_SIDE: usize = 2;
@@ -84,7 +84,7 @@ pub fn check_service(
 ) -> Result<Option<CheckedService>, ConfigErrors> {
     let mut errors = Vec::new();
     if let Some(user) = &spec.launch.user
-        && matches!(user_exists(user), Ok(false))
+        && matches!(Account::find(user), Err(NoAccount::Unknown { .. }))
     {
         errors.push(spec.error(&spec.places.user, Problem::NoUser { user: user.clone() }));
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use watchdog_lifecycle::graph::GraphError;
 use watchdog_protocol::ServiceName;
 
-use super::problem::{ConfigError, Problem, nearest};
+use super::problem::{ConfigError, Problem};
 use super::spec::ServiceSpec;
+use crate::nearest::nearest;
 
 /// What is wrong between these services: names that are none of them, and, when all are, a circle of `requires`
 /// and `after`. Empty when there is nothing. Registering and unregistering ask again, over all services there

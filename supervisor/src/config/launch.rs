@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -163,17 +162,6 @@ impl fmt::Display for Resource {
         let named = Self::ALL.iter().find(|(_, resource)| resource == self);
         out.write_str(named.map_or("", |(name, _)| *name))
     }
-}
-
-/// Whether the account exists; a number always does.
-///
-/// # Errors
-/// What reading the account database gives.
-pub(super) fn user_exists(user: &str) -> io::Result<bool> {
-    if user.parse::<u32>().is_ok() {
-        return Ok(true);
-    }
-    Ok(nix::unistd::User::from_name(user)?.is_some())
 }
 
 #[cfg(test)]

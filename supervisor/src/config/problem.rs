@@ -9,6 +9,7 @@ use watchdog_protocol::{NameError, ServiceName};
 use super::grant::GrantError;
 use super::manifest_of::DescribeError;
 use super::source::Place;
+use crate::nearest::nearest;
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -202,16 +203,6 @@ impl Problem {
             | Self::Schema { .. } => None,
         }
     }
-}
-
-/// The candidate that a typing error would turn into `text`.
-pub(super) fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(text, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate)
 }
 
 /// A problem and its place. [`Display`](fmt::Display) is what an operator reads, over several lines; the cause of

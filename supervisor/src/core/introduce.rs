@@ -8,7 +8,8 @@ use watchdog_protocol::session::{LaneIn, LaneOut, Refusal, ToService};
 use watchdog_protocol::{Contract, Incarnation, ServiceName};
 
 use super::lanes::{LaneError, Made};
-use super::{Core, CoreError, chain, nearest, now};
+use super::{Core, CoreError, chain, now};
+use crate::nearest::nearest;
 
 /// Why an introduction came to nothing.
 enum NoLane {
@@ -78,7 +79,7 @@ impl Core {
     fn peer(&self, sender: &ServiceName, peer: &str) -> Result<ServiceName, Refusal> {
         let known = peer.parse::<ServiceName>().ok().filter(|name| self.entries.contains_key(name));
         let Some(receiver) = known else {
-            let nearest = nearest(peer, self.entries.keys());
+            let nearest = nearest(peer, self.entries.keys()).cloned();
             return Err(Refusal::NoSuchService { name: peer.to_owned(), nearest });
         };
         self.roster.may_talk(sender, &receiver).map_err(|err| match err {
@@ -89,7 +90,7 @@ impl Core {
             },
             TalkError::NoInbox { name } => Refusal::NoInbox { name },
             TalkError::Unknown { name } => Refusal::NoSuchService {
-                nearest: nearest(name.as_str(), self.entries.keys()),
+                nearest: nearest(name.as_str(), self.entries.keys()).cloned(),
                 name: name.to_string(),
             },
         })?;

@@ -10,6 +10,7 @@ use watchdog_protocol::session::{SERVICE, SESSION};
 
 use watchdog_lifecycle::Kind;
 
+use crate::account::Account;
 use crate::config::ServiceSpec;
 use crate::processes::leftovers::STATE;
 
@@ -80,24 +81,8 @@ fn steps(spec: &ServiceSpec, original_limits: &[Limit]) -> Result<Vec<ChildStep>
 
 fn ids(user: &str) -> Result<ChildStep, NoLaunch> {
     let wrong = |reason: String| NoLaunch { step: "user", reason };
-    let known = match user.parse::<u32>() {
-        Ok(uid) => nix::unistd::User::from_uid(uid.into()),
-        Err(_) => nix::unistd::User::from_name(user),
-    }
-    .map_err(|err| wrong(format!("cannot look up user `{user}`: {err}")))?;
-    let Some(known) = known else {
-        return match user.parse::<u32>() {
-            Ok(uid) => Ok(ChildStep::Ids { uid, gid: uid, groups: Vec::new() }),
-            Err(_) => Err(wrong(format!("there is no user `{user}`"))),
-        };
-    };
-    let name = std::ffi::CString::new(known.name.as_bytes())
-        .map_err(|_| wrong(format!("user `{user}` has a name with a zero byte")))?;
-    let groups = nix::unistd::getgrouplist(&name, known.gid)
-        .map_err(|err| wrong(format!("cannot look up the groups of `{user}`: {err}")))?;
-    Ok(ChildStep::Ids {
-        uid: known.uid.as_raw(),
-        gid: known.gid.as_raw(),
-        groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
-    })
+    let account = Account::find(user).map_err(|none| wrong(none.to_string()))?;
+    let groups =
+        account.groups().map_err(|err| wrong(format!("cannot look up the groups of `{user}`: {err}")))?;
+    Ok(ChildStep::Ids { uid: account.uid, gid: account.gid, groups })
 }

@@ -230,12 +230,3 @@ pub(crate) fn chain(err: &dyn std::error::Error) -> String {
     }
     text
 }
-
-/// The name nearest to a mistyped one, if any is near.
-fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a ServiceName>) -> Option<ServiceName> {
-    names
-        .map(|name| (strsim::damerau_levenshtein(text, name.as_str()), name))
-        .filter(|(distance, name)| *distance <= name.as_str().len().max(text.len()) / 3 + 1)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name.clone())
-}

@@ -15,7 +15,8 @@ use super::events::Entry as Logged;
 use super::logs::LogCall;
 use super::session::Answers;
 use super::waiting::{Target, Waiter, end};
-use super::{Core, CoreError, nearest, now};
+use super::{Core, CoreError, now};
+use crate::nearest::nearest;
 
 /// How long a call that does not wait for an effect waits for the disk.
 const DISK: Duration = Duration::from_secs(30);

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Pid, User};
+use nix::unistd::Pid;
 use tokio::task;
 
+use crate::account::Account;
 use crate::config::Launch;
 
 /// Whether the command, in the surroundings of `launch`, exits with 0. Dropped before, it is killed with all its
@@ -121,22 +122,9 @@ fn command(program: &Path, args: &[String], launch: &Launch) -> io::Result<Comma
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     if let Some(user) = &launch.user {
-        let (uid, gid) = account(user)?;
+        let account = Account::find(user).map_err(io::Error::other)?;
         // The standard library drops the supplementary groups of a root that changes its user.
-        command.uid(uid).gid(gid);
+        command.uid(account.uid).gid(account.gid);
     }
     Ok(command)
-}
-
-fn account(user: &str) -> io::Result<(u32, u32)> {
-    let number = user.parse::<u32>().ok();
-    let known = match number {
-        Some(uid) => User::from_uid(uid.into()),
-        None => User::from_name(user),
-    }?;
-    match (known, number) {
-        (Some(known), _) => Ok((known.uid.as_raw(), known.gid.as_raw())),
-        (None, Some(uid)) => Ok((uid, uid)),
-        (None, None) => Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no user `{user}`"))),
-    }
 }

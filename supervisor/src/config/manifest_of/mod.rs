@@ -26,6 +26,7 @@ use watchdog_protocol::manifest::{DESCRIBE, Manifest, ManifestError, fnv1a};
 
 use super::launch::NoExecutable;
 use super::spec::ServiceSpec;
+use crate::account::Account;
 use described::{Described, Heard};
 
 /// A program that has not described itself by then is killed.
@@ -234,9 +235,8 @@ fn describe(
         .stderr(Stdio::piped())
         .process_group(0);
     if let Some(user) = &launch.user {
-        let no_user = || DescribeError::NoUser { user: user.clone() };
-        let (uid, gid) = account(user).ok_or_else(no_user)?;
-        command.uid(uid).gid(gid);
+        let account = Account::find(user).map_err(|_| DescribeError::NoUser { user: user.clone() })?;
+        command.uid(account.uid).gid(account.gid);
     }
     let mut child = Described(command.spawn().map_err(|source| not_spawned(program, &launch.dir, source))?);
     let heard =
@@ -244,17 +244,6 @@ fn describe(
     // Whatever it started goes with it, before its number can be anyone else's.
     child.kill();
     judge(program, &heard?, timeout)
-}
-
-fn account(user: &str) -> Option<(u32, u32)> {
-    let known = match user.parse::<u32>() {
-        Ok(uid) => match nix::unistd::User::from_uid(uid.into()) {
-            Ok(None) => return Some((uid, uid)),
-            known => known,
-        },
-        Err(_) => nix::unistd::User::from_name(user),
-    };
-    known.ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()))
 }
 
 /// ENOENT stands for three different mistakes and EACCES for two; looking tells which.

@@ -12,8 +12,8 @@ use jsonschema::paths::Location;
 use serde_json::{Map, Value};
 use watchdog_protocol::Manifest;
 
-use super::problem::nearest;
 use super::setting::SettingPath;
+use crate::nearest::nearest;
 use shape::Shape;
 
 /// A settings type, ready to check values.
