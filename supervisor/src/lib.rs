@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 mod core;
 mod nearest;
+mod notify;
 pub mod probe;
 pub mod processes;
 pub mod run;

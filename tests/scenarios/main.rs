@@ -8,6 +8,7 @@ mod hostile;
 mod intercom;
 mod layout;
 mod logs;
+mod notify;
 mod restart;
 mod settings;
 mod shutdown;

@@ -122,6 +122,8 @@ pub struct ServiceStatus {
     pub blocked_by: Vec<ServiceName>,
     /// Of a start or stop under way.
     pub progress: Option<Progress>,
+    /// What the process says that it does, by a notification.
+    pub says: Option<String>,
     /// The level it raised.
     pub health: Health,
     /// The current or last process, [`Incarnation::NONE`] when there was none.

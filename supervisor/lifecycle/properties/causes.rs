@@ -56,6 +56,35 @@ fn three_heartbeats_missed_in_a_row_are_a_hang_and_it_is_killed() {
 }
 
 #[test]
+fn what_asks_to_be_taken_for_hung_is_killed_at_once_where_its_life_is_watched() {
+    let mut run = ready(Policy { liveness: Liveness::Heartbeat { interval: SECOND }, ..Policy::program() });
+    assert!(kills(&run.input(&Input::World(Move::CallItselfHung))));
+    assert_eq!(cause(&mut run), Cause::CalledHung);
+    let mut run = ready(Policy::program());
+    assert!(!kills(&run.input(&Input::World(Move::CallItselfHung))));
+}
+
+#[test]
+fn what_leaves_is_not_asked_and_its_own_end_is_the_cause() {
+    let mut run = ready(Policy { stop_timeout: SECOND, ..Policy::program() });
+    let commands = run.input(&Input::World(Move::Leave));
+    assert!(!asks(&commands) && !kills(&commands));
+    assert!(kills(&run.input(&Input::World(Move::Exit(Exit::Code(3))))), "what it left behind goes");
+    assert_eq!(cause(&mut run), Cause::ExitCode { code: 3 });
+}
+
+#[test]
+fn what_says_that_it_leaves_and_stays_is_killed_after_the_time_of_a_stop() {
+    let mut run = ready(Policy { stop_timeout: SECOND, ..Policy::program() });
+    run.input(&Input::World(Move::Leave));
+    assert!(!kills(&run.input(&Input::Wait(SECOND / 2))));
+    run.input(&Input::World(Move::AskForTime(SECOND * 2)));
+    assert!(!kills(&run.input(&Input::Wait(SECOND))));
+    assert!(kills(&run.input(&Input::Wait(SECOND))));
+    assert_eq!(cause(&mut run), Cause::Leaving);
+}
+
+#[test]
 fn a_new_core_gives_a_heartbeat_its_whole_interval_again() {
     let mut run = ready(Policy { liveness: Liveness::Heartbeat { interval: SECOND }, ..Policy::service() });
     run.input(&Input::Wait(SECOND));

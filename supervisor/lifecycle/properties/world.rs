@@ -45,8 +45,12 @@ pub(crate) enum Move {
     GetStuck,
     Say(Health),
     Report(Progress),
+    AskForTime(Duration),
+    Talk,
+    Leave,
     Beat,
     MissProbe,
+    CallItselfHung,
     RefuseSettings { falls_back: bool },
     BreakProtocol,
 }
@@ -124,8 +128,12 @@ impl World {
             }
             (Move::Say(health), Life::Running) => Fact::Health(health.clone()),
             (Move::Report(progress), Life::Running) => Fact::Progress(progress.clone()),
+            (Move::AskForTime(at_least), Life::Running) => Fact::NeedsTime { at_least: *at_least },
+            (Move::Talk, Life::Running) => Fact::Says(Some("42 clients".into())),
+            (Move::Leave, Life::Running) => Fact::Leaving,
             (Move::Beat, Life::Running) => Fact::Heartbeat,
             (Move::MissProbe, Life::Running) => Fact::ProbeMissed,
+            (Move::CallItselfHung, Life::Running) => Fact::CalledHung,
             (Move::RefuseSettings { falls_back }, Life::Running) => {
                 let fallback =
                     if *falls_back { Fallback::Revision(Revision::FIRST.next()) } else { Fallback::None };
@@ -142,8 +150,12 @@ impl World {
                 | Move::GetStuck
                 | Move::Say(_)
                 | Move::Report(_)
+                | Move::AskForTime(_)
+                | Move::Talk
+                | Move::Leave
                 | Move::Beat
                 | Move::MissProbe
+                | Move::CallItselfHung
                 | Move::RefuseSettings { .. }
                 | Move::BreakProtocol,
                 Life::Spawning | Life::Running | Life::Leftover | Life::Stuck,
@@ -181,8 +193,12 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
         1 => Just(Move::Say(Health::Ok)),
         1 => Just(Move::Say(Health::Failing { reason: "no disk".into() })),
         2 => Just(Move::Report(Progress { fraction: Some(0.5), text: "half".into() })),
+        1 => waits().prop_map(Move::AskForTime),
+        1 => Just(Move::Talk),
+        1 => Just(Move::Leave),
         2 => Just(Move::Beat),
         1 => Just(Move::MissProbe),
+        1 => Just(Move::CallItselfHung),
         1 => any::<bool>().prop_map(|falls_back| Move::RefuseSettings { falls_back }),
         1 => Just(Move::BreakProtocol),
     ]

@@ -135,6 +135,10 @@ pub enum Cause {
         /// Time between two signs.
         interval: Duration,
     },
+    /// It asked to be taken for hung.
+    CalledHung,
+    /// It said that it ends by itself, and did not in time.
+    Leaving,
     /// It called itself failing for longer than allowed.
     Failing {
         /// In its words.
@@ -213,7 +217,7 @@ impl Cause {
             Self::Signal { .. } => "signal",
             Self::Oom { .. } => "oom",
             Self::Unseen => "unseen",
-            Self::Hung { .. } => "hung",
+            Self::Hung { .. } | Self::CalledHung | Self::Leaving => "hung",
             Self::Failing { .. } => "failing",
             Self::Spawn { .. } => "spawn",
             Self::NotReady { .. } | Self::EndedEarly => "not-ready",
@@ -236,6 +240,8 @@ impl Cause {
             | Self::Oom { .. }
             | Self::Unseen
             | Self::Hung { .. }
+            | Self::CalledHung
+            | Self::Leaving
             | Self::Failing { .. }
             | Self::Spawn { .. }
             | Self::NotReady { .. }
@@ -260,6 +266,8 @@ impl fmt::Display for Cause {
             Self::Hung { missed, interval } => {
                 write!(out, "hung: {missed} signs of life missed, one is due every {interval:?}")
             }
+            Self::CalledHung => out.write_str("hung: it asked for the end itself"),
+            Self::Leaving => out.write_str("said that it ends by itself"),
             Self::Failing { reason, lasted } => write!(out, "called itself failing for {lasted:?}: {reason}"),
             Self::Spawn { step, reason } => write!(out, "could not be started, step {step}: {reason}"),
             Self::NotReady { waited, progress: None } => write!(out, "not ready within {waited:?}"),

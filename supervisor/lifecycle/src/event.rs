@@ -75,7 +75,7 @@ pub enum Fact {
     },
     /// There is nothing it could start with. Said instead of spawning; nothing of it is left.
     Refused(Refusal),
-    /// It is ready: its session says so, or its probe.
+    /// It is ready: its session or its notification says so, or its probe.
     Ready,
     /// Its leader ended. The core has read its session to the end and applied what it found.
     Exited(ExitReport),
@@ -90,10 +90,21 @@ pub enum Fact {
     Health(Health),
     /// How far its start or stop has come; extends the deadline by up to the timeout again.
     Progress(Progress),
-    /// A sign of life: its own task's heartbeat, or the answer to a probe.
+    /// It asks for at least so much more time for the start or stop under way.
+    NeedsTime {
+        /// From now on.
+        at_least: Duration,
+    },
+    /// What it does now, in its words; `None`: nothing any more. For people; nothing follows from it.
+    Says(Option<String>),
+    /// It says that it is about to end by itself.
+    Leaving,
+    /// A sign of life: its own task's heartbeat or notification, or the answer to a probe.
     Heartbeat,
     /// A probe for life was not answered.
     ProbeMissed,
+    /// It asks to be taken for hung, at once; heeded where its life is watched.
+    CalledHung,
     /// It refused the settings it was started with, before it was ready.
     SettingsRefused {
         /// Which.

@@ -153,6 +153,11 @@ pub enum Stage {
         /// Then it is killed.
         deadline: Deadline,
     },
+    /// It said that it ends by itself.
+    Leaving {
+        /// Then it is killed.
+        deadline: Deadline,
+    },
     /// Everything of it is being killed: it did not end in time, or it ended and left something behind.
     Killing {
         /// When to look for survivors.
@@ -194,8 +199,13 @@ impl Deadline {
     }
 
     pub(crate) fn extend(&mut self, now: Moment) {
+        self.extend_by(now, self.timeout);
+    }
+
+    /// By as much as was asked for, and no further than progress would.
+    pub(crate) fn extend_by(&mut self, now: Moment, at_least: Duration) {
         let latest = self.from.after(self.timeout.saturating_mul(MAX_EXTENSION));
-        self.at = self.at.max(now.after(self.timeout).min(latest));
+        self.at = self.at.max(now.after(at_least).min(latest));
     }
 
     pub(crate) fn waited(&self, now: Moment) -> Duration {
@@ -278,7 +288,7 @@ impl Stage {
     /// Processes that were killed and are still there.
     pub fn survivors(&self) -> &[u32] {
         match self {
-            Self::Asked { .. } => &[],
+            Self::Asked { .. } | Self::Leaving { .. } => &[],
             Self::Killing { survivors, .. } => survivors,
         }
     }

@@ -19,7 +19,7 @@ pub enum Kind {
 /// What makes a process ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// It says so over its session.
+    /// It says so: over its session, or by a notification.
     Told,
     /// Its exec: nothing more can be known.
     Exec,
@@ -32,7 +32,7 @@ pub enum Readiness {
 pub enum Liveness {
     /// As long as its process is.
     Unwatched,
-    /// Its own task sends a heartbeat.
+    /// It sends a heartbeat: its own task over the session, or a notification.
     Heartbeat {
         /// At least so often.
         interval: Duration,

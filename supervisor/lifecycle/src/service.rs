@@ -59,6 +59,7 @@ pub struct Service {
     starts: u64,
     history: History,
     last_end: Option<End>,
+    says: Option<String>,
 }
 
 /// One step under way.
@@ -86,6 +87,7 @@ impl Service {
             starts: 0,
             history: History::default(),
             last_end: None,
+            says: None,
         }
     }
 
@@ -117,6 +119,11 @@ impl Service {
     /// How the last incarnation ended.
     pub fn last_end(&self) -> Option<&End> {
         self.last_end.as_ref()
+    }
+
+    /// What the current process says that it does.
+    pub fn says(&self) -> Option<&str> {
+        self.says.as_deref().filter(|_| self.is_live())
     }
 
     /// Something of it lives, or may.
@@ -260,6 +267,7 @@ impl Service {
         let incarnation = self.incarnation.next();
         self.incarnation = incarnation;
         self.starts += 1;
+        self.says = None;
         self.phase = Phase::Starting(Starting {
             incarnation,
             since: turn.now,

@@ -54,6 +54,17 @@ impl Stopping {
         Self::new(incarnation, ready_for, cause, (Manner::Asked, Stage::Asked { deadline }), turn)
     }
 
+    /// Lets it end by itself.
+    pub(crate) fn leaving(
+        incarnation: Incarnation,
+        ready_for: Option<Duration>,
+        turn: &mut Turn<'_>,
+    ) -> Self {
+        let deadline = Deadline::new(turn.now, turn.policy.stop_timeout);
+        let how = (Manner::ByItself, Stage::Leaving { deadline });
+        Self::new(incarnation, ready_for, Cause::Leaving, how, turn)
+    }
+
     /// Kills everything of it.
     pub(crate) fn killing(
         incarnation: Incarnation,
@@ -68,17 +79,21 @@ impl Stopping {
     /// Commands what its stage needs.
     pub(crate) fn command(&self, turn: &mut Turn<'_>) {
         let incarnation = self.incarnation;
-        turn.commands.push(match self.stage {
-            Stage::Asked { .. } => Command::AskStop { incarnation },
-            Stage::Killing { .. } => Command::KillAll { incarnation },
-        });
+        match self.stage {
+            Stage::Asked { .. } => turn.commands.push(Command::AskStop { incarnation }),
+            Stage::Leaving { .. } => {}
+            Stage::Killing { .. } => turn.commands.push(Command::KillAll { incarnation }),
+        }
     }
 
-    /// Its leader ended; what it left behind is killed.
-    pub(crate) fn exited(&mut self, report: ExitReport, turn: &mut Turn<'_>) {
+    /// Its leader ended; what it left behind is killed. `of_itself`: what the end means when nobody else wanted it.
+    pub(crate) fn exited(&mut self, report: ExitReport, of_itself: Cause, turn: &mut Turn<'_>) {
         self.report = Some(report);
         match self.stage {
-            Stage::Asked { .. } => {
+            Stage::Asked { .. } | Stage::Leaving { .. } => {
+                if matches!(self.stage, Stage::Leaving { .. }) {
+                    self.cause = of_itself;
+                }
                 self.stage = Stage::killing(turn.now);
                 self.command(turn);
             }
@@ -89,7 +104,7 @@ impl Stopping {
     /// No more patience.
     pub(crate) fn hasten(&mut self, turn: &mut Turn<'_>) {
         match self.stage {
-            Stage::Asked { deadline } => {
+            Stage::Asked { deadline } | Stage::Leaving { deadline } => {
                 let (incarnation, waited) = (self.incarnation, deadline.waited(turn.now));
                 turn.commands.push(Command::Log(Occurrence::Killing { incarnation, waited }));
                 self.manner = Manner::Killed;
@@ -100,17 +115,18 @@ impl Stopping {
         }
     }
 
-    pub(crate) fn extend(&mut self, now: Moment) {
+    /// What its progress extends, until it is killed.
+    pub(crate) fn patience(&mut self) -> Option<&mut Deadline> {
         match &mut self.stage {
-            Stage::Asked { deadline } => deadline.extend(now),
-            Stage::Killing { .. } => {}
+            Stage::Asked { deadline } | Stage::Leaving { deadline } => Some(deadline),
+            Stage::Killing { .. } => None,
         }
     }
 
     pub(crate) fn survivors(&mut self, pids: Vec<u32>, turn: &mut Turn<'_>) {
         match &mut self.stage {
             // Nobody was killed yet.
-            Stage::Asked { .. } => {}
+            Stage::Asked { .. } | Stage::Leaving { .. } => {}
             Stage::Killing { survivors, .. } => {
                 if *survivors != pids {
                     let incarnation = self.incarnation;
@@ -124,7 +140,7 @@ impl Stopping {
 
     pub(crate) fn deadline(&self) -> Moment {
         match &self.stage {
-            Stage::Asked { deadline } => deadline.at(),
+            Stage::Asked { deadline } | Stage::Leaving { deadline } => deadline.at(),
             Stage::Killing { look_at, .. } => *look_at,
         }
     }
@@ -134,7 +150,7 @@ impl Stopping {
             return;
         }
         match &mut self.stage {
-            Stage::Asked { .. } => self.hasten(turn),
+            Stage::Asked { .. } | Stage::Leaving { .. } => self.hasten(turn),
             Stage::Killing { look_at, .. } => {
                 *look_at = turn.now.after(LOOK_AFTER);
                 let incarnation = self.incarnation;

@@ -141,6 +141,9 @@ fn phase(service: &ServiceStatus) -> String {
             text += &format!(": {}", progress.text);
         }
     }
+    if let Some(says) = &service.says {
+        text += &format!(": {says}");
+    }
     if let Some(next) = service.next_try_ms {
         text += &format!(", next in {}", span(next));
     }

@@ -41,6 +41,7 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
         phase_ms: 125_000,
         blocked_by: vec![],
         progress: None,
+        says: None,
         health: Health::Ok,
         incarnation: Incarnation::from_stored(3),
         pid: Some(4242),

@@ -130,7 +130,7 @@ fn ready(
 ) -> Option<(Readiness, Option<Probe>)> {
     let expected = match kind {
         Kind::Service => "\"sdk\", \"exec\", { tcp = \"host:port\" } or { exec = [\"command\"] }",
-        Kind::Program => "\"exec\", { tcp = \"host:port\" } or { exec = [\"command\"] }",
+        Kind::Program => "\"exec\", \"notify\", { tcp = \"host:port\" } or { exec = [\"command\"] }",
     };
     if entry.value.get_ref().is_table() {
         let probe = probe(entry, expected, PROBE_UNTIL_READY, folder, report)?;
@@ -138,7 +138,7 @@ fn ready(
     }
     entry.parsed(report, expected, |text| match (text, kind) {
         ("exec", _) => Some((Readiness::Exec, None)),
-        ("sdk", Kind::Service) => Some((Readiness::Told, None)),
+        ("sdk", Kind::Service) | ("notify", Kind::Program) => Some((Readiness::Told, None)),
         _ => None,
     })
 }
@@ -157,11 +157,24 @@ fn liveness(
             Some((Liveness::Heartbeat { interval }, None))
         }
         Kind::Program => {
-            const EXPECTED: &str = "{ tcp = \"host:port\" } or { exec = [\"command\"] }";
+            const EXPECTED: &str =
+                "{ notify = \"10s\" }, { tcp = \"host:port\" } or { exec = [\"command\"] }";
+            if let Some(interval) = notified(entry, report) {
+                return Some((Liveness::Heartbeat { interval: interval? }, None));
+            }
             let probe = probe(entry, EXPECTED, PROBE_ALIVE, folder, report)?;
             Some((Liveness::Probe { interval: probe.interval }, Some(probe)))
         }
     }
+}
+
+/// `{ notify = "10s" }`; `None` when it is something else.
+fn notified(entry: &Entry<'_>, report: &mut Report) -> Option<Option<Duration>> {
+    let table = entry.value.get_ref().as_table().filter(|table| table.contains_key("notify"))?;
+    let mut table = Section::new("`liveness`".to_owned(), table);
+    let interval = time(&mut table, "notify", report);
+    table.end(report);
+    Some(interval)
 }
 
 fn probe(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
-use watchdog_lifecycle::policy::{Kind, Policy};
+use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness};
 use watchdog_protocol::ServiceName;
 
 use super::grant::Grant;
@@ -106,6 +106,13 @@ impl ServiceSpec {
     /// Whether it is built on the SDK.
     pub fn kind(&self) -> Kind {
         self.policy.kind
+    }
+
+    /// Whether it speaks by notifications (`sd_notify`): a program that says itself that it is ready, or alive.
+    pub fn is_notifying(&self) -> bool {
+        self.kind() == Kind::Program
+            && (self.policy.ready == Readiness::Told
+                || matches!(self.policy.liveness, Liveness::Heartbeat { .. }))
     }
 
     /// The file the table is in.

@@ -428,16 +428,16 @@ liveness = { tcp = "a:1", exec = ["b"] }
     watchdog.toml:37:8: exec = [""], expected a program and its arguments, like ["bin/worker", "--fast"]
       37 | exec = [""]
          |        ^^^^
-    watchdog.toml:38:9: ready = "sdk", expected "exec", { tcp = "host:port" } or { exec = ["command"] }
+    watchdog.toml:38:9: ready = "sdk", expected "exec", "notify", { tcp = "host:port" } or { exec = ["command"] }
       38 | ready = "sdk"
          |         ^^^^^
-    watchdog.toml:39:12: liveness = "5s", expected { tcp = "host:port" } or { exec = ["command"] }
+    watchdog.toml:39:12: liveness = "5s", expected { notify = "10s" }, { tcp = "host:port" } or { exec = ["command"] }
       39 | liveness = "5s"
          |            ^^^^
     watchdog.toml:43:17: tcp = "nowhere", expected "host:port"
       43 | ready = { tcp = "nowhere" }
          |                 ^^^^^^^^^
-    watchdog.toml:44:12: liveness = a table, expected { tcp = "host:port" } or { exec = ["command"] }
+    watchdog.toml:44:12: liveness = a table, expected { notify = "10s" }, { tcp = "host:port" } or { exec = ["command"] }
       44 | liveness = { tcp = "a:1", exec = ["b"] }
          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     "#);

@@ -7,7 +7,9 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use watchdog_keeper::protocol::{FromKeeper, ToKeeper, Whom};
-use watchdog_lifecycle::{Chance, Command, Haste, Kind, Occurrence, Purpose, ServiceCommand, Wanted};
+use watchdog_lifecycle::{
+    Chance, Command, Event, Fact, Haste, Kind, Occurrence, Purpose, ServiceCommand, Wanted,
+};
 use watchdog_protocol::control::{Failure, FailureKind};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, ServiceName};
@@ -18,6 +20,7 @@ use super::exits::LOOK;
 use super::registration::{Described, next_described};
 use super::session::FromSession;
 use super::{Core, CoreError, Shutdown, chain, now};
+use crate::notify::Notified;
 use crate::probe::Heard;
 use crate::store::record;
 use crate::store::writer::{ChangeNumber, Done};
@@ -25,6 +28,7 @@ use crate::store::writer::{ChangeNumber, Done};
 /// Where inputs come from, apart from the keeper and the store, which the core asks itself.
 pub(super) struct Inputs {
     pub(super) sessions: mpsc::Receiver<FromSession>,
+    pub(super) notifications: mpsc::Receiver<Notified>,
     pub(super) calls: mpsc::Receiver<ControlCall>,
 }
 
@@ -39,6 +43,7 @@ enum Input {
     Keeper(FromKeeper),
     Session(FromSession),
     Call(ControlCall),
+    Notified(Notified),
     Stored(Done),
     Probe(Heard),
     Described(Box<Described>),
@@ -67,6 +72,7 @@ impl Core {
             // others nor an operator wait.
             message = self.keeper.recv() => Ok(Input::Keeper(message.map_err(CoreError::Keeper)?.0)),
             Some(told) = inputs.sessions.recv() => Ok(Input::Session(told)),
+            Some(notified) = inputs.notifications.recv() => Ok(Input::Notified(notified)),
             done = self.store.done() => Ok(Input::Stored(done)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
@@ -87,6 +93,7 @@ impl Core {
                 self.events.write_out();
                 Ok(())
             }
+            Input::Notified(notified) => self.notified(notified),
             Input::Stored(done) => {
                 self.stored(done);
                 Ok(())
@@ -132,7 +139,12 @@ impl Core {
         }
         for _ in 0..FACTS_A_TURN {
             let Some((service, event)) = self.pending.pop_front() else { break };
+            let says = matches!(event, Event::Fact { fact: Fact::Says(_), .. });
             let commands = self.roster.step(&service, event, now(), self.chance());
+            if says {
+                // Nothing is to be done about it, and the next core should know it.
+                self.write_note(&service)?;
+            }
             self.perform_all(commands).await?;
         }
         if std::mem::take(&mut self.is_starting) {

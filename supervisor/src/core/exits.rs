@@ -69,6 +69,7 @@ impl Core {
         entry.started = Some(started_at(child.start_time));
         let is_late = entry.clearing == Some(child.incarnation);
         self.fact(&child.service, child.incarnation, Fact::Spawned);
+        self.heed_notifications(&child.service)?;
         if is_late {
             // Its end was decided before its birth was told.
             self.signal(&child.service, child.incarnation, Signal::SIGKILL, Whom::Group).await?;

@@ -148,7 +148,7 @@ impl Core {
 }
 
 /// Text a service sent, at most as long as is shown.
-fn shortened(mut text: String) -> String {
+pub(super) fn shortened(mut text: String) -> String {
     let mut end = watchdog_protocol::limits::MAX_TEXT.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

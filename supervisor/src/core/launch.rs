@@ -8,7 +8,7 @@ use watchdog_keeper::protocol::{ChildStep, Limit, SpawnRequest};
 use watchdog_protocol::Incarnation;
 use watchdog_protocol::session::{SERVICE, SESSION};
 
-use watchdog_lifecycle::Kind;
+use watchdog_lifecycle::{Kind, Liveness};
 
 use crate::account::Account;
 use crate::config::ServiceSpec;
@@ -30,6 +30,7 @@ pub(crate) fn request(
     spec: &ServiceSpec,
     incarnation: Incarnation,
     original_limits: &[Limit],
+    notify: &str,
 ) -> Result<SpawnRequest, NoLaunch> {
     let launch = &spec.launch;
     let mut environment = launch.environment(std::env::vars_os());
@@ -43,6 +44,13 @@ pub(crate) fn request(
     }
     if spec.kind() == Kind::Service {
         environment.insert(SESSION.into(), SESSION_NUMBER.to_string().into());
+    }
+    if spec.is_notifying() {
+        environment.insert("NOTIFY_SOCKET".into(), format!("@{notify}").into());
+        if let Liveness::Heartbeat { interval } = spec.policy.liveness {
+            // A program that follows the manual gives a sign of life twice in this time.
+            environment.insert("WATCHDOG_USEC".into(), (2 * interval.as_micros()).to_string().into());
+        }
     }
     let mut request = SpawnRequest::new(spec.name.clone(), incarnation, &program);
     request.argv = std::iter::once(ByteBuf::from(launch.program.as_os_str().as_bytes()))

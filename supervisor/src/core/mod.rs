@@ -24,6 +24,7 @@ mod lanes;
 mod launch;
 mod logs;
 mod note;
+mod notified;
 mod registration;
 mod session;
 mod settings;
@@ -42,7 +43,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use watchdog_lifecycle::{Event, Fact, Haste, Moment, Roster, Wanted};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
@@ -50,6 +51,7 @@ use watchdog_seqpacket::clock;
 
 use crate::capture::Capture;
 use crate::config::{Config, ServiceSpec};
+use crate::notify::Notified;
 use crate::probe::Probes;
 use crate::processes::cgroup::{Cgroup, CgroupTree};
 use crate::store::writer::{ChangeNumber, Writer};
@@ -66,6 +68,9 @@ pub(crate) use takeover::main;
 /// Messages of sessions that wait for the event loop. A full one makes the sessions' tasks wait, and with them the
 /// services that send.
 const SESSION_INBOX: usize = 256;
+
+/// Notifications that wait for the event loop. Behind a full one they wait in their sockets.
+const NOTIFICATIONS: usize = 64;
 
 /// Calls that wait for the event loop: a burst of `status`. A full one delays operators, never services.
 const CONTROL_INBOX: usize = 64;
@@ -105,6 +110,9 @@ pub(crate) struct Core {
     /// The newest end of a write, by file.
     stored: BTreeMap<PathBuf, (ChangeNumber, Result<(), String>)>,
     from_sessions: mpsc::Sender<FromSession>,
+    from_notifications: mpsc::Sender<Notified>,
+    /// The tasks that listen to the sockets of programs that notify.
+    listening: BTreeMap<ServiceName, AbortHandle>,
     /// Facts that performing a command brought up, for the next step.
     pending: VecDeque<(ServiceName, Event)>,
     /// Ends whose notes are not written yet.
@@ -153,6 +161,7 @@ struct Entry {
     ending: Option<Ending>,
     clearing: Option<Incarnation>,
     last_word: Option<String>,
+    notifications: notified::Notifications,
     registered: Registered,
     /// What is, or will be, on disk of what the operator wants.
     kept: Option<Kept>,

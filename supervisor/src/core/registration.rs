@@ -179,7 +179,11 @@ impl Core {
         }
         self.close_lanes(name).await?;
         self.entries.remove(name);
-        for stored in [stored::note(name), stored::pipes(name), stored::manifest(name)] {
+        if let Some(task) = self.listening.remove(name) {
+            task.abort();
+        }
+        for stored in [stored::note(name), stored::pipes(name), stored::notify(name), stored::manifest(name)]
+        {
             self.keeper.send(&ToKeeper::Drop { name: stored }, &[]).await.map_err(CoreError::Keeper)?;
         }
         self.capture.remove(name);
@@ -241,11 +245,12 @@ impl Core {
             move |source: std::io::Error| CoreError::Start { step, source: source.into() }
         };
         let is_new = found.is_none();
-        let Found { note, pipes, manifest_is_kept } = match found {
+        let Found { note, pipes, notify, manifest_is_kept } = match found {
             Some(found) => found,
             None => Found {
                 note: Note::create().map_err(failed("make the note"))?,
                 pipes: self.make_pipes().map_err(failed("make the log pipes"))?,
+                notify: None,
                 manifest_is_kept: false,
             },
         };
@@ -261,6 +266,7 @@ impl Core {
         {
             self.keep_manifest(&name, &checked.manifest).await?;
         }
+        self.open_notifications(&spec, notify).await?;
         let [out_read, output, err_read, errors] = pipes;
         self.capture.add(&name, Stream::Output, out_read);
         self.capture.add(&name, Stream::Errors, err_read);
@@ -293,6 +299,7 @@ impl Core {
             ending: None,
             clearing: None,
             last_word: None,
+            notifications: super::notified::Notifications::default(),
             registered,
             kept: None,
             kept_change: None,
@@ -360,5 +367,7 @@ pub(super) struct Found {
     pub(super) note: Note,
     /// Read and write end of standard output, then of standard error.
     pub(super) pipes: [OwnedFd; 4],
+    /// The socket of a program that notifies.
+    pub(super) notify: Option<OwnedFd>,
     pub(super) manifest_is_kept: bool,
 }

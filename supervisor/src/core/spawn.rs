@@ -19,6 +19,7 @@ use watchdog_seqpacket::Seqpacket;
 use super::launch::{self, NoLaunch, SESSION_NUMBER};
 use super::session::Session;
 use super::{Core, CoreError, stored};
+use crate::notify;
 use crate::processes::leftovers;
 use watchdog_lifecycle::Kind;
 
@@ -95,7 +96,9 @@ impl Core {
         self.renew_cgroup(service).map_err(failed("cgroup"))?;
         let entry = self.entry(service);
         let kind = entry.spec.kind();
-        let mut request = launch::request(&entry.spec, incarnation, &self.keeper_hello.original_limits)?;
+        let notify = notify::address(self.keeper_hello.epoch, service);
+        let mut request =
+            launch::request(&entry.spec, incarnation, &self.keeper_hello.original_limits, &notify)?;
         let record = self.pid_record(service).map_err(failed("pid record"))?;
         let session = match kind {
             Kind::Service => Some(self.open_session(service, incarnation).await?),

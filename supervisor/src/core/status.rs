@@ -72,6 +72,7 @@ impl Core {
                 Phase::Stopping(stopping) => stopping.progress.clone(),
                 _ => None,
             },
+            says: service.says().map(str::to_owned),
             health: match phase {
                 Phase::Starting(starting) => starting.health.clone(),
                 Phase::Ready(ready) => ready.health.clone(),

@@ -13,6 +13,8 @@ pub(crate) enum Stored {
     Manifest(ServiceName),
     /// Standard output and error: read end, write end of each.
     Pipes(ServiceName),
+    /// The socket of a program that notifies.
+    Notify(ServiceName),
     /// A lane; its whole name.
     Lane(String),
     /// The requests that were answered: the note.
@@ -39,6 +41,11 @@ pub(crate) fn pipes(service: &ServiceName) -> Vec<u8> {
     format!("pipes/{service}").into_bytes()
 }
 
+/// Of the socket of a program that notifies.
+pub(crate) fn notify(service: &ServiceName) -> Vec<u8> {
+    format!("notify/{service}").into_bytes()
+}
+
 /// Of what the log capture has in hand.
 pub(crate) const HAND: &[u8] = b"hand";
 
@@ -60,6 +67,7 @@ pub(crate) fn parse(name: &[u8]) -> Option<Stored> {
         "note" => Stored::Note(rest.parse().ok()?),
         "manifest" => Stored::Manifest(rest.parse().ok()?),
         "pipes" => Stored::Pipes(rest.parse().ok()?),
+        "notify" => Stored::Notify(rest.parse().ok()?),
         "lane" => Stored::Lane(text.to_owned()),
         _ => return None,
     })
@@ -75,7 +83,8 @@ mod tests {
         let third = Incarnation::from_stored(3);
         assert_eq!(parse(&session(&name, third)), Some(Stored::Session(name.clone(), third)));
         assert_eq!(parse(&note(&name)), Some(Stored::Note(name.clone())));
-        assert_eq!(parse(&pipes(&name)), Some(Stored::Pipes(name)));
+        assert_eq!(parse(&pipes(&name)), Some(Stored::Pipes(name.clone())));
+        assert_eq!(parse(&notify(&name)), Some(Stored::Notify(name)));
         assert_eq!(parse(ANSWERED), Some(Stored::Answered));
         assert_eq!(parse(b"of the future"), None);
     }

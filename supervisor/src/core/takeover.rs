@@ -35,10 +35,12 @@ use super::session::Session;
 use super::state::State;
 use super::stored::{self, Stored};
 use super::{
-    CONTROL_INBOX, Core, CoreError, Process, Registered, SESSION_INBOX, Shutdown, chain, now, started_at,
+    CONTROL_INBOX, Core, CoreError, NOTIFICATIONS, Process, Registered, SESSION_INBOX, Shutdown, chain, now,
+    started_at,
 };
 use crate::capture::{Capture, Hand, Logs};
 use crate::config::{self, CheckedService, Config, ServiceSpec};
+use crate::notify::Notified;
 use crate::probe::Probes;
 use crate::processes::cgroup::{Cgroup, CgroupTree};
 use crate::processes::leftovers;
@@ -109,7 +111,9 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
     let (from_sessions, sessions) = mpsc::channel(SESSION_INBOX);
     let (calls_in, calls) = mpsc::channel(CONTROL_INBOX);
     let hand = hand(&keeper, handed.stored.remove(stored::HAND)).await?;
-    let mut core = Core::new(config, keeper, handed.hello, hand, from_sessions)?;
+    let (from_notifications, notifications) = mpsc::channel(NOTIFICATIONS);
+    let tells = (from_sessions, from_notifications);
+    let mut core = Core::new(config, keeper, handed.hello, hand, tells)?;
     let door =
         ControlDoor::open(&core.config.watchdog.runtime, core.keeper_hello.pid, service_of(&core.config))
             .map_err(starting("open the control socket"))?;
@@ -119,7 +123,7 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
     doors.spawn(door.serve(calls_in, async {
         let _ = door_closes.await;
     }));
-    let mut inputs = Inputs { sessions, calls };
+    let mut inputs = Inputs { sessions, notifications, calls };
     let outcome = core.run(&mut inputs).await;
     let code = match outcome {
         Ok(code) => code,
@@ -203,7 +207,7 @@ impl Core {
         keeper: KeeperLink,
         keeper_hello: Hello,
         hand: Hand,
-        from_sessions: mpsc::Sender<super::FromSession>,
+        (from_sessions, from_notifications): (mpsc::Sender<super::FromSession>, mpsc::Sender<Notified>),
     ) -> Result<Self, CoreError> {
         let section = &config.watchdog;
         let events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
@@ -235,6 +239,8 @@ impl Core {
             cgroups,
             stored: BTreeMap::new(),
             from_sessions,
+            from_notifications,
+            listening: BTreeMap::new(),
             pending: VecDeque::new(),
             acknowledge: Vec::new(),
             is_starting: false,
@@ -264,7 +270,8 @@ impl Core {
             let manifest = manifest(stored.remove(&stored::manifest(&name)));
             let checked = self.checked(&spec, manifest)?;
             let policy = spec.policy.clone();
-            let found = found.map(|(note, pipes)| Found { note, pipes, manifest_is_kept: checked.1 });
+            let notify = stored.remove(&stored::notify(&name)).and_then(|mut fds| fds.pop());
+            let found = found.map(|(note, pipes)| Found { note, pipes, notify, manifest_is_kept: checked.1 });
             self.add_entry(spec, checked.0, registered, found).await?;
             let kept = self.load_wanted(&name);
             let service = record.unwrap_or_else(|| {

@@ -1,5 +1,7 @@
 //! What happened to a process, and what it means for its service.
 
+use std::time::Duration;
+
 use watchdog_protocol::Incarnation;
 use watchdog_protocol::session::{Health, Progress};
 
@@ -28,8 +30,12 @@ impl Service {
                 | Fact::Survivors { .. }
                 | Fact::Health(_)
                 | Fact::Progress(_)
+                | Fact::NeedsTime { .. }
+                | Fact::Says(_)
+                | Fact::Leaving
                 | Fact::Heartbeat
                 | Fact::ProbeMissed
+                | Fact::CalledHung
                 | Fact::SettingsRefused { .. }
                 | Fact::ProtocolBroken { .. } => {}
             }
@@ -48,8 +54,12 @@ impl Service {
             Fact::Survivors { pids } => self.survivors(pids, turn),
             Fact::Health(health) => self.health(health, turn),
             Fact::Progress(progress) => self.progress(progress, turn),
+            Fact::NeedsTime { at_least } => self.needs_time(at_least, turn),
+            Fact::Says(text) => self.says = text,
+            Fact::Leaving => self.leaving(turn),
             Fact::Heartbeat => self.heartbeat(turn),
             Fact::ProbeMissed => self.missed(turn),
+            Fact::CalledHung => self.called_hung(turn),
             Fact::SettingsRefused { revision, reason, fallback } => {
                 let next = match fallback {
                     Fallback::Revision(_) => Next::FallBack,
@@ -149,7 +159,10 @@ impl Service {
                 (starting.incarnation, None, turn.policy.ready != Readiness::Exec)
             }
             Some(Live::Ready(ready)) => (ready.incarnation, Some(turn.now.since(ready.since)), false),
-            Some(Live::Stopping(stopping)) => return stopping.exited(report, turn),
+            Some(Live::Stopping(stopping)) => {
+                let of_itself = cause_of(&report, turn.policy);
+                return stopping.exited(report, of_itself, turn);
+            }
             None => return,
         };
         let cause = match cause_of(&report, turn.policy) {
@@ -204,7 +217,9 @@ impl Service {
                 starting.incarnation
             }
             Some(Live::Stopping(stopping)) => {
-                stopping.extend(turn.now);
+                if let Some(deadline) = stopping.patience() {
+                    deadline.extend(turn.now);
+                }
                 stopping.progress = Some(progress.clone());
                 stopping.incarnation
             }
@@ -212,6 +227,39 @@ impl Service {
             Some(Live::Ready(_)) | None => return,
         };
         turn.log(Occurrence::Progress { incarnation, progress });
+    }
+
+    fn needs_time(&mut self, at_least: Duration, turn: &mut Turn<'_>) {
+        let deadline = match self.phase.live() {
+            Some(Live::Starting(starting)) => Some(&mut starting.deadline),
+            Some(Live::Stopping(stopping)) => stopping.patience(),
+            Some(Live::Ready(_)) | None => None,
+        };
+        if let Some(deadline) = deadline {
+            deadline.extend_by(turn.now, at_least);
+        }
+    }
+
+    fn leaving(&mut self, turn: &mut Turn<'_>) {
+        let (incarnation, ready_for) = match self.phase.live() {
+            Some(Live::Starting(starting)) => (starting.incarnation, None),
+            Some(Live::Ready(ready)) => (ready.incarnation, Some(turn.now.since(ready.since))),
+            Some(Live::Stopping(_)) | None => return,
+        };
+        if turn.policy.stop_timeout.is_zero() {
+            return self.stop(Cause::Leaving, Haste::AtOnce, Next::AsPolicySays, turn);
+        }
+        self.stop_probe(turn);
+        self.phase = Phase::Stopping(Stopping::leaving(incarnation, ready_for, turn));
+    }
+
+    fn called_hung(&mut self, turn: &mut Turn<'_>) {
+        match self.phase.live() {
+            Some(Live::Ready(Ready { pulse: Pulse::Beating { .. } | Pulse::Probed { .. }, .. })) => {
+                self.stop(Cause::CalledHung, Haste::AtOnce, Next::AsPolicySays, turn);
+            }
+            Some(Live::Ready(_) | Live::Starting(_) | Live::Stopping(_)) | None => {}
+        }
     }
 
     fn heartbeat(&mut self, turn: &mut Turn<'_>) {
