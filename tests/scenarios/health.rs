@@ -1,5 +1,11 @@
 //! How a service says it is, and how the watchdog finds out by itself.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_tests::puppet::Manner::{ByHand, ByItself};
@@ -110,4 +116,41 @@ fn hc_a_panic_is_an_end_with_its_words() {
     let end = seen.of("a").last_end.clone().expect("it ended");
     assert_eq!(end.cause, "exit-code");
     assert!(end.last_lines.join("\n").contains("that can't be"), "{end:?}");
+}
+
+#[test]
+fn hc_a_web_server_is_ready_when_it_answers_and_hung_when_it_fails() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("its address").port();
+    let code = Arc::new(AtomicU16::new(503));
+    let answer = {
+        let code = Arc::clone(&code);
+        move || {
+            for stream in server.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut line = String::new();
+                // Its one request is a line and headers; who gave up meanwhile is no concern.
+                let _asked = BufReader::new(&stream).read_line(&mut line);
+                let code = code.load(Ordering::SeqCst);
+                let _answered = write!(stream, "HTTP/1.1 {code} \r\nContent-Length: 0\r\n\r\n");
+                let _read = stream
+                    .shutdown(std::net::Shutdown::Write)
+                    .and_then(|()| stream.read_to_end(&mut Vec::new()));
+            }
+        }
+    };
+    // Ends with the process: it waits for connections for ever.
+    thread::spawn(answer);
+    let page =
+        format!("{{ http = \"http://127.0.0.1:{port}/health\", interval = \"50ms\", timeout = \"30s\" }}");
+    let web = probe("web", "mirror", &[]).key(&format!("ready = {page}")).key(&format!("liveness = {page}"));
+    let wd = TestWatchdog::run(&[web.key("restart_delay = \"0s\"")]);
+    wd.until("it runs", |seen| seen.of("web").pid.is_some());
+    assert!(wd.status().of("web").is(PhaseStatus::Starting));
+    code.store(204, Ordering::SeqCst);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let first = seen.of("web").incarnation;
+    code.store(500, Ordering::SeqCst);
+    let seen = wd.until("it is replaced", |seen| seen.of("web").incarnation > first);
+    assert_eq!(seen.of("web").cause(), "hung");
 }

@@ -129,8 +129,12 @@ fn ready(
     report: &mut Report,
 ) -> Option<(Readiness, Option<Probe>)> {
     let expected = match kind {
-        Kind::Service => "\"sdk\", \"exec\", { tcp = \"host:port\" } or { exec = [\"command\"] }",
-        Kind::Program => "\"exec\", \"notify\", { tcp = \"host:port\" } or { exec = [\"command\"] }",
+        Kind::Service => {
+            "\"sdk\", \"exec\", { tcp = \"host:port\" }, { http = \"http://host/path\" } or { exec = [\"command\"] }"
+        }
+        Kind::Program => {
+            "\"exec\", \"notify\", { tcp = \"host:port\" }, { http = \"http://host/path\" } or { exec = [\"command\"] }"
+        }
     };
     if entry.value.get_ref().is_table() {
         let probe = probe(entry, expected, PROBE_UNTIL_READY, folder, report)?;
@@ -157,8 +161,7 @@ fn liveness(
             Some((Liveness::Heartbeat { interval }, None))
         }
         Kind::Program => {
-            const EXPECTED: &str =
-                "{ notify = \"10s\" }, { tcp = \"host:port\" } or { exec = [\"command\"] }";
+            const EXPECTED: &str = "{ notify = \"10s\" }, { tcp = \"host:port\" }, { http = \"http://host/path\" } or { exec = [\"command\"] }";
             if let Some(interval) = notified(entry, report) {
                 return Some((Liveness::Heartbeat { interval: interval? }, None));
             }
@@ -186,13 +189,19 @@ fn probe(
 ) -> Option<Probe> {
     let mut table = entry.section(report, expected)?;
     let tcp = table.get("tcp");
+    let http = table.get("http");
     let exec = table.get("exec");
-    let kind = match (&tcp, &exec) {
-        (Some(tcp), None) => tcp.parsed(report, "\"host:port\"", endpoint),
-        (None, Some(exec)) => {
+    let kind = match (&tcp, &http, &exec) {
+        (Some(tcp), None, None) => {
+            tcp.parsed(report, "\"host:port\"", endpoint).map(|(host, port)| ProbeKind::Tcp { host, port })
+        }
+        (None, Some(http), None) => {
+            http.parsed(report, "an address like \"http://127.0.0.1:8080/health\"", page)
+        }
+        (None, None, Some(exec)) => {
             command(exec, folder, report).map(|(program, args)| ProbeKind::Exec { program, args })
         }
-        (None, None) | (Some(_), Some(_)) => entry.expected(report, expected),
+        _ => entry.expected(report, expected),
     };
     let interval = time(&mut table, "interval", report).unwrap_or(interval);
     let timeout = time(&mut table, "timeout", report).unwrap_or(PROBE_TIMEOUT);
@@ -200,8 +209,19 @@ fn probe(
     Some(Probe { kind: kind?, interval, timeout })
 }
 
+/// `http://localhost/`, `http://[::1]:8080/health?deep=1`. Without encryption: what is asked is on this machine or near.
+fn page(text: &str) -> Option<ProbeKind> {
+    let rest = text.strip_prefix("http://")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (host, port) = endpoint(authority).or_else(|| endpoint(&format!("{authority}:80")))?;
+    let path = if path.is_empty() { "/" } else { path };
+    // What would end the line, or the whole head.
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    is_plain.then(|| ProbeKind::Http { host, port, path: path.to_owned() })
+}
+
 /// `localhost:80`, `127.0.0.1:80`, `[::1]:80`.
-fn endpoint(text: &str) -> Option<ProbeKind> {
+fn endpoint(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host = match bracketed {
@@ -210,5 +230,5 @@ fn endpoint(text: &str) -> Option<ProbeKind> {
     };
     let plain = bracketed.is_some() || !host.contains([':', '[', ']', ' ', '/', '\0']);
     let port = port.parse().ok().filter(|port| *port != 0)?;
-    (plain && !host.is_empty()).then_some(ProbeKind::Tcp { host, port })
+    (plain && !host.is_empty()).then_some((host, port))
 }

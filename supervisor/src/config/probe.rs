@@ -24,6 +24,15 @@ pub enum ProbeKind {
         /// Its port.
         port: u16,
     },
+    /// A web server answers `GET` with a code from 200 to 399.
+    Http {
+        /// A name or address.
+        host: String,
+        /// Its port; 80 when the address names none.
+        port: u16,
+        /// From the slash on.
+        path: String,
+    },
     /// A command exits with 0.
     Exec {
         /// Absolute, or a name to look up in `PATH`.

@@ -152,6 +152,19 @@ fn probes_say_what_is_tried_and_how_often() {
 }
 
 #[test]
+fn a_page_is_an_address_without_encryption() {
+    let kind = |address: &str| {
+        let table = format!("[program.web]\nexec = [\"web\"]\nready = {{ http = \"{address}\" }}");
+        service(&table).ready_probe.unwrap().kind
+    };
+    let http = |host: &str, port, path: &str| ProbeKind::Http { host: host.into(), port, path: path.into() };
+    assert_eq!(kind("http://localhost"), http("localhost", 80, "/"));
+    assert_eq!(kind("http://127.0.0.1:8080/health?deep=1"), http("127.0.0.1", 8080, "/health?deep=1"));
+    assert_eq!(kind("http://[::1]/"), http("::1", 80, "/"));
+    assert_eq!(kind("http://[::1]:81/a"), http("::1", 81, "/a"));
+}
+
+#[test]
 fn a_settings_table_becomes_json_in_the_order_it_is_written() {
     let spec = service(
         r#"
@@ -310,6 +323,11 @@ liveness = "5s"
 exec = ["d"]
 ready = { tcp = "nowhere" }
 liveness = { tcp = "a:1", exec = ["b"] }
+
+[program.e]
+exec = ["e"]
+ready = { http = "https://localhost/" }
+liveness = { http = "http://localhost/a b" }
 "#), @r#"
     watchdog.toml:3:9: state = 1, expected a path
       3 | state = 1
@@ -344,7 +362,7 @@ liveness = { tcp = "a:1", exec = ["b"] }
     watchdog.toml:15:16: stop_timeout = 10, expected a duration like "100ms", "10s" or "1m"
       15 | stop_timeout = 10
          |                ^^
-    watchdog.toml:16:9: ready = "notify", expected "sdk", "exec", { tcp = "host:port" } or { exec = ["command"] }
+    watchdog.toml:16:9: ready = "notify", expected "sdk", "exec", { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
       16 | ready = "notify"
          |         ^^^^^^^^
     watchdog.toml:17:12: liveness = a table, expected the time between two heartbeats, like "5s"
@@ -428,18 +446,24 @@ liveness = { tcp = "a:1", exec = ["b"] }
     watchdog.toml:37:8: exec = [""], expected a program and its arguments, like ["bin/worker", "--fast"]
       37 | exec = [""]
          |        ^^^^
-    watchdog.toml:38:9: ready = "sdk", expected "exec", "notify", { tcp = "host:port" } or { exec = ["command"] }
+    watchdog.toml:38:9: ready = "sdk", expected "exec", "notify", { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
       38 | ready = "sdk"
          |         ^^^^^
-    watchdog.toml:39:12: liveness = "5s", expected { notify = "10s" }, { tcp = "host:port" } or { exec = ["command"] }
+    watchdog.toml:39:12: liveness = "5s", expected { notify = "10s" }, { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
       39 | liveness = "5s"
          |            ^^^^
     watchdog.toml:43:17: tcp = "nowhere", expected "host:port"
       43 | ready = { tcp = "nowhere" }
          |                 ^^^^^^^^^
-    watchdog.toml:44:12: liveness = a table, expected { notify = "10s" }, { tcp = "host:port" } or { exec = ["command"] }
+    watchdog.toml:44:12: liveness = a table, expected { notify = "10s" }, { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
       44 | liveness = { tcp = "a:1", exec = ["b"] }
          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    watchdog.toml:48:18: http = "https://localhost/", expected an address like "http://127.0.0.1:8080/health"
+      48 | ready = { http = "https://localhost/" }
+         |                  ^^^^^^^^^^^^^^^^^^^^
+    watchdog.toml:49:21: http = "http://localhost/a b", expected an address like "http://127.0.0.1:8080/health"
+      49 | liveness = { http = "http://localhost/a b" }
+         |                     ^^^^^^^^^^^^^^^^^^^^^^
     "#);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start ─► try ─► told or not ─► wait for the next turn ─► try …      one task per service, until stop
-//!            tcp: a connection is accepted      exec: a command exits with 0
+//!            tcp: a connection is accepted   http: a page is given   exec: a command exits with 0
 //! ```
 //! A try that takes longer than the probe's timeout has failed. Tries of one probe never overlap: a slow one delays
 //! the next, so a hung program is asked no faster than it fails to answer.
@@ -10,6 +10,7 @@
 //! What a probe does is never a decision: it is told as a fact, and the lifecycle counts the misses.
 
 mod exec;
+mod http;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -169,6 +170,7 @@ fn next(began: Instant, interval: Duration, now: Instant) -> Instant {
 async fn once(probe: &Probe, launch: &Launch) -> Answer {
     let answered = match &probe.kind {
         ProbeKind::Tcp { host, port } => TcpStream::connect((host.as_str(), *port)).await.is_ok(),
+        ProbeKind::Http { host, port, path } => http::answers(host, *port, path).await,
         ProbeKind::Exec { program, args } => exec::succeeds(program, args, launch).await,
     };
     if answered { Answer::Answered } else { Answer::Missed }
