@@ -1,16 +1,18 @@
 //! How a service says it is, and how the watchdog finds out by itself.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 
+use nix::sys::signal::Signal;
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_tests::puppet::Manner::{ByHand, ByItself};
 use watchdog_tests::puppet::{Level, Order, puppet};
-use watchdog_tests::{Seen, TestWatchdog, probe};
+use watchdog_tests::{Seen, TestWatchdog, probe, program};
 
 #[test]
 fn hc_a_service_raises_its_own_level_and_it_is_shown() {
@@ -153,4 +155,66 @@ fn hc_a_web_server_is_ready_when_it_answers_and_hung_when_it_fails() {
     code.store(500, Ordering::SeqCst);
     let seen = wd.until("it is replaced", |seen| seen.of("web").incarnation > first);
     assert_eq!(seen.of("web").cause(), "hung");
+}
+
+/// A shell that prints what is written into its pipe.
+fn parrot(lines: &[&str]) -> TestWatchdog {
+    let mut wd = TestWatchdog::idle();
+    // Open for both: it never sees an end, and nothing is lost between two writers.
+    let script = "mkfifo say-$$; exec 3<>say-$$; while read -r line <&3; do echo \"$line\"; done";
+    let parrot = program("parrot", &["/bin/sh", "-c", script]).key("restart_delay = \"0s\"");
+    wd.configure("", &[lines.iter().fold(parrot, |entry, line| entry.key(line))]);
+    wd.run_again();
+    wd
+}
+
+/// Lets the parrot print a line.
+fn print(wd: &TestWatchdog, line: &str) {
+    let seen = wd.until("it runs", |seen| seen.of("parrot").pid.is_some());
+    let pipe = wd.path(&format!("say-{}", seen.of("parrot").process().pid));
+    wd.until_some("it listens", || pipe.exists().then_some(()));
+    fs::write(pipe, format!("{line}\n")).expect("it listens");
+}
+
+#[test]
+fn hc_a_line_of_its_output_says_that_a_program_is_ready() {
+    let wd = parrot(&["ready = { log = \"ready to accept [a-z]+$\" }"]);
+    print(&wd, "not ready to accept connections now");
+    wd.until_some("it is printed", || wd.cli(&["logs"]).stdout.contains("not ready").then_some(()));
+    assert!(wd.status().of("parrot").is(PhaseStatus::Starting));
+    // Printed while nobody listens: the next core looks at what was printed.
+    let core = wd.core();
+    let say = wd.path(&format!("say-{}", wd.status().of("parrot").process().pid));
+    core.signal(Signal::SIGSTOP);
+    wd.until_some("the core is halted", || core.is_stopped().then_some(()));
+    fs::write(say, "LOG: ready to accept connections\n").expect("it listens");
+    core.signal(Signal::SIGKILL);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    assert_eq!(seen.of("parrot").starts, 1);
+    // What the last process printed is no word of this one.
+    let old = wd.kill("parrot", Signal::SIGKILL);
+    wd.until("the next one runs", |seen| {
+        seen.of("parrot").incarnation > old && seen.of("parrot").pid.is_some()
+    });
+    wd.kill_core();
+    let seen = wd.until("a new core looked at it", |seen| seen.watchdog.cores == 3);
+    assert!(seen.of("parrot").is(PhaseStatus::Starting));
+    print(&wd, "ready to accept connections");
+    wd.until("it is ready, too", Seen::all_ready);
+}
+
+#[test]
+fn hc_a_program_whose_output_falls_silent_is_hung() {
+    let wd = parrot(&["liveness = { log = \"^tick\", interval = \"50ms\" }"]);
+    let seen = wd.until("it says nothing and is replaced", |seen| seen.of("parrot").starts > 1);
+    assert_eq!(seen.of("parrot").cause(), "hung");
+
+    let mut wd = TestWatchdog::idle();
+    let script = "while :; do echo tick; sleep 0.05; done";
+    let clock = program("clock", &["/bin/sh", "-c", script])
+        .key("liveness = { log = \"^tick\", interval = \"20s\" }");
+    wd.configure("", &[clock]);
+    wd.run_again();
+    wd.until_some("it ticks", || (wd.cli(&["logs", "-n", "50"]).stdout.lines().count() == 50).then_some(()));
+    assert_eq!(wd.status().of("clock").starts, 1);
 }

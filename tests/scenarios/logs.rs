@@ -169,8 +169,9 @@ fn ctl_a_caller_that_follows_the_logs_gets_each_line_once_though_the_core_dies()
     // Prints what is written into a pipe.
     let wd = TestWatchdog::idle();
     let say = wd.path("say");
-    let script = format!("mkfifo '{0}'; while cat '{0}'; do :; done", say.display());
-    wd.configure("", &[program("echo", &["/bin/sh", "-c", &script])]);
+    // Open for both: it never sees an end, and nothing is lost between two writers.
+    let script = "mkfifo say; exec 3<>say; while read -r line <&3; do echo \"$line\"; done";
+    wd.configure("", &[program("echo", &["/bin/sh", "-c", script])]);
     let mut wd = wd;
     wd.run_again();
     wd.until_some("it listens", || say.exists().then_some(()));

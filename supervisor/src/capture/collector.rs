@@ -11,12 +11,14 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
+use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::hand::{Hand, Mark, Peek};
 use super::lines::{self, End, LONGEST};
 use super::log::Log;
+use super::signs::{Sign, Watch};
 use super::source::{Source, Tail};
 use super::tails::{LAST_LINES, Tails};
 use super::{Logs, Stream, reader};
@@ -26,7 +28,8 @@ use super::{Logs, Stream, reader};
 pub(super) enum Command {
     Add { service: ServiceName, stream: Stream, pipe: Arc<OwnedFd> },
     Remove { service: ServiceName },
-    Started { service: ServiceName, incarnation: Incarnation, pid: u32 },
+    Starting { service: ServiceName, incarnation: Incarnation },
+    Watch { service: ServiceName, watch: Watch },
     LastLines { service: ServiceName, reply: oneshot::Sender<Vec<String>> },
     Stop { reply: Option<oneshot::Sender<()>> },
 }
@@ -50,6 +53,8 @@ pub(super) struct Collector {
     next_token: u64,
     written: HashMap<ServiceName, Log>,
     tails: Tails,
+    watches: HashMap<ServiceName, Watch>,
+    signs: Sender<Sign>,
     raw: Vec<u8>,
     records: String,
 }
@@ -60,6 +65,7 @@ impl Collector {
         logs: Logs,
         hand: Hand,
         tails: Tails,
+        signs: Sender<Sign>,
         inbox: Receiver<Command>,
         wake: Arc<EventFd>,
     ) -> io::Result<Self> {
@@ -76,6 +82,8 @@ impl Collector {
             next_token: 0,
             written: HashMap::new(),
             tails,
+            watches: HashMap::new(),
+            signs,
             raw: vec![0; LONGEST],
             records: String::new(),
         };
@@ -108,9 +116,8 @@ impl Collector {
                 Ok(Command::Stop { reply }) => return Obeyed::Stop(reply),
                 Ok(Command::Add { service, stream, pipe }) => self.add(service, stream, pipe),
                 Ok(Command::Remove { service }) => self.remove(&service),
-                Ok(Command::Started { service, incarnation, pid }) => {
-                    self.started(&service, incarnation, pid);
-                }
+                Ok(Command::Starting { service, incarnation }) => self.starting(&service, incarnation),
+                Ok(Command::Watch { service, watch }) => self.watch(service, watch),
                 Ok(Command::LastLines { service, reply }) => {
                     // Nobody waits any more: a disk that stood still.
                     let _ = reply.send(self.last_lines(&service));
@@ -142,16 +149,28 @@ impl Collector {
         }
         self.written.remove(service);
         self.tails.forget(service);
+        self.watches.remove(service);
     }
 
-    pub(super) fn started(&mut self, service: &ServiceName, incarnation: Incarnation, pid: u32) {
+    pub(super) fn starting(&mut self, service: &ServiceName, incarnation: Incarnation) {
         let stamp = stamp();
-        let record = format!("{stamp} {} {}{incarnation}, pid {pid}\n", Stream::Watchdog, reader::STARTED);
+        let record = format!("{stamp} {} {}\n", Stream::Watchdog, reader::start_of(incarnation));
         self.log_of(service);
         let Self { logs, written, .. } = self;
         let log = written.get_mut(service).expect("made above");
         let length = log.length(logs);
         log.append(logs, length, &stamp, &record, 1);
+    }
+
+    /// First in what it has printed: it may have been faster than this was asked for, or an older core was killed
+    /// before it told.
+    pub(super) fn watch(&mut self, service: ServiceName, mut watch: Watch) {
+        let printed = reader::printed_by(&self.logs.folder, &service, watch.incarnation);
+        let now = Instant::now();
+        for record in printed.unwrap_or_default() {
+            tell(&self.signs, &service, &mut watch, &record.text, now);
+        }
+        self.watches.insert(service, watch);
     }
 
     pub(super) fn last_lines(&mut self, service: &ServiceName) -> Vec<String> {
@@ -259,12 +278,16 @@ impl Collector {
     ) -> io::Result<()> {
         let stamp = stamp();
         self.log_of(service);
-        let Self { logs, written, tails, records, raw, hand, .. } = self;
+        let Self { logs, written, tails, watches, signs, records, raw, hand, .. } = self;
+        let (mut watch, now) = (watches.get_mut(service), Instant::now());
         let log = written.get_mut(service).expect("made above");
         records.clear();
         let lines = lines::append(&raw[..taken], &stamp, stream.word(), end, records, |text| {
             if stream == Stream::Errors {
                 tails.add(service, text);
+            }
+            if let Some(watch) = &mut watch {
+                tell(signs, service, watch, text, now);
             }
         });
         log.append(logs, file_length, &stamp, records, lines);
@@ -331,6 +354,13 @@ impl Collector {
 enum Obeyed {
     All,
     Stop(Option<oneshot::Sender<()>>),
+}
+
+fn tell(signs: &Sender<Sign>, service: &ServiceName, watch: &mut Watch, text: &str, now: Instant) {
+    for of in watch.line(text, now) {
+        // A full queue is read in a moment; without an event loop this thread ends, too.
+        let _ = signs.blocking_send(Sign { service: service.clone(), incarnation: watch.incarnation, of });
+    }
 }
 
 /// Now, in UTC: always 27 characters.

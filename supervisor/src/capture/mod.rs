@@ -45,6 +45,7 @@ mod hand;
 mod lines;
 mod log;
 pub mod reader;
+mod signs;
 mod source;
 mod tails;
 #[cfg(test)]
@@ -70,7 +71,11 @@ use watchdog_protocol::{Incarnation, ServiceName};
 
 use collector::{Collector, Command};
 pub use hand::Hand;
+use signs::Watch;
+pub use signs::{Sign, SignOf};
 use tails::Tails;
+
+use crate::config::LogSigns;
 
 /// Where the logs lie and how large they grow.
 #[derive(Debug, Clone)]
@@ -121,16 +126,17 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts the thread. First it finishes the batch that a killed core left in `hand`.
+    /// Starts the thread. First it finishes the batch that a killed core left in `hand`. Signs of life are told to
+    /// `signs`.
     ///
     /// # Errors
     /// The thread or its descriptors can't be made; or the mark can't be read.
-    pub fn start(logs: Logs, hand: Hand) -> io::Result<Self> {
+    pub fn start(logs: Logs, hand: Hand, signs: tokio::sync::mpsc::Sender<Sign>) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let wake = Arc::new(wake);
         let (commands, inbox) = mpsc::channel();
         let (tails, out) = (Tails::default(), hand.out().try_clone()?.into());
-        let mut collector = Collector::new(logs, hand, tails.clone(), inbox, Arc::clone(&wake))?;
+        let mut collector = Collector::new(logs, hand, tails.clone(), signs, inbox, Arc::clone(&wake))?;
         let thread = thread::Builder::new().name("capture".into()).spawn(move || collector.run())?;
         Ok(Self { commands, wake, thread: Some(thread), pipes: HashMap::new(), hand: out, tails })
     }
@@ -148,9 +154,17 @@ impl Capture {
         self.command(Command::Remove { service: service.clone() });
     }
 
-    /// Notes in the service's log that this process began. Its first words may stand before the note.
-    pub fn started(&self, service: &ServiceName, incarnation: Incarnation, pid: u32) {
-        self.command(Command::Started { service: service.clone(), incarnation, pid });
+    /// Notes in the service's log that a process begins, before anything it prints. Said before it is spawned, and
+    /// written with the next batch at the latest: a start does not wait for it.
+    pub fn starting(&self, service: &ServiceName, incarnation: Incarnation) {
+        let _ = self.commands.send(Command::Starting { service: service.clone(), incarnation });
+    }
+
+    /// Looks for signs in what this process has printed, and in what it prints from now on, until the next one is
+    /// looked at. They are told by [`signs`](Self::start).
+    pub fn watch(&self, service: &ServiceName, incarnation: Incarnation, signs: &LogSigns, beat: Duration) {
+        let watch = Watch::new(incarnation, signs.clone(), beat);
+        self.command(Command::Watch { service: service.clone(), watch });
     }
 
     /// The last lines of standard error of the incarnation that just ended, at most 20, the oldest first. Its pipes

@@ -7,13 +7,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use watchdog_protocol::ServiceName;
+use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::Stream;
 use super::log;
 
 /// What the watchdog's record at the start of a process begins with.
-pub(super) const STARTED: &str = "started incarnation ";
+const STARTING: &str = "starting incarnation ";
+
+/// The watchdog's record at the start of a process.
+pub(super) fn start_of(incarnation: Incarnation) -> String {
+    format!("{STARTING}{incarnation}")
+}
 
 /// Characters of a record's time.
 const STAMP: usize = 27;
@@ -42,7 +47,7 @@ impl Record {
 
     /// The watchdog's note at the start of a process.
     fn is_start(&self) -> bool {
-        self.stream == Some(Stream::Watchdog) && self.text.starts_with(STARTED)
+        self.stream == Some(Stream::Watchdog) && self.text.starts_with(STARTING)
     }
 
     fn parse(service: &ServiceName, line: &str, before: &str) -> Self {
@@ -313,6 +318,21 @@ fn open(folder: &Path, service: &ServiceName, number: u32) -> io::Result<Option<
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What this process has printed, as far as it is among the last records.
+pub(super) fn printed_by(
+    folder: &Path,
+    service: &ServiceName,
+    incarnation: Incarnation,
+) -> io::Result<Vec<Record>> {
+    /// A program says early that it is ready, or says much more than a look is worth.
+    const LOOK_BACK: usize = 10_000;
+    let back = Back { records: LOOK_BACK, bytes: 4 * 1024 * 1024 };
+    let (_, mut records) = Follow::from_end(folder, std::slice::from_ref(service), back)?;
+    let start = start_of(incarnation);
+    let note = records.iter().rposition(|record| record.is_start() && record.text == start);
+    Ok(note.map(|note| records.split_off(note + 1)).unwrap_or_default())
 }
 
 /// What the newest process of a service said last on standard error, as far as it is among the last records.

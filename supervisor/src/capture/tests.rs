@@ -47,9 +47,13 @@ impl Desk {
     }
 }
 
+fn signs() -> (tokio::sync::mpsc::Sender<Sign>, tokio::sync::mpsc::Receiver<Sign>) {
+    tokio::sync::mpsc::channel(8)
+}
+
 fn collector(logs: Logs, hand: Hand) -> Collector {
     let wake = Arc::new(EventFd::new().unwrap());
-    Collector::new(logs, hand, Tails::default(), mpsc::channel().1, wake).unwrap()
+    Collector::new(logs, hand, Tails::default(), signs().0, mpsc::channel().1, wake).unwrap()
 }
 
 /// Stream and text of every record.
@@ -115,10 +119,10 @@ fn the_last_words_are_in_though_they_have_no_line_end_and_belong_to_one_incarnat
 #[test]
 fn a_new_core_knows_the_last_words_from_the_file() {
     let mut desk = Desk::make();
-    desk.collector.started(&counter(), Incarnation::FIRST, 7);
+    desk.collector.starting(&counter(), Incarnation::FIRST);
     desk.errors.write_all(b"of the first\n").unwrap();
     desk.collector.drain_all();
-    desk.collector.started(&counter(), Incarnation::FIRST.next(), 8);
+    desk.collector.starting(&counter(), Incarnation::FIRST.next());
     desk.errors.write_all(b"of the second\n").unwrap();
     desk.collector.drain_all();
     let mut next = collector(logs(desk.folder.path()), Hand::new().unwrap());
@@ -333,9 +337,9 @@ fn newest_length(folder: &Path) -> u64 {
 #[tokio::test]
 async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
     let folder = tempfile::tempdir().unwrap();
-    let mut capture = Capture::start(logs(folder.path()), Hand::new().unwrap()).unwrap();
+    let mut capture = Capture::start(logs(folder.path()), Hand::new().unwrap(), signs().0).unwrap();
     let (read, write) = pipe().unwrap();
-    capture.started(&counter(), Incarnation::FIRST, 7);
+    capture.starting(&counter(), Incarnation::FIRST);
     capture.add(&counter(), Stream::Errors, read);
     nix::unistd::write(&write, b"oops\n").unwrap();
     assert_eq!(capture.last_lines(&counter()).await, ["oops"]);
@@ -354,14 +358,14 @@ async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
     capture.stop().await;
     assert_eq!(
         texts(folder.path()),
-        ["dog started incarnation 1, pid 7", "err oops", "err by itself", "err+ a prompt: ", "err the end"]
+        ["dog starting incarnation 1", "err oops", "err by itself", "err+ a prompt: ", "err the end"]
     );
 }
 
 #[tokio::test]
 async fn a_removed_service_is_written_to_its_end_and_let_go_of() {
     let folder = tempfile::tempdir().unwrap();
-    let mut capture = Capture::start(logs(folder.path()), Hand::new().unwrap()).unwrap();
+    let mut capture = Capture::start(logs(folder.path()), Hand::new().unwrap(), signs().0).unwrap();
     let (read, write) = pipe().unwrap();
     capture.add(&counter(), Stream::Output, read);
     nix::unistd::write(&write, b"last\n").unwrap();

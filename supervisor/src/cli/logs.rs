@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn notes_of_starts_do_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        let note = "dog started incarnation 3 as pid 7";
+        let note = "dog starting incarnation 3";
         write(folder.path(), "a", &["out one", "out two", note, note, note, note, note]);
         assert_eq!(shown(folder.path(), &["a"], 1).lines().count(), 1);
         assert!(shown(folder.path(), &["a"], 1).ends_with("two\n"));

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness};
 use watchdog_lifecycle::restart::{Delay, Limit, When};
 
-use super::probe::{Probe, ProbeKind};
+use super::probe::{LogSigns, Pattern, Probe, ProbeKind};
 use super::quantity;
 use super::section::{Entry, Report, Section};
 use super::surroundings::command;
@@ -23,6 +23,7 @@ pub(super) struct Keeping {
     pub(super) stop_signal: Signal,
     pub(super) ready_probe: Option<Probe>,
     pub(super) liveness_probe: Option<Probe>,
+    pub(super) log_signs: LogSigns,
 }
 
 pub(super) fn keeping(kind: Kind, folder: &Path, table: &mut Section<'_>, report: &mut Report) -> Keeping {
@@ -51,17 +52,17 @@ pub(super) fn keeping(kind: Kind, folder: &Path, table: &mut Section<'_>, report
     });
     let stop_timeout = table.get("stop_timeout").and_then(|entry| entry.duration(report));
     policy.stop_timeout = stop_timeout.unwrap_or(policy.stop_timeout);
-    let (mut ready_probe, mut liveness_probe) = (None, None);
-    if let Some((readiness, probe)) = table.get("ready").and_then(|entry| ready(kind, &entry, folder, report))
+    let (mut ready_probe, mut liveness_probe, mut log_signs) = (None, None, LogSigns::default());
+    if let Some((readiness, asked)) = table.get("ready").and_then(|entry| ready(kind, &entry, folder, report))
     {
         policy.ready = readiness;
-        ready_probe = probe;
+        (ready_probe, log_signs.ready) = asked.apart();
     }
-    if let Some((alive, probe)) =
+    if let Some((alive, asked)) =
         table.get("liveness").and_then(|entry| liveness(kind, &entry, folder, report))
     {
         policy.liveness = alive;
-        liveness_probe = probe;
+        (liveness_probe, log_signs.alive) = asked.apart();
     }
     let failing = table.get("failing_timeout").and_then(|entry| {
         entry.parsed(report, "\"off\" or a duration above zero, like \"1m\"", |text| match text {
@@ -70,7 +71,8 @@ pub(super) fn keeping(kind: Kind, folder: &Path, table: &mut Section<'_>, report
         })
     });
     policy.failing_timeout = failing.unwrap_or(policy.failing_timeout);
-    Keeping { policy, stop_signal: stop_signal.unwrap_or(Signal::SIGTERM), ready_probe, liveness_probe }
+    let stop_signal = stop_signal.unwrap_or(Signal::SIGTERM);
+    Keeping { policy, stop_signal, ready_probe, liveness_probe, log_signs }
 }
 
 pub(super) fn time(table: &mut Section<'_>, key: &'static str, report: &mut Report) -> Option<Duration> {
@@ -122,62 +124,85 @@ fn delay(entry: &Entry<'_>, report: &mut Report) -> Option<Delay> {
     Some(Delay::Growing { min, max, reset })
 }
 
-fn ready(
-    kind: Kind,
-    entry: &Entry<'_>,
-    folder: &Path,
-    report: &mut Report,
-) -> Option<(Readiness, Option<Probe>)> {
+/// By what it is found out.
+enum Asked {
+    Nothing,
+    Probe(Probe),
+    Log(Pattern),
+}
+
+impl Asked {
+    fn apart(self) -> (Option<Probe>, Option<Pattern>) {
+        match self {
+            Self::Nothing => (None, None),
+            Self::Probe(probe) => (Some(probe), None),
+            Self::Log(pattern) => (None, Some(pattern)),
+        }
+    }
+}
+
+fn ready(kind: Kind, entry: &Entry<'_>, folder: &Path, report: &mut Report) -> Option<(Readiness, Asked)> {
     let expected = match kind {
         Kind::Service => {
-            "\"sdk\", \"exec\", { tcp = \"host:port\" }, { http = \"http://host/path\" } or { exec = [\"command\"] }"
+            "\"sdk\", \"exec\", { tcp = \"host:port\" }, { http = \"http://host/path\" }, { log = \"regex\" } or { exec = [\"command\"] }"
         }
         Kind::Program => {
-            "\"exec\", \"notify\", { tcp = \"host:port\" }, { http = \"http://host/path\" } or { exec = [\"command\"] }"
+            "\"exec\", \"notify\", { tcp = \"host:port\" }, { http = \"http://host/path\" }, { log = \"regex\" } or { exec = [\"command\"] }"
         }
     };
+    if has_key(entry, "log") {
+        let mut table = entry.section(report, expected)?;
+        let pattern = pattern(&mut table, report);
+        table.end(report);
+        return Some((Readiness::Told, Asked::Log(pattern?)));
+    }
     if entry.value.get_ref().is_table() {
         let probe = probe(entry, expected, PROBE_UNTIL_READY, folder, report)?;
-        return Some((Readiness::Probe, Some(probe)));
+        return Some((Readiness::Probe, Asked::Probe(probe)));
     }
     entry.parsed(report, expected, |text| match (text, kind) {
-        ("exec", _) => Some((Readiness::Exec, None)),
-        ("sdk", Kind::Service) | ("notify", Kind::Program) => Some((Readiness::Told, None)),
+        ("exec", _) => Some((Readiness::Exec, Asked::Nothing)),
+        ("sdk", Kind::Service) | ("notify", Kind::Program) => Some((Readiness::Told, Asked::Nothing)),
         _ => None,
     })
 }
 
-fn liveness(
-    kind: Kind,
-    entry: &Entry<'_>,
-    folder: &Path,
-    report: &mut Report,
-) -> Option<(Liveness, Option<Probe>)> {
+fn liveness(kind: Kind, entry: &Entry<'_>, folder: &Path, report: &mut Report) -> Option<(Liveness, Asked)> {
     match kind {
         Kind::Service => {
             const EXPECTED: &str = "the time between two heartbeats, like \"5s\"";
             let read = |text: &str| quantity::duration(text).filter(|time| !time.is_zero());
             let interval = entry.parsed(report, EXPECTED, read)?;
-            Some((Liveness::Heartbeat { interval }, None))
+            Some((Liveness::Heartbeat { interval }, Asked::Nothing))
         }
         Kind::Program => {
-            const EXPECTED: &str = "{ notify = \"10s\" }, { tcp = \"host:port\" }, { http = \"http://host/path\" } or { exec = [\"command\"] }";
-            if let Some(interval) = notified(entry, report) {
-                return Some((Liveness::Heartbeat { interval: interval? }, None));
+            const EXPECTED: &str = "{ notify = \"10s\" }, { tcp = \"host:port\" }, { http = \"http://host/path\" }, { log = \"regex\" } or { exec = [\"command\"] }";
+            if has_key(entry, "notify") {
+                let mut table = entry.section(report, EXPECTED)?;
+                let interval = time(&mut table, "notify", report);
+                table.end(report);
+                return Some((Liveness::Heartbeat { interval: interval? }, Asked::Nothing));
+            }
+            if has_key(entry, "log") {
+                let mut table = entry.section(report, EXPECTED)?;
+                let pattern = pattern(&mut table, report);
+                let interval = time(&mut table, "interval", report).unwrap_or(PROBE_ALIVE);
+                table.end(report);
+                return Some((Liveness::Heartbeat { interval }, Asked::Log(pattern?)));
             }
             let probe = probe(entry, EXPECTED, PROBE_ALIVE, folder, report)?;
-            Some((Liveness::Probe { interval: probe.interval }, Some(probe)))
+            Some((Liveness::Probe { interval: probe.interval }, Asked::Probe(probe)))
         }
     }
 }
 
-/// `{ notify = "10s" }`; `None` when it is something else.
-fn notified(entry: &Entry<'_>, report: &mut Report) -> Option<Option<Duration>> {
-    let table = entry.value.get_ref().as_table().filter(|table| table.contains_key("notify"))?;
-    let mut table = Section::new("`liveness`".to_owned(), table);
-    let interval = time(&mut table, "notify", report);
-    table.end(report);
-    Some(interval)
+fn has_key(entry: &Entry<'_>, key: &str) -> bool {
+    entry.value.get_ref().as_table().is_some_and(|table| table.contains_key(key))
+}
+
+fn pattern(table: &mut Section<'_>, report: &mut Report) -> Option<Pattern> {
+    const EXPECTED: &str = "a regular expression for a line, like \"ready to accept connections$\"";
+    table.get("log")?.parsed(report, EXPECTED, |text| text.parse().ok())
 }
 
 fn probe(

@@ -39,7 +39,7 @@ pub use document::{parse, parse_one};
 pub use grant::{Grant, GrantError, VERBS};
 pub use launch::{Launch, NoExecutable, Resource, Rlimit};
 pub use locate::{FILE_NAME, find, load};
-pub use probe::{Probe, ProbeKind};
+pub use probe::{LogSigns, Pattern, Probe, ProbeKind};
 pub use problem::{ConfigError, ConfigErrors, Problem};
 pub use setting::{SettingPath, SettingPathError};
 pub use source::{Place, Source};

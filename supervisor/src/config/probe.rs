@@ -1,7 +1,46 @@
 //! Probes: how the watchdog itself finds out about a process that can't tell.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
+
+use regex::Regex;
+
+/// A regular expression for a line of what a program prints.
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Whether the line, without its end, has a place that fits.
+    pub fn fits(&self, line: &str) -> bool {
+        self.0.is_match(line)
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = regex::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Regex::new(text).map(Self)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+/// Lines of a program that say how it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSigns {
+    /// It is ready.
+    pub ready: Option<Pattern>,
+    /// It is alive; the policy says how often it is due.
+    pub alive: Option<Pattern>,
+}
 
 /// A question asked from outside, again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -55,7 +55,7 @@ pub(super) fn read(
     let umask = table.get("umask").and_then(|umask| mask(&umask, report)).unwrap_or(DEFAULT_UMASK);
     let rlimits = table.get("rlimits").and_then(|limits| rlimits(&limits, report)).unwrap_or_default();
 
-    let Keeping { mut policy, stop_signal, ready_probe, liveness_probe } =
+    let Keeping { mut policy, stop_signal, ready_probe, liveness_probe, log_signs } =
         keeping(kind, &folder, &mut table, report);
     let mut mentions = Vec::new();
     policy.requires = names("requires", &mut table, report, &mut mentions);
@@ -102,6 +102,7 @@ pub(super) fn read(
         stop_signal,
         ready_probe,
         liveness_probe,
+        log_signs,
         control,
         save_interval,
         settings,

@@ -13,7 +13,7 @@ use watchdog_protocol::ServiceName;
 
 use super::grant::Grant;
 use super::launch::Launch;
-use super::probe::Probe;
+use super::probe::{LogSigns, Probe};
 use super::problem::{ConfigError, Problem};
 use super::setting::SettingPath;
 use super::source::Source;
@@ -62,6 +62,8 @@ pub struct ServiceSpec {
     pub ready_probe: Option<Probe>,
     /// There exactly when `policy.liveness` is a probe, of the same interval.
     pub liveness_probe: Option<Probe>,
+    /// Lines of its output that are its word for ready or alive, where those are told by it.
+    pub log_signs: LogSigns,
     /// What it may ask of the watchdog. Nothing when absent.
     pub control: Vec<Grant>,
     /// At most this long after an update its state is on disk. Default 1 s.
@@ -111,8 +113,9 @@ impl ServiceSpec {
     /// Whether it speaks by notifications (`sd_notify`): a program that says itself that it is ready, or alive.
     pub fn is_notifying(&self) -> bool {
         self.kind() == Kind::Program
-            && (self.policy.ready == Readiness::Told
-                || matches!(self.policy.liveness, Liveness::Heartbeat { .. }))
+            && (self.policy.ready == Readiness::Told && self.log_signs.ready.is_none()
+                || matches!(self.policy.liveness, Liveness::Heartbeat { .. })
+                    && self.log_signs.alive.is_none())
     }
 
     /// The file the table is in.
@@ -128,6 +131,7 @@ impl ServiceSpec {
             && self.stop_signal == other.stop_signal
             && self.ready_probe == other.ready_probe
             && self.liveness_probe == other.liveness_probe
+            && self.log_signs == other.log_signs
             && self.control == other.control
             && self.save_interval == other.save_interval
             && self.settings.values == other.settings.values

@@ -152,6 +152,24 @@ fn probes_say_what_is_tried_and_how_often() {
 }
 
 #[test]
+fn a_line_may_say_that_a_program_is_ready_or_alive() {
+    let spec = service(
+        r#"
+        [program.db]
+        exec = ["db"]
+        ready = { log = 'ready to accept (\d+ )?connections$' }
+        liveness = { log = "^checkpoint", interval = "1m" }
+        "#,
+    );
+    assert_eq!(spec.policy.ready, Readiness::Told);
+    assert_eq!(spec.policy.liveness, Liveness::Heartbeat { interval: Duration::from_secs(60) });
+    let (ready, alive) = (spec.log_signs.ready.clone().unwrap(), spec.log_signs.alive.clone().unwrap());
+    assert!(ready.fits("LOG: ready to accept connections") && !ready.fits("ready to accept connections?"));
+    assert!(alive.fits("checkpoint complete") && !alive.fits("no checkpoint"));
+    assert!(!spec.is_notifying());
+}
+
+#[test]
 fn a_page_is_an_address_without_encryption() {
     let kind = |address: &str| {
         let table = format!("[program.web]\nexec = [\"web\"]\nready = {{ http = \"{address}\" }}");
@@ -328,6 +346,11 @@ liveness = { tcp = "a:1", exec = ["b"] }
 exec = ["e"]
 ready = { http = "https://localhost/" }
 liveness = { http = "http://localhost/a b" }
+
+[program.f]
+exec = ["f"]
+ready = { log = "(" }
+liveness = { log = "a", timeout = "1s" }
 "#), @r#"
     watchdog.toml:3:9: state = 1, expected a path
       3 | state = 1
@@ -362,7 +385,7 @@ liveness = { http = "http://localhost/a b" }
     watchdog.toml:15:16: stop_timeout = 10, expected a duration like "100ms", "10s" or "1m"
       15 | stop_timeout = 10
          |                ^^
-    watchdog.toml:16:9: ready = "notify", expected "sdk", "exec", { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
+    watchdog.toml:16:9: ready = "notify", expected "sdk", "exec", { tcp = "host:port" }, { http = "http://host/path" }, { log = "regex" } or { exec = ["command"] }
       16 | ready = "notify"
          |         ^^^^^^^^
     watchdog.toml:17:12: liveness = a table, expected the time between two heartbeats, like "5s"
@@ -446,16 +469,16 @@ liveness = { http = "http://localhost/a b" }
     watchdog.toml:37:8: exec = [""], expected a program and its arguments, like ["bin/worker", "--fast"]
       37 | exec = [""]
          |        ^^^^
-    watchdog.toml:38:9: ready = "sdk", expected "exec", "notify", { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
+    watchdog.toml:38:9: ready = "sdk", expected "exec", "notify", { tcp = "host:port" }, { http = "http://host/path" }, { log = "regex" } or { exec = ["command"] }
       38 | ready = "sdk"
          |         ^^^^^
-    watchdog.toml:39:12: liveness = "5s", expected { notify = "10s" }, { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
+    watchdog.toml:39:12: liveness = "5s", expected { notify = "10s" }, { tcp = "host:port" }, { http = "http://host/path" }, { log = "regex" } or { exec = ["command"] }
       39 | liveness = "5s"
          |            ^^^^
     watchdog.toml:43:17: tcp = "nowhere", expected "host:port"
       43 | ready = { tcp = "nowhere" }
          |                 ^^^^^^^^^
-    watchdog.toml:44:12: liveness = a table, expected { notify = "10s" }, { tcp = "host:port" }, { http = "http://host/path" } or { exec = ["command"] }
+    watchdog.toml:44:12: liveness = a table, expected { notify = "10s" }, { tcp = "host:port" }, { http = "http://host/path" }, { log = "regex" } or { exec = ["command"] }
       44 | liveness = { tcp = "a:1", exec = ["b"] }
          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     watchdog.toml:48:18: http = "https://localhost/", expected an address like "http://127.0.0.1:8080/health"
@@ -464,6 +487,13 @@ liveness = { http = "http://localhost/a b" }
     watchdog.toml:49:21: http = "http://localhost/a b", expected an address like "http://127.0.0.1:8080/health"
       49 | liveness = { http = "http://localhost/a b" }
          |                     ^^^^^^^^^^^^^^^^^^^^^^
+    watchdog.toml:53:17: log = "(", expected a regular expression for a line, like "ready to accept connections$"
+      53 | ready = { log = "(" }
+         |                 ^^^
+    watchdog.toml:54:25: unknown key `timeout` in `liveness`
+      54 | liveness = { log = "a", timeout = "1s" }
+         |                         ^^^^^^^
+      hint: known are: log, interval
     "#);
 }
 

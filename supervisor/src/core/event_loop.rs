@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use watchdog_keeper::protocol::{FromKeeper, ToKeeper, Whom};
 use watchdog_lifecycle::{
-    Chance, Command, Event, Fact, Haste, Kind, Occurrence, Purpose, ServiceCommand, Wanted,
+    Chance, Command, Event, Fact, Haste, Kind, Liveness, Occurrence, Purpose, ServiceCommand, Wanted,
 };
 use watchdog_protocol::control::{Failure, FailureKind};
 use watchdog_protocol::session::ToService;
@@ -20,6 +20,8 @@ use super::exits::LOOK;
 use super::registration::{Described, next_described};
 use super::session::FromSession;
 use super::{Core, CoreError, Shutdown, chain, now};
+use crate::capture::{Sign, SignOf};
+use crate::config::LogSigns;
 use crate::notify::Notified;
 use crate::probe::Heard;
 use crate::store::record;
@@ -29,6 +31,7 @@ use crate::store::writer::{ChangeNumber, Done};
 pub(super) struct Inputs {
     pub(super) sessions: mpsc::Receiver<FromSession>,
     pub(super) notifications: mpsc::Receiver<Notified>,
+    pub(super) signs: mpsc::Receiver<Sign>,
     pub(super) calls: mpsc::Receiver<ControlCall>,
 }
 
@@ -44,6 +47,7 @@ enum Input {
     Session(FromSession),
     Call(ControlCall),
     Notified(Notified),
+    Sign(Sign),
     Stored(Done),
     Probe(Heard),
     Described(Box<Described>),
@@ -73,6 +77,7 @@ impl Core {
             message = self.keeper.recv() => Ok(Input::Keeper(message.map_err(CoreError::Keeper)?.0)),
             Some(told) = inputs.sessions.recv() => Ok(Input::Session(told)),
             Some(notified) = inputs.notifications.recv() => Ok(Input::Notified(notified)),
+            Some(sign) = inputs.signs.recv() => Ok(Input::Sign(sign)),
             done = self.store.done() => Ok(Input::Stored(done)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
@@ -94,6 +99,14 @@ impl Core {
                 Ok(())
             }
             Input::Notified(notified) => self.notified(notified),
+            Input::Sign(sign) => {
+                let fact = match sign.of {
+                    SignOf::Ready => Fact::Ready,
+                    SignOf::Alive => Fact::Heartbeat,
+                };
+                self.fact(&sign.service, sign.incarnation, fact);
+                Ok(())
+            }
             Input::Stored(done) => {
                 self.stored(done);
                 Ok(())
@@ -326,6 +339,19 @@ impl Core {
         };
         let probe = probe.as_ref().expect("the policy asks for a probe only where one is configured");
         self.probes.start(service, incarnation, purpose, probe, &spec.launch);
+    }
+
+    /// Looks for what a program says of itself in its output, where it is configured to.
+    pub(super) fn watch_log(&self, service: &ServiceName, incarnation: Incarnation) {
+        let spec = &self.entry(service).spec;
+        if spec.log_signs == LogSigns::default() {
+            return;
+        }
+        let beat = match spec.policy.liveness {
+            Liveness::Heartbeat { interval } => interval / 2,
+            Liveness::Unwatched | Liveness::Probe { .. } => Duration::ZERO,
+        };
+        self.capture.watch(service, incarnation, &spec.log_signs, beat);
     }
 
     fn heard(&mut self, heard: &Heard) {

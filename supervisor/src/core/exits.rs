@@ -70,6 +70,7 @@ impl Core {
         let is_late = entry.clearing == Some(child.incarnation);
         self.fact(&child.service, child.incarnation, Fact::Spawned);
         self.heed_notifications(&child.service)?;
+        self.watch_log(&child.service, child.incarnation);
         if is_late {
             // Its end was decided before its birth was told.
             self.signal(&child.service, child.incarnation, Signal::SIGKILL, Whom::Group).await?;

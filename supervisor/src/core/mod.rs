@@ -72,6 +72,10 @@ const SESSION_INBOX: usize = 256;
 /// Notifications that wait for the event loop. Behind a full one they wait in their sockets.
 const NOTIFICATIONS: usize = 64;
 
+/// Signs in what programs print that wait for the event loop. Behind a full queue the capture waits: they are few, one a
+/// start and a beat now and then.
+const SIGNS: usize = 64;
+
 /// Calls that wait for the event loop: a burst of `status`. A full one delays operators, never services.
 const CONTROL_INBOX: usize = 64;
 

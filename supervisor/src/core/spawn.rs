@@ -88,6 +88,7 @@ impl Core {
         let is_asked = session.is_some_and(|session| !session.is_deserted());
         if is_asked {
             entry.spawning = Some(incarnation);
+            self.capture.starting(service, incarnation);
         }
         is_asked
     }

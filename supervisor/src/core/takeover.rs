@@ -35,10 +35,10 @@ use super::session::Session;
 use super::state::State;
 use super::stored::{self, Stored};
 use super::{
-    CONTROL_INBOX, Core, CoreError, NOTIFICATIONS, Process, Registered, SESSION_INBOX, Shutdown, chain, now,
-    started_at,
+    CONTROL_INBOX, Core, CoreError, NOTIFICATIONS, Process, Registered, SESSION_INBOX, SIGNS, Shutdown,
+    chain, now, started_at,
 };
-use crate::capture::{Capture, Hand, Logs};
+use crate::capture::{Capture, Hand, Logs, Sign};
 use crate::config::{self, CheckedService, Config, ServiceSpec};
 use crate::notify::Notified;
 use crate::probe::Probes;
@@ -112,7 +112,8 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
     let (calls_in, calls) = mpsc::channel(CONTROL_INBOX);
     let hand = hand(&keeper, handed.stored.remove(stored::HAND)).await?;
     let (from_notifications, notifications) = mpsc::channel(NOTIFICATIONS);
-    let tells = (from_sessions, from_notifications);
+    let (from_signs, signs) = mpsc::channel(SIGNS);
+    let tells = Tells { sessions: from_sessions, notifications: from_notifications, signs: from_signs };
     let mut core = Core::new(config, keeper, handed.hello, hand, tells)?;
     let door =
         ControlDoor::open(&core.config.watchdog.runtime, core.keeper_hello.pid, service_of(&core.config))
@@ -123,7 +124,7 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
     doors.spawn(door.serve(calls_in, async {
         let _ = door_closes.await;
     }));
-    let mut inputs = Inputs { sessions, notifications, calls };
+    let mut inputs = Inputs { sessions, notifications, signs, calls };
     let outcome = core.run(&mut inputs).await;
     let code = match outcome {
         Ok(code) => code,
@@ -201,18 +202,25 @@ async fn hand(keeper: &KeeperLink, fds: Option<Vec<OwnedFd>>) -> Result<Hand, Co
     Ok(hand)
 }
 
+/// Where those outside the event loop tell it what they hear.
+struct Tells {
+    sessions: mpsc::Sender<super::FromSession>,
+    notifications: mpsc::Sender<Notified>,
+    signs: mpsc::Sender<Sign>,
+}
+
 impl Core {
     fn new(
         config: Config,
         keeper: KeeperLink,
         keeper_hello: Hello,
         hand: Hand,
-        (from_sessions, from_notifications): (mpsc::Sender<super::FromSession>, mpsc::Sender<Notified>),
+        tells: Tells,
     ) -> Result<Self, CoreError> {
         let section = &config.watchdog;
         let events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
         let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
-        let capture = Capture::start(logs, hand).map_err(starting("start the log capture"))?;
+        let capture = Capture::start(logs, hand, tells.signs).map_err(starting("start the log capture"))?;
         let mut notes = Vec::new();
         let cgroups = match CgroupTree::make(&section.state) {
             Ok(tree) => Some(tree),
@@ -238,8 +246,8 @@ impl Core {
             probes: Probes::new(),
             cgroups,
             stored: BTreeMap::new(),
-            from_sessions,
-            from_notifications,
+            from_sessions: tells.sessions,
+            from_notifications: tells.notifications,
             listening: BTreeMap::new(),
             pending: VecDeque::new(),
             acknowledge: Vec::new(),
@@ -466,6 +474,7 @@ impl Core {
         entry.last_pid = Some(child.pid);
         entry.started = Some(started_at(child.start_time));
         self.fact(&child.service, child.incarnation, Fact::Spawned);
+        self.watch_log(&child.service, child.incarnation);
     }
 
     /// Without a keeper: everything by cgroup, else by group, at once after the grace the SDK gives itself.
