@@ -3,34 +3,38 @@
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
+use watchdog_protocol::Incarnation;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_tests::{Seen, TestWatchdog, probe, proc};
 
 /// A watchdog with one program that notifies.
 struct Stage {
     wd: TestWatchdog,
-    pipe: PathBuf,
 }
 
 impl Stage {
     /// With these lines in its table.
     fn run(lines: &[&str]) -> Self {
         let mut wd = TestWatchdog::idle();
-        let pipe = wd.path("pipe");
-        let db = probe("db", "notifier", &[]).env("NOTIFIER_AT", pipe.display().to_string());
+        let db = probe("db", "notifier", &[]).env("NOTIFIER_AT", wd.path("pipe").display().to_string());
         let db = lines.iter().fold(db.key("restart_delay = \"0s\""), |entry, line| entry.key(line));
         wd.configure("", &[db]);
         wd.run_again();
-        Self { wd, pipe }
+        Self { wd }
     }
 
     /// Gives it a command. What it says is on its way when this returns, and may not have arrived.
     fn command(&self, command: &str) {
-        self.wd.until_some("it listens", || self.pipe.exists().then_some(()));
-        fs::write(&self.pipe, command).expect("it listens");
+        let seen = self.until("it runs", |db| db.pid.is_some());
+        self.command_to(seen.of("db").process().pid, command);
+    }
+
+    fn command_to(&self, pid: u32, command: &str) {
+        let pipe = self.wd.path(&format!("pipe-{pid}"));
+        self.wd.until_some("it listens", || pipe.exists().then_some(()));
+        fs::write(&pipe, command).expect("it listens");
     }
 
     fn until(&self, what: &str, shows: impl Fn(&watchdog_tests::Service<'_>) -> bool) -> Seen {
@@ -88,10 +92,10 @@ fn hc_what_a_program_says_outlives_the_core_and_waits_for_the_next_one() {
     stage.says("half way");
     stage.wd.kill_core();
     stage.says("half way");
-    let core = stage.wd.core();
+    let (core, pid) = (stage.wd.core(), stage.wd.status().of("db").process().pid);
     core.signal(Signal::SIGSTOP);
     stage.wd.until_some("the core is halted", || core.is_stopped().then_some(()));
-    stage.command("say READY=1;STATUS=all the way");
+    stage.command_to(pid, "say READY=1;STATUS=all the way");
     core.signal(Signal::SIGKILL);
     stage.until("the next core hears of it", |db| db.is_ready());
     stage.says("all the way");
@@ -145,4 +149,42 @@ fn hc_a_notification_that_can_not_be_heeded_is_named() {
     stage.wd.until_event("the line is named", |event| {
         event.what == "notification" && event.text.contains("EXTEND_TIMEOUT_USEC=soon")
     });
+}
+
+#[test]
+fn hc_a_program_that_goes_into_the_background_is_watched_there() {
+    let stage = Stage::run(&[NOTIFY, "restart_limit = \"off\""]);
+    let seen = stage.until("it runs", |db| db.pid.is_some());
+    let first = seen.of("db").process();
+    stage.command("daemon READY=1;STATUS=in the background");
+    let seen = stage.until("it goes on", |db| db.pid.is_some_and(|pid| pid != first.pid) && db.is_ready());
+    let daemon = seen.of("db").process();
+    assert!(!first.exists());
+    assert_eq!((seen.of("db").starts, seen.of("db").incarnation), (1, Incarnation::FIRST));
+    // A new core finds it, and its end is the service's.
+    stage.wd.kill_core();
+    let seen = stage.until("the new core knows it", |db| db.is_ready());
+    assert_eq!(seen.of("db").process(), daemon);
+    daemon.signal(Signal::SIGKILL);
+    let seen = stage.until("the next one", |db| db.starts == 2);
+    assert!(seen.of("db").why().contains("SIGKILL"), "{}", seen.of("db").why());
+    // And it can be stopped there.
+    stage.command("daemon READY=1");
+    let seen = stage.until("it is there again", |db| db.is_ready());
+    let daemon = seen.of("db").process();
+    stage.wd.cli(&["stop", "db"]).ok();
+    assert!(!daemon.exists());
+}
+
+#[test]
+fn hc_the_last_words_of_a_program_come_before_its_end() {
+    let stage = Stage::run(&[NOTIFY]);
+    for _ in 0..20 {
+        // Ends without an answer awaited.
+        stage.command("last READY=1");
+        let seen = stage.until("its work is done", |db| db.is(PhaseStatus::Completed));
+        assert_eq!(seen.of("db").cause(), "exit-code");
+        stage.wd.cli(&["start", "db", "--no-wait"]).ok();
+        stage.until("it runs again", |db| db.pid.is_some());
+    }
 }

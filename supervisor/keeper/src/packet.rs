@@ -175,6 +175,7 @@ mod tests {
             (ToKeeper::Orphans, &[0, 5]),
             (ToKeeper::SignalOrphan { pid: 9, signal: 15 }, &[0, 6, 9, 30]),
             (ToKeeper::Finish { code: 3 }, &[0, 7, 3]),
+            (ToKeeper::Adopt { service: "a".parse().unwrap(), incarnation, pid: 9 }, &[0, 8, 1, b'a', 7, 9]),
         ];
         for (message, bytes) in to {
             assert_eq!(message.encode().unwrap().bytes, bytes, "{message:?}");

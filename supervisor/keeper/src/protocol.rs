@@ -87,6 +87,17 @@ pub enum ToKeeper {
         /// Exit code of the keeper.
         code: u8,
     },
+    /// Take an orphan for the process of a service whose own one, of this incarnation, has ended: a program that went
+    /// into the background. Answered by [`FromKeeper::Spawned`], which also takes the place of the acknowledgement;
+    /// or, when there is no such orphan any more, by the end once more.
+    Adopt {
+        /// Which service.
+        service: ServiceName,
+        /// Which process of it.
+        incarnation: Incarnation,
+        /// The orphan.
+        pid: u32,
+    },
 }
 
 /// Keeper → core.

@@ -68,6 +68,14 @@ pub(crate) fn not_default_signals() -> u64 {
     (1..=64).filter(is_changed).fold(0, |bits, signal| bits | 1 << (signal - 1))
 }
 
+/// A descriptor for a process that is a child of this one, and so can't be another by now.
+pub(crate) fn pidfd_of(child: u32) -> Result<OwnedFd, i32> {
+    // SAFETY: two numbers.
+    let descriptor = unsafe { checked(libc::SYS_pidfd_open, [child as usize, 0, 0, 0, 0, 0])? };
+    // SAFETY: just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+}
+
 /// A child's stack, with a page below that can't be touched.
 #[derive(Debug)]
 pub(crate) struct Stack {

@@ -47,6 +47,7 @@ pub(crate) enum Move {
     Report(Progress),
     AskForTime(Duration),
     Talk,
+    NameMain,
     Leave,
     Beat,
     MissProbe,
@@ -130,6 +131,7 @@ impl World {
             (Move::Report(progress), Life::Running) => Fact::Progress(progress.clone()),
             (Move::AskForTime(at_least), Life::Running) => Fact::NeedsTime { at_least: *at_least },
             (Move::Talk, Life::Running) => Fact::Says(Some("42 clients".into())),
+            (Move::NameMain, Life::Running) => Fact::MainIs(Some(7)),
             (Move::Leave, Life::Running) => Fact::Leaving,
             (Move::Beat, Life::Running) => Fact::Heartbeat,
             (Move::MissProbe, Life::Running) => Fact::ProbeMissed,
@@ -152,6 +154,7 @@ impl World {
                 | Move::Report(_)
                 | Move::AskForTime(_)
                 | Move::Talk
+                | Move::NameMain
                 | Move::Leave
                 | Move::Beat
                 | Move::MissProbe
@@ -195,6 +198,7 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
         2 => Just(Move::Report(Progress { fraction: Some(0.5), text: "half".into() })),
         1 => waits().prop_map(Move::AskForTime),
         1 => Just(Move::Talk),
+        1 => Just(Move::NameMain),
         1 => Just(Move::Leave),
         2 => Just(Move::Beat),
         1 => Just(Move::MissProbe),

@@ -97,6 +97,8 @@ pub enum Fact {
     },
     /// What it does now, in its words; `None`: nothing any more. For people; nothing follows from it.
     Says(Option<String>),
+    /// Another of its processes is the one that counts, once the present one has ended; `None`: none is.
+    MainIs(Option<u32>),
     /// It says that it is about to end by itself.
     Leaving,
     /// A sign of life: its own task's heartbeat or notification, or the answer to a probe.

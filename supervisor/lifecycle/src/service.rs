@@ -60,6 +60,7 @@ pub struct Service {
     history: History,
     last_end: Option<End>,
     says: Option<String>,
+    main: Option<u32>,
 }
 
 /// One step under way.
@@ -88,6 +89,7 @@ impl Service {
             history: History::default(),
             last_end: None,
             says: None,
+            main: None,
         }
     }
 
@@ -124,6 +126,11 @@ impl Service {
     /// What the current process says that it does.
     pub fn says(&self) -> Option<&str> {
         self.says.as_deref().filter(|_| self.is_live())
+    }
+
+    /// The process it calls its main one, in place of the one that was started.
+    pub fn main(&self) -> Option<u32> {
+        self.main.filter(|_| self.is_live())
     }
 
     /// Something of it lives, or may.
@@ -268,6 +275,7 @@ impl Service {
         self.incarnation = incarnation;
         self.starts += 1;
         self.says = None;
+        self.main = None;
         self.phase = Phase::Starting(Starting {
             incarnation,
             since: turn.now,

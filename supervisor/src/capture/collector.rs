@@ -29,6 +29,7 @@ pub(super) enum Command {
     Add { service: ServiceName, stream: Stream, pipe: Arc<OwnedFd> },
     Remove { service: ServiceName },
     Starting { service: ServiceName, incarnation: Incarnation },
+    Resuming { service: ServiceName, incarnation: Incarnation },
     Watch { service: ServiceName, watch: Watch },
     LastLines { service: ServiceName, reply: oneshot::Sender<Vec<String>> },
     Stop { reply: Option<oneshot::Sender<()>> },
@@ -117,6 +118,12 @@ impl Collector {
                 Ok(Command::Add { service, stream, pipe }) => self.add(service, stream, pipe),
                 Ok(Command::Remove { service }) => self.remove(&service),
                 Ok(Command::Starting { service, incarnation }) => self.starting(&service, incarnation),
+                Ok(Command::Resuming { service, incarnation }) => {
+                    let printed = reader::printed_by(&self.logs.folder, &service, incarnation);
+                    if !matches!(printed, Ok(Some(_))) {
+                        self.starting(&service, incarnation);
+                    }
+                }
                 Ok(Command::Watch { service, watch }) => self.watch(service, watch),
                 Ok(Command::LastLines { service, reply }) => {
                     // Nobody waits any more: a disk that stood still.
@@ -167,7 +174,7 @@ impl Collector {
     pub(super) fn watch(&mut self, service: ServiceName, mut watch: Watch) {
         let printed = reader::printed_by(&self.logs.folder, &service, watch.incarnation);
         let now = Instant::now();
-        for record in printed.unwrap_or_default() {
+        for record in printed.ok().flatten().unwrap_or_default() {
             tell(&self.signs, &service, &mut watch, &record.text, now);
         }
         self.watches.insert(service, watch);

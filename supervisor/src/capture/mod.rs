@@ -160,6 +160,12 @@ impl Capture {
         let _ = self.commands.send(Command::Starting { service: service.clone(), incarnation });
     }
 
+    /// As [`starting`](Self::starting), for a process that an older core started: that one may have been killed before
+    /// it wrote the note. Before its pipes are added, so that all it prints is behind the note.
+    pub fn resuming(&self, service: &ServiceName, incarnation: Incarnation) {
+        let _ = self.commands.send(Command::Resuming { service: service.clone(), incarnation });
+    }
+
     /// Looks for signs in what this process has printed, and in what it prints from now on, until the next one is
     /// looked at. They are told by [`signs`](Self::start).
     pub fn watch(&self, service: &ServiceName, incarnation: Incarnation, signs: &LogSigns, beat: Duration) {

@@ -320,19 +320,19 @@ fn open(folder: &Path, service: &ServiceName, number: u32) -> io::Result<Option<
     }
 }
 
-/// What this process has printed, as far as it is among the last records.
+/// What this process has printed, as far as it is among the last records; `None` when its start is not noted there.
 pub(super) fn printed_by(
     folder: &Path,
     service: &ServiceName,
     incarnation: Incarnation,
-) -> io::Result<Vec<Record>> {
+) -> io::Result<Option<Vec<Record>>> {
     /// A program says early that it is ready, or says much more than a look is worth.
     const LOOK_BACK: usize = 10_000;
     let back = Back { records: LOOK_BACK, bytes: 4 * 1024 * 1024 };
     let (_, mut records) = Follow::from_end(folder, std::slice::from_ref(service), back)?;
     let start = start_of(incarnation);
     let note = records.iter().rposition(|record| record.is_start() && record.text == start);
-    Ok(note.map(|note| records.split_off(note + 1)).unwrap_or_default())
+    Ok(note.map(|note| records.split_off(note + 1)))
 }
 
 /// What the newest process of a service said last on standard error, as far as it is among the last records.

@@ -37,7 +37,7 @@ pub(super) struct Inputs {
 
 /// Facts decided on before the next input. An end and the start after it are a handful; a start that fails at once,
 /// and is tried again at once as it was configured, never ends, and must not make the core deaf.
-pub(super) const FACTS_A_TURN: usize = 32;
+const FACTS_A_TURN: usize = 32;
 
 /// How long a turn that asked for a start may leave undone what is owed after it.
 const DEBT: Duration = Duration::from_millis(1);
@@ -98,7 +98,7 @@ impl Core {
                 self.events.write_out();
                 Ok(())
             }
-            Input::Notified(notified) => self.notified(notified),
+            Input::Notified(notified) => self.notified(notified).await,
             Input::Sign(sign) => {
                 let fact = match sign.of {
                     SignOf::Ready => Fact::Ready,
@@ -150,16 +150,7 @@ impl Core {
             let commands = self.roster.shutdown(haste, now(), self.chance());
             self.perform_all(commands).await?;
         }
-        for _ in 0..FACTS_A_TURN {
-            let Some((service, event)) = self.pending.pop_front() else { break };
-            let says = matches!(event, Event::Fact { fact: Fact::Says(_), .. });
-            let commands = self.roster.step(&service, event, now(), self.chance());
-            if says {
-                // Nothing is to be done about it, and the next core should know it.
-                self.write_note(&service)?;
-            }
-            self.perform_all(commands).await?;
-        }
+        self.decide().await?;
         if std::mem::take(&mut self.is_starting) {
             // The kernel wakes the keeper on this core's processor, sure that this core is about to sleep: a start
             // would wait for all that follows. It waits for the next turn instead, which `Spawned` brings.
@@ -171,6 +162,21 @@ impl Core {
             self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)?;
         }
         self.answer_waiters();
+        Ok(())
+    }
+
+    /// Decides on facts until performing brings up no further one, or for a turn.
+    pub(super) async fn decide(&mut self) -> Result<(), CoreError> {
+        for _ in 0..FACTS_A_TURN {
+            let Some((service, event)) = self.pending.pop_front() else { break };
+            let says = matches!(event, Event::Fact { fact: Fact::Says(_) | Fact::MainIs(_), .. });
+            let commands = self.roster.step(&service, event, now(), self.chance());
+            if says {
+                // Nothing is to be done about it, and the next core should know it.
+                self.write_note(&service)?;
+            }
+            self.perform_all(commands).await?;
+        }
         Ok(())
     }
 

@@ -62,6 +62,10 @@ impl Core {
 
     async fn spawned(&mut self, child: &protocol::Child) -> Result<(), CoreError> {
         let Some(entry) = self.entries.get_mut(&child.service) else { return Ok(()) };
+        if entry.process.as_ref().is_some_and(|before| before.incarnation == child.incarnation) {
+            self.write_adopted(child);
+        }
+        let entry = self.entry_mut(&child.service);
         entry.process = Some(Process { incarnation: child.incarnation, pid: child.pid });
         entry.spawning = None;
         let early = std::mem::take(&mut entry.early);
@@ -106,6 +110,14 @@ impl Core {
     }
 
     async fn exited(&mut self, report: protocol::ExitReport) -> Result<(), CoreError> {
+        if self.entries.contains_key(&report.service) && self.has_words_left(&report) {
+            return Ok(());
+        }
+        self.exited_at_last(report).await
+    }
+
+    /// Nothing that its process said by notifications is left unheard.
+    pub(super) async fn exited_at_last(&mut self, report: protocol::ExitReport) -> Result<(), CoreError> {
         if self.entries.get(&report.service).is_some_and(|entry| entry.cgroup.is_none()) {
             self.orphans.clone_from(&report.orphans);
         }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use watchdog_keeper::protocol::ToKeeper;
+use watchdog_keeper::protocol::{ExitReport, ToKeeper};
 use watchdog_lifecycle::Fact;
 use watchdog_protocol::ServiceName;
 
@@ -21,6 +21,8 @@ pub(super) struct Notifications {
     early: Vec<Notified>,
     /// Of this process something was refused already, and said so: once is enough.
     is_refused: bool,
+    /// It has ended; what it said before is still read.
+    ended: Option<ExitReport>,
 }
 
 impl Core {
@@ -54,8 +56,51 @@ impl Core {
         Ok(())
     }
 
+    /// Whether something may still be in the socket of the process that ended. Then its end waits for it: the end is
+    /// gone on with behind a mark.
+    pub(super) fn has_words_left(&mut self, report: &ExitReport) -> bool {
+        let address = notify::address(self.keeper_hello.epoch, &report.service);
+        let entry = self.entry_mut(&report.service);
+        let waits = entry.spec.is_notifying()
+            && entry.process.as_ref().is_some_and(|process| process.incarnation == report.incarnation)
+            // A socket with no room has words enough; they are dropped with their process.
+            && notify::mark(&address).is_ok();
+        if waits {
+            entry.notifications.ended = Some(report.clone());
+        }
+        waits
+    }
+
+    /// All that a process said before it ended was heard. Where it named another one as its main one, that is asked
+    /// for in its place.
+    async fn heard_out(&mut self, service: &ServiceName) -> Result<(), CoreError> {
+        let Some(report) = self.entry_mut(service).notifications.ended.take() else { return Ok(()) };
+        // What it said is decided on before its end.
+        self.decide().await?;
+        let main = self.roster.get(service).and_then(|service| service.main());
+        let Some(pid) = main.filter(|main| *main != report.pid) else {
+            return self.exited_at_last(report).await;
+        };
+        let incarnation = report.incarnation;
+        self.fact(service, incarnation, Fact::MainIs(None));
+        let text = format!("{} has ended, its main process {pid} goes on", report.pid);
+        self.events.add(Event::of(service, "adopted", text).at(incarnation));
+        let message = ToKeeper::Adopt { service: service.clone(), incarnation, pid };
+        self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)
+    }
+
     /// A datagram came to a service's socket.
-    pub(super) fn notified(&mut self, notified: Notified) -> Result<(), CoreError> {
+    pub(super) async fn notified(&mut self, notified: Notified) -> Result<(), CoreError> {
+        let service = notified.service.clone();
+        if notified.text.as_ref().is_some_and(Vec::is_empty) {
+            // Of an older core it means nothing any more.
+            let is_ours = notified.pid == std::process::id();
+            return if is_ours { self.heard_out(&service).await } else { Ok(()) };
+        }
+        self.heed_notification(notified)
+    }
+
+    fn heed_notification(&mut self, notified: Notified) -> Result<(), CoreError> {
         let service = notified.service.clone();
         let Some(entry) = self.entries.get_mut(&service) else { return Ok(()) };
         let Some((incarnation, leader)) = entry.process.as_ref().map(|it| (it.incarnation, it.pid)) else {
@@ -77,6 +122,8 @@ impl Core {
             return Ok(());
         };
         let said = notify::parse(text);
+        let names_main = said.iter().any(|line| matches!(line, Ok(Notice::MainPid(_))));
+        let members = if names_main { self.left_of(&service)? } else { Vec::new() };
         let has_status = said.iter().any(|line| matches!(line, Ok(Notice::Status(_))));
         let mut fact = |fact| self.fact(&service, incarnation, fact);
         let mut refused = None;
@@ -99,11 +146,9 @@ impl Core {
                 Ok(Notice::CalledHung) => fact(Fact::CalledHung),
                 Ok(Notice::NeedsTime(at_least)) => fact(Fact::NeedsTime { at_least }),
                 Ok(Notice::MainPid(main)) if main == leader => {}
+                Ok(Notice::MainPid(main)) if members.contains(&main) => fact(Fact::MainIs(Some(main))),
                 Ok(Notice::MainPid(main)) => {
-                    refused = Some(format!(
-                        "it calls process {main} its main one; {leader} was started and is watched: let it stay in \
-                         the foreground"
-                    ));
+                    refused = Some(format!("it calls process {main} its main one, which is none of it"));
                 }
                 Err(wrong) => refused = Some(format!("its notification {wrong}, is ignored")),
             }
@@ -117,7 +162,7 @@ impl Core {
     /// Its process is known to live now: what came before is heeded. Before that, what the last one said is over.
     pub(super) fn heed_notifications(&mut self, service: &ServiceName) -> Result<(), CoreError> {
         let before = std::mem::take(&mut self.entry_mut(service).notifications);
-        before.early.into_iter().try_for_each(|notified| self.notified(notified))
+        before.early.into_iter().try_for_each(|notified| self.heed_notification(notified))
     }
 
     fn refuse_notification(&mut self, service: &ServiceName, text: String) {

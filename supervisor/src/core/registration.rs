@@ -23,7 +23,7 @@ use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, CoreError, Entry, Kept, Registered, chain, now, stored};
 use crate::capture::Stream;
-use crate::config::{self, CheckedService, ConfigErrors, ServiceSpec};
+use crate::config::{self, CheckedService, ConfigErrors, LogSigns, ServiceSpec};
 use crate::store::record;
 use crate::store::replace::replace;
 
@@ -267,6 +267,10 @@ impl Core {
             self.keep_manifest(&name, &checked.manifest).await?;
         }
         self.open_notifications(&spec, notify).await?;
+        let lives = self.keeper_hello.children.iter().find(|child| child.service == name);
+        if let Some(child) = lives.filter(|_| spec.log_signs != LogSigns::default()) {
+            self.capture.resuming(&name, child.incarnation);
+        }
         let [out_read, output, err_read, errors] = pipes;
         self.capture.add(&name, Stream::Output, out_read);
         self.capture.add(&name, Stream::Errors, err_read);

@@ -10,7 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use watchdog_keeper::protocol::{Attach, ToKeeper};
+use watchdog_keeper::PidRecord;
+use watchdog_keeper::protocol::{Attach, Child, ToKeeper};
 use watchdog_lifecycle::{Fact, Refusal};
 use watchdog_protocol::session::{SESSION_VERSION, ToService, Welcome};
 use watchdog_protocol::{Incarnation, ServiceName};
@@ -88,7 +89,6 @@ impl Core {
         let is_asked = session.is_some_and(|session| !session.is_deserted());
         if is_asked {
             entry.spawning = Some(incarnation);
-            self.capture.starting(service, incarnation);
         }
         is_asked
     }
@@ -121,6 +121,7 @@ impl Core {
             attach(Attach::Child(SESSION_NUMBER), theirs.as_fd());
         }
         entry.spawning = Some(incarnation);
+        self.capture.starting(service, incarnation);
         self.keeper.send(&ToKeeper::Spawn(request), &beside).await.map_err(CoreError::Keeper)?;
         self.is_starting = true;
         Ok(())
@@ -189,6 +190,16 @@ impl Core {
     fn pid_record(&self, service: &ServiceName) -> io::Result<File> {
         let path = leftovers::pid_file(&self.config.watchdog.runtime, service);
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    }
+
+    /// The pid record of a process that took the place of the one that wrote it.
+    pub(super) fn write_adopted(&self, child: &Child) {
+        let Child { service, incarnation, pid, start_time } = child;
+        let record = PidRecord { incarnation: *incarnation, pid: *pid, start_time: *start_time };
+        let path = leftovers::pid_file(&self.config.watchdog.runtime, service);
+        if let Err(err) = std::fs::write(&path, record.to_bytes()) {
+            tracing::warn!("{service}: cannot write {}: {err}", path.display());
+        }
     }
 
     /// Ends the session of this process: the keeper's copy goes too. An end that is told once more, because the

@@ -24,7 +24,7 @@ use watchdog_seqpacket::{Seqpacket, inherited, payload};
 
 use super::answer::Answered;
 use super::control::ControlDoor;
-use super::event_loop::{FACTS_A_TURN, Inputs};
+use super::event_loop::Inputs;
 use super::events::{Entry as Logged, EventLog};
 use super::exits::Whose;
 use super::keeper_link::{KeeperLink, LinkError};
@@ -321,11 +321,7 @@ impl Core {
             format!("core {} took over", self.keeper_hello.core_generation)
         };
         self.events.add(Logged::new(if is_first { "started" } else { "took-over" }, text));
-        for _ in 0..FACTS_A_TURN {
-            let Some((service, event)) = self.pending.pop_front() else { break };
-            let commands = self.roster.step(&service, event, now(), self.chance());
-            self.perform_all(commands).await?;
-        }
+        self.decide().await?;
         let chance = self.chance();
         let commands =
             if is_first { self.roster.begin(now(), chance) } else { self.roster.took_over(now(), chance) };

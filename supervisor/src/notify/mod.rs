@@ -48,6 +48,16 @@ pub(crate) fn bind(address: &str) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Sends a datagram without text: when it is heard, all that was sent before it was.
+///
+/// # Errors
+/// Nobody listens, or too many wait.
+pub(crate) fn mark(address: &str) -> io::Result<()> {
+    let socket = StdDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(b"", &SocketAddr::from_abstract_name(address)?).map(drop)
+}
+
 /// One datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Notified {

@@ -1,13 +1,17 @@
 //! Leaders from the request to the report, and orphans.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::Keeper;
+use crate::descriptors::above_window;
 use crate::leaders::{Leader, Phase};
+use crate::pid_record::start_time;
 use crate::protocol::{Attach, ExitReport, FailedStep, FromKeeper, MAX_ORPHANS, SpawnRequest};
+use crate::raw;
 use crate::reap::{self, Dead};
 
 /// Dead children reaped before the core is listened to again: a fork bomb must not make the keeper deaf.
@@ -50,6 +54,31 @@ impl Keeper {
         if let Some((child, pidfd)) = self.leaders.get(service).and_then(|leader| leader.as_child(service)) {
             self.tell(&FromKeeper::Spawned(child), vec![pidfd]);
         }
+    }
+
+    pub(super) fn adopt(&mut self, service: &ServiceName, incarnation: Incarnation, pid: u32) {
+        let key = (service.clone(), incarnation);
+        let Some(FromKeeper::Exited(end)) = self.ends.get(&key).cloned() else { return };
+        match self.orphan(pid) {
+            // Without orphans told: it was born into a cgroup, and so was what it left behind.
+            Some((pidfd, start_time)) if self.leaders.get(service).is_none() => {
+                self.ends.remove(&key);
+                let has_cgroup = end.orphans.is_empty();
+                let phase = Phase::Running { pidfd: Rc::new(pidfd), start_time };
+                self.leaders.insert(service.clone(), Leader { incarnation, pid, has_cgroup, phase });
+                self.tell_spawned(service);
+            }
+            _ => self.tell(&FromKeeper::Exited(end), Vec::new()),
+        }
+    }
+
+    /// A living orphan, with its start time.
+    fn orphan(&self, pid: u32) -> Option<(OwnedFd, u64)> {
+        if !self.is_orphan(pid) || !reap::children().is_ok_and(|children| children.contains(&pid)) {
+            return None;
+        }
+        let pidfd = above_window(raw::pidfd_of(pid).ok()?).ok()?;
+        Some((pidfd, start_time(pid).ok()?))
     }
 
     /// A child's pipe has ended: it runs its program, or its death follows and tells the rest.

@@ -77,6 +77,7 @@ impl Keeper {
                 }
             }
             ToKeeper::Finish { code } => self.begin_finish(code),
+            ToKeeper::Adopt { service, incarnation, pid } => self.adopt(&service, incarnation, pid),
         }
     }
 

@@ -141,6 +141,36 @@ fn a_grandchild_that_left_its_session_is_adopted_listed_and_reaped() {
 }
 
 #[test]
+fn an_orphan_takes_the_place_of_a_process_that_has_ended_and_its_own_end_is_told() {
+    let (stage, mut core) = Stage::with_core();
+    let (report, orphan) = core.leaves_an_orphan("a");
+    let incarnation = report.incarnation;
+    let adopt = |pid| ToKeeper::Adopt { service: name("a"), incarnation, pid };
+    // Nobody's child: the end is told again.
+    core.send(&adopt(1), &[]);
+    assert_eq!(core.exited("a"), report);
+    core.send(&adopt(orphan), &[]);
+    let child = core.until("Spawned", |message, descriptors| match message {
+        FromKeeper::Spawned(child) => Some((child, descriptors.len())),
+        _ => None,
+    });
+    assert_eq!((child.0.pid, child.0.incarnation, child.1), (orphan, incarnation, 1));
+    assert_eq!(core.orphans(), [0_u32; 0]);
+    // The next core finds it as the service's process, and no end.
+    core.die();
+    let mut core = stage.next_core();
+    let told = core.hand_over();
+    assert_eq!(told.hello.children.iter().map(|child| child.pid).collect::<Vec<_>>(), [orphan]);
+    core.send(&kill_group("a", incarnation), &[]);
+    let end = core.exited("a");
+    assert_eq!(
+        (end.pid, end.status),
+        (orphan, ExitStatus::Signal { signal: libc::SIGKILL, core_dumped: false })
+    );
+    stage.finish(core);
+}
+
+#[test]
 fn a_crowd_of_orphans_leaves_no_zombie() {
     let (stage, mut core) = Stage::with_core();
     // Nobody reads meanwhile what the keeper says of them.

@@ -32,6 +32,7 @@ impl Service {
                 | Fact::Progress(_)
                 | Fact::NeedsTime { .. }
                 | Fact::Says(_)
+                | Fact::MainIs(_)
                 | Fact::Leaving
                 | Fact::Heartbeat
                 | Fact::ProbeMissed
@@ -56,6 +57,7 @@ impl Service {
             Fact::Progress(progress) => self.progress(progress, turn),
             Fact::NeedsTime { at_least } => self.needs_time(at_least, turn),
             Fact::Says(text) => self.says = text,
+            Fact::MainIs(pid) => self.main = pid,
             Fact::Leaving => self.leaving(turn),
             Fact::Heartbeat => self.heartbeat(turn),
             Fact::ProbeMissed => self.missed(turn),
