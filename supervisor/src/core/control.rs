@@ -10,6 +10,7 @@
 //! a client that does not read after [`SLOW`]. There is no decision about services in here; whether the request
 //! may be done and is done is the event loop's.
 
+mod folder;
 mod peer;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::control::{
     CONTROL_VERSION, Call, Failure, FailureKind, Greeting, Reply, decode, frame,
@@ -36,6 +37,7 @@ use watchdog_protocol::control::{
 use watchdog_query::ShortPath;
 use watchdog_query::frames::{Frames, FramesError};
 
+use self::folder::WatchedFolder;
 pub(crate) use self::peer::Caller;
 use self::peer::Doorkeeper;
 
@@ -54,9 +56,6 @@ const SLOW: Duration = Duration::from_secs(30);
 
 /// Replies that wait for one client: a burst of events passes, a client that does not read holds little.
 const REPLIES: usize = 256;
-
-/// How often the socket file is looked at: a deleted one is back within twice this time.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// After the door was told to close, how long replies under way have to get out.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -133,8 +132,6 @@ impl ControlDoor {
     /// handed over get out, for at most 1 s.
     pub(crate) async fn serve(mut self, calls: mpsc::Sender<ControlCall>, stop: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -153,7 +150,7 @@ impl ControlDoor {
                     }
                 },
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-                _ = look.tick() => self.listen_again_if_gone(),
+                () = self.bound.folder.changed() => self.listen_again_if_gone(),
             }
         }
         self.bound.remove();
@@ -194,11 +191,13 @@ struct Bound {
     listener: Listener,
     path: PathBuf,
     file: (u64, u64),
+    folder: WatchedFolder,
 }
 
 impl Bound {
     fn listen(folder: &Path) -> Result<Self, DoorError> {
         prepare(folder)?;
+        let watched = WatchedFolder::watch(folder);
         let path = folder.join(SOCKET);
         let staged = folder.join("watchdog.sock.new");
         let listen = || {
@@ -215,7 +214,7 @@ impl Bound {
             Ok((listener, (metadata.dev(), metadata.ino())))
         };
         match listen() {
-            Ok((listener, file)) => Ok(Self { listener, path, file }),
+            Ok((listener, file)) => Ok(Self { listener, path, file, folder: watched }),
             Err(source) => Err(DoorError::Listen { path, source }),
         }
     }
