@@ -80,6 +80,9 @@ pub enum Request {
         service: ServiceName,
         /// What.
         changes: Vec<Change>,
+        /// Only if this is the newest revision; else nothing changes and the answer is
+        /// [`FailureKind::TryAgain`]. `None`: whichever is.
+        if_revision: Option<Revision>,
     },
     /// Answered by [`Outcome::Settings`].
     Get {
@@ -148,6 +151,20 @@ pub enum Request {
     },
     /// Stops everything, then the watchdog.
     Shutdown,
+    /// The newest revisions of the settings, at most 50. Answered by [`Outcome::History`].
+    History {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Back to the values of an older revision, as a new one. Answered by [`Outcome::Set`].
+    Rollback {
+        /// Whose.
+        service: ServiceName,
+        /// Which revision's values; `None`: those in force before the newest change.
+        to: Option<Revision>,
+        /// As of [`Request::Set`].
+        if_revision: Option<Revision>,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -203,7 +220,7 @@ pub enum Outcome {
     Done(String),
     /// Of [`Request::Status`], and of every verb that changes a phase: the services it named.
     Status(Box<Status>),
-    /// Of [`Request::Set`].
+    /// Of [`Request::Set`] and [`Request::Rollback`].
     Set(SetOutcome),
     /// Of [`Request::Get`].
     Settings(SettingsView),
@@ -213,6 +230,8 @@ pub enum Outcome {
     Snapshot(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Of [`Request::Intercoms`].
     Intercoms(Vec<InboxStatus>),
+    /// Of [`Request::History`], oldest first.
+    History(Vec<RevisionRecord>),
 }
 
 /// What became of a settings change.
@@ -224,6 +243,8 @@ pub struct SetOutcome {
     pub verdict: VerdictStatus,
     /// The service's reason, and the revision with the old values.
     pub refused: Option<(String, Revision)>,
+    /// Of a rollback: the revision whose values these are.
+    pub back_to: Option<Revision>,
 }
 
 /// A service's settings.
@@ -237,6 +258,137 @@ pub struct SettingsView {
     pub json: String,
     /// The paths that were set over the file.
     pub overrides: Vec<String>,
+    /// Each value by itself, tables taken apart, and where it comes from.
+    pub values: Vec<ValueView>,
+}
+
+/// One value of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueView {
+    /// Its path, keys joined by dots.
+    pub path: String,
+    /// As JSON text.
+    pub json: String,
+    /// Where it comes from.
+    pub origin: ValueOrigin,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValueOrigin {
+    /// Nobody gave it: the settings type's default.
+    Default,
+    /// The configuration.
+    File {
+        /// Where it stands there; `None` when the file says something else by now.
+        place: Option<FilePlace>,
+    },
+    /// It was set over the file.
+    Set {
+        /// Which revision did; `None`: not known, an older build did it.
+        revision: Option<Revision>,
+    },
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePlace {
+    /// Its path.
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+}
+
+/// One revision of a service's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionRecord {
+    /// Its number.
+    pub revision: Revision,
+    /// When it was made: wall clock, microseconds since 1970, UTC. `None`: not known, an older build made it.
+    pub at_us: Option<u64>,
+    /// Who made it.
+    pub by: RevisionAuthor,
+    /// What it changed against the revision before; what only the settings type's defaults change is not told.
+    pub changes: Vec<ValueChange>,
+    /// What became of it.
+    pub verdict: RevisionVerdict,
+}
+
+/// Who made a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RevisionAuthor {
+    /// An older build, which did not note it.
+    Unknown,
+    /// The configuration, first read or changed.
+    File,
+    /// Somebody by `set` or `unset`.
+    Set {
+        /// Who.
+        by: Caller,
+    },
+    /// Somebody by `rollback`.
+    Rollback {
+        /// Who.
+        by: Caller,
+        /// To the values of this revision.
+        to: Revision,
+    },
+    /// The watchdog: the values before a revision that was refused.
+    Fallback {
+        /// That revision.
+        refused: Revision,
+    },
+}
+
+/// Who asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Caller {
+    /// A person or script at the control socket; the uid is the kernel's word.
+    Operator {
+        /// Whose process it was.
+        uid: u32,
+    },
+    /// A service, by its grant.
+    Service {
+        /// Its name.
+        name: ServiceName,
+    },
+    /// The watchdog itself.
+    Watchdog,
+}
+
+/// One value that a revision changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueChange {
+    /// Its path, keys joined by dots.
+    pub path: String,
+    /// JSON text; `None`: it was not given, so that the settings type's default held.
+    pub before: Option<String>,
+    /// In the same way.
+    pub after: Option<String>,
+}
+
+/// What became of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RevisionVerdict {
+    /// It waits: the service is down or has not answered.
+    Pending,
+    /// It was in force, or is.
+    Applied,
+    /// It was not taken.
+    Refused {
+        /// In the service's words.
+        reason: String,
+    },
+    /// Another was made before any process had it; what it changed is in that one too.
+    Superseded {
+        /// That revision.
+        by: Revision,
+    },
 }
 
 /// A state file's header.
@@ -279,7 +431,8 @@ pub enum FailureKind {
     Usage,
     /// The service is not running, and must be.
     NotRunning,
-    /// The effect did not come within the wait; it may still come.
+    /// The effect did not come within the wait; it may still come. Or the newest revision is another than the one
+    /// asked for, and nothing changed.
     TryAgain,
     /// The caller may not.
     NotPermitted,

@@ -27,11 +27,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use watchdog_protocol::control::{
-    Call, Change, Failure, FrameError, Outcome, Reply, Request, SetOutcome, SettingsView, StateView,
+    Call, Change, Failure, FrameError, Outcome, Reply, Request, RevisionRecord, SetOutcome, SettingsView,
+    StateView,
 };
 use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::status::{InboxStatus, Status};
-use watchdog_protocol::{RequestId, ServiceName};
+use watchdog_protocol::{RequestId, Revision, ServiceName};
 
 use crate::answers::Answers;
 pub use crate::answers::{Events, Logs};
@@ -251,21 +252,23 @@ impl WatchdogQuery {
     /// Changes settings, all or none. Waits for the service's verdict; what does not come is *pending*, not an
     /// error.
     ///
+    /// With `if_revision`, only if that is the newest revision and nothing waits to follow it: of several callers with
+    /// the same one, one succeeds. The others change nothing and fail with `TryAgain`; [`get`](Self::get) tells what
+    /// is there now.
+    ///
     /// # Errors
     /// [`QueryError`]; a value against the schema is refused and changes nothing.
     pub async fn set(
         &self,
         service: &ServiceName,
         changes: Vec<Change>,
+        if_revision: Option<Revision>,
         wait: Option<Duration>,
     ) -> Result<SetOutcome, QueryError> {
-        match self.call(Request::Set { service: service.clone(), changes }, wait).await? {
-            Outcome::Set(outcome) => Ok(outcome),
-            _ => Err(QueryError::Unexpected { expected: "the outcome of a settings change" }),
-        }
+        self.settle(Request::Set { service: service.clone(), changes, if_revision }, wait).await
     }
 
-    /// Takes the values at these paths back to the file's, all or none. Waits as [`set`](Self::set) does.
+    /// Takes the values at these paths back to the file's, all or none. In all else as [`set`](Self::set).
     ///
     /// # Errors
     /// [`QueryError`].
@@ -273,13 +276,30 @@ impl WatchdogQuery {
         &self,
         service: &ServiceName,
         paths: Vec<String>,
+        if_revision: Option<Revision>,
         wait: Option<Duration>,
     ) -> Result<SetOutcome, QueryError> {
         let changes = paths.into_iter().map(|path| Change { path, value: None }).collect();
-        self.set(service, changes, wait).await
+        self.set(service, changes, if_revision, wait).await
     }
 
-    /// The newest settings.
+    /// Makes a new revision with the values that were in force at `to`; `None`: with those in force before the newest
+    /// change, so that a second call undoes the first. In all else as [`set`](Self::set).
+    ///
+    /// # Errors
+    /// [`QueryError`]; a revision that is not in the [`history`](Self::history), or was never in force, changes
+    /// nothing, and neither do values that do not fit the service's settings type any more.
+    pub async fn rollback(
+        &self,
+        service: &ServiceName,
+        to: Option<Revision>,
+        if_revision: Option<Revision>,
+        wait: Option<Duration>,
+    ) -> Result<SetOutcome, QueryError> {
+        self.settle(Request::Rollback { service: service.clone(), to, if_revision }, wait).await
+    }
+
+    /// The newest settings, and where each value comes from.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -287,6 +307,17 @@ impl WatchdogQuery {
         match self.call(Request::Get { service: service.clone() }, None).await? {
             Outcome::Settings(view) => Ok(view),
             _ => Err(QueryError::Unexpected { expected: "settings" }),
+        }
+    }
+
+    /// The newest revisions of the settings, oldest first: at most 50, and fewer when their changes are very large.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn history(&self, service: &ServiceName) -> Result<Vec<RevisionRecord>, QueryError> {
+        match self.call(Request::History { service: service.clone() }, None).await? {
+            Outcome::History(revisions) => Ok(revisions),
+            _ => Err(QueryError::Unexpected { expected: "a history" }),
         }
     }
 
@@ -404,6 +435,13 @@ impl WatchdogQuery {
             Outcome::Done(words) => Ok(Changed::Accepted(words)),
             Outcome::Status(status) => Ok(Changed::Status(status)),
             _ => Err(QueryError::Unexpected { expected: "words or a status" }),
+        }
+    }
+
+    async fn settle(&self, request: Request, wait: Option<Duration>) -> Result<SetOutcome, QueryError> {
+        match self.call(request, wait).await? {
+            Outcome::Set(outcome) => Ok(outcome),
+            _ => Err(QueryError::Unexpected { expected: "the outcome of a settings change" }),
         }
     }
 

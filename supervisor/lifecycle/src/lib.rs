@@ -40,11 +40,11 @@ pub use event::{
     Command, Event, Fact, Fallback, Gate, Haste, Occurrence, Purpose, Refusal, ServiceCommand, Verb,
 };
 pub use graph::GraphError;
-pub use moment::{Chance, Moment};
+pub use moment::{Chance, Moment, WallTime};
 pub use phase::{Phase, Wanted};
 pub use policy::{Kind, Liveness, Policy, Readiness};
 pub use roster::{Roster, Standing, TalkError, UnregisterError};
 pub use service::Service;
-pub use settings::{SetError, SettingsUpdater};
+pub use settings::{Present, Proposal, SetError, SettingsUpdater};
 pub use state::StateSaver;
-pub use values::{Change, Overrides, PathError, SettingPath, Values};
+pub use values::{Change, Difference, Overrides, PathError, SettingPath, Values};

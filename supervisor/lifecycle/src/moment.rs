@@ -1,4 +1,4 @@
-//! [`Moment`] and [`Chance`]: time and chance as arguments.
+//! [`Moment`], [`WallTime`] and [`Chance`]: time and chance as arguments.
 
 use std::time::Duration;
 
@@ -34,6 +34,23 @@ impl Moment {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A time as people read it: microseconds since 1970, UTC. Somebody may set that clock, so nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    /// As read from the clock, or from what was stored.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// As stored and shown.
+    pub const fn as_micros(self) -> u64 {
+        self.0
     }
 }
 

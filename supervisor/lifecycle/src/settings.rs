@@ -8,6 +8,7 @@
 //!                                       withdrawn, an error
 //! ```
 //!
+//! - A **rollback** is a set whose values are those of an older revision.
 //! - One revision is **pending** at a time. A set that comes while a process has it, or is about to, waits, and is
 //!   merged on what is in force then. While no process runs, sets join the pending revision.
 //! - The **initial** value of an incarnation is the pending revision, else the one in force. `ready` accepts it.
@@ -16,11 +17,19 @@
 //! - Whatever changes the record makes a new **version** of it, which the caller writes down; nothing that must
 //!   be durable first leaves by [`SettingsUpdater::notices`] before [`SettingsUpdater::written`] says that it is.
 //!
+//! - The **history** says who made each of the newest revisions, what it changed and what became of it. It is part of
+//!   the record: a revision and its entry are on disk together or not at all.
+//! - A set may be made **on** a revision: it is made only if that is the newest still, when it comes and when its turn
+//!   comes. Of several on the same one, one is made.
+//!
 //! Absent: a revision that is used twice; a delivered set that is not on disk; a value in force that nobody
 //! accepted.
 
+pub mod history;
 mod notice;
 mod revision;
+mod rollback;
+mod set;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -28,22 +37,47 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use watchdog_protocol::limits::MAX_SETTINGS;
 use watchdog_protocol::{RequestId, Revision};
 
+use self::history::{Author, Entry, History, Ruling};
 pub use self::notice::{Notice, Outcome, Refused, SetError, Standing};
 use self::revision::{Edition, Pending, Running, Set};
-use crate::values::{Change, Overrides, Values};
+pub use self::rollback::RollbackError;
+pub use self::set::Proposal;
+use crate::moment::WallTime;
+use crate::values::{Overrides, SettingPath, Values};
 
-/// Outcomes kept for repeated requests. Whoever repeats does so within seconds; this many sets of one service
-/// take longer.
-const MAX_OUTCOMES: usize = 256;
+/// Whether values fit the service's schema, and what they are with its defaults filled in; the error says where and
+/// what was expected.
+pub type Check<'a, E> = &'a dyn Fn(&Value) -> Result<Value, E>;
 
-/// Sets that may wait for one verdict. More come only from a loop that does not look at its answers.
-const MAX_WAITING: usize = 64;
+/// What everything here is decided with.
+pub struct Present<'a, E> {
+    /// The schema, as it is now.
+    pub check: Check<'a, E>,
+    /// For the history.
+    pub at: WallTime,
+}
 
-/// Whether values fit the service's schema; the error says where and what was expected.
-pub type Check<'a, E> = &'a dyn Fn(&Value) -> Result<(), E>;
+impl<E> std::fmt::Debug for Present<'_, E> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Present").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody gave it: it is the schema's default.
+    Default,
+    /// The file.
+    File,
+    /// It was set over the file; since which revision, where that was noted.
+    Set {
+        /// The revision.
+        since: Option<Revision>,
+    },
+}
 
 /// One version of the record. Versions are counted anew by each core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -60,6 +94,7 @@ pub struct Reader {
 
 /// The settings of one service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct SettingsUpdater {
     newest: Revision,
     /// What the file said last.
@@ -69,15 +104,52 @@ pub struct SettingsUpdater {
     waiting: VecDeque<Set>,
     outcomes: VecDeque<(RequestId, Outcome)>,
     refusal: Option<Refused>,
+    history: History,
     /// What follows is known to this core only.
     #[serde(skip)]
     running: Option<Running>,
-    #[serde(skip, default = "first_version")]
+    #[serde(skip)]
     version: Version,
     #[serde(skip)]
     durable: Version,
     #[serde(skip)]
     notices: VecDeque<(Version, Notice)>,
+}
+
+/// As it is found on disk, written by this build or an older one.
+#[derive(Deserialize)]
+struct Stored {
+    newest: Revision,
+    file: Values,
+    accepted: Option<Edition>,
+    pending: Option<Pending>,
+    waiting: VecDeque<Set>,
+    outcomes: VecDeque<(RequestId, Outcome)>,
+    refusal: Option<Refused>,
+    #[serde(default)]
+    history: History,
+}
+
+impl From<Stored> for SettingsUpdater {
+    fn from(stored: Stored) -> Self {
+        let Stored { newest, file, accepted, pending, waiting, outcomes, refusal, history } = stored;
+        let mut found = Self {
+            newest,
+            file,
+            accepted,
+            pending,
+            waiting,
+            outcomes,
+            refusal,
+            history,
+            running: None,
+            version: first_version(),
+            durable: Version::default(),
+            notices: VecDeque::new(),
+        };
+        found.begin_history();
+        found
+    }
 }
 
 /// A record that was just read is not yet known to be on disk: what a dead core left may be in the page cache only.
@@ -88,7 +160,10 @@ fn first_version() -> Version {
 impl SettingsUpdater {
     /// Made on registration, with the initial value: the table of the configuration, checked against the schema,
     /// whose defaults the service itself fills in.
-    pub fn new(file: Values) -> Self {
+    pub fn new(file: Values, at: WallTime) -> Self {
+        let mut history = History::default();
+        let values = [&Values::default(), &file];
+        history.enter(Revision::FIRST, Some(at), Author::File, values, Ruling::Pending);
         Self {
             newest: Revision::FIRST,
             file: file.clone(),
@@ -104,6 +179,7 @@ impl SettingsUpdater {
             waiting: VecDeque::new(),
             outcomes: VecDeque::new(),
             refusal: None,
+            history,
             running: None,
             version: first_version(),
             durable: Version::default(),
@@ -123,9 +199,9 @@ impl SettingsUpdater {
 
     /// A version could not be written; one is written at a time. Sets that are not on disk are withdrawn;
     /// everything else happened already and is written with the next version.
-    pub fn write_failed<E: Display>(&mut self, reason: &str, check: Check<'_, E>) {
+    pub fn write_failed<E: Display>(&mut self, reason: &str, present: &Present<'_, E>) {
         self.touch();
-        let mut lost = self.take_late();
+        let mut lost = self.take_late(present.at);
         lost.extend(self.waiting.iter().filter(|set| set.made > self.durable).cloned());
         self.waiting.retain(|set| set.made <= self.durable);
         for Set { request, .. } in lost {
@@ -134,7 +210,7 @@ impl SettingsUpdater {
             // No outcome is kept: the same request may be tried again.
             self.notices.push_back((Version::default(), Notice::NotSaved { request, reason }));
         }
-        self.promote(check);
+        self.promote(present);
     }
 
     /// What is to be told now. To be asked after each call that changes something.
@@ -161,48 +237,6 @@ impl SettingsUpdater {
         notices
     }
 
-    /// Changes several keys, all or none.
-    ///
-    /// The answer is [`Notice::Saved`], once it is on disk, also to a request that was made before.
-    ///
-    /// # Errors
-    /// [`SetError`]; nothing changed then.
-    pub fn set<E: Display>(
-        &mut self,
-        request: RequestId,
-        changes: Vec<Change>,
-        check: Check<'_, E>,
-    ) -> Result<(), SetError<E>> {
-        if let Some(outcome) = self.outcome(request) {
-            self.tell(Notice::Saved { request, outcome });
-            return Ok(());
-        }
-        if changes.is_empty() {
-            return Err(SetError::Empty);
-        }
-        // As if all that waits were accepted: that is what the caller sees and means to change.
-        let (base, mut overrides) = self.expected();
-        for set in &self.waiting {
-            // One that no longer fits is refused when its turn comes.
-            overrides = overrides.with(&set.changes).unwrap_or(overrides);
-        }
-        let values = overrides.with(&changes)?.over(&base)?;
-        let length = values.to_json().len();
-        if length > MAX_SETTINGS {
-            return Err(SetError::Long { length });
-        }
-        check(&values.to_value()).map_err(SetError::Schema)?;
-        if self.waiting.len() >= MAX_WAITING {
-            return Err(SetError::Busy { waiting: MAX_WAITING, on: self.newest });
-        }
-        self.touch();
-        self.waiting.push_back(Set { request, changes, made: self.version });
-        self.promote(check);
-        let outcome = self.outcome(request).unwrap_or(Outcome::Waiting);
-        self.tell(Notice::Saved { request, outcome });
-        Ok(())
-    }
-
     /// The file says something else than before, with the next life of the watchdog or a reload: a new revision,
     /// with what was set still over it.
     ///
@@ -212,7 +246,7 @@ impl SettingsUpdater {
     pub fn file_changed<E: Display>(
         &mut self,
         file: Values,
-        check: Check<'_, E>,
+        present: &Present<'_, E>,
     ) -> Result<Revision, SetError<E>> {
         if file == self.file {
             return Ok(self.newest);
@@ -227,16 +261,18 @@ impl SettingsUpdater {
         };
         // Without its sets too: they may be refused or withdrawn, and what is left must fit.
         let mut overrides = before.clone();
-        check(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
+        (present.check)(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
         for set in &sets {
-            overrides = overrides.with(&set.changes)?;
-            check(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
+            overrides = set.upon(&overrides)?;
+            (present.check)(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
         }
         self.touch();
+        let old = self.values();
         self.file = file.clone();
         let revision = self.next_revision();
         self.pending =
             Some(Pending { revision, base: file, before, sets, started: None, made: self.version });
+        self.enter(Author::File, &old, present.at);
         Ok(revision)
     }
 
@@ -283,18 +319,39 @@ impl SettingsUpdater {
         self.newest_edition().overrides
     }
 
+    /// Where each value of the newest revision comes from. `filled` is all of them, with the schema's defaults.
+    pub fn origins(&self, filled: &Values) -> Vec<(SettingPath, Origin)> {
+        let edition = self.newest_edition();
+        let given = edition.values();
+        let origin = |path: &SettingPath| match edition.overrides.since(path) {
+            _ if given.get(path).is_none() => Origin::Default,
+            Some(since) => Origin::Set { since: (since != Revision::NONE).then_some(since) },
+            None => Origin::File,
+        };
+        filled.leaves().into_iter().map(|(path, _)| (path.clone(), origin(&path))).collect()
+    }
+
+    /// The newest revisions, oldest first.
+    pub fn history(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.history.entries()
+    }
+
+    /// One of them.
+    pub fn find(&self, revision: Revision) -> Option<&Entry> {
+        self.history.find(revision)
+    }
+
+    /// The values of each of them, newest first.
+    pub fn past(&self) -> impl Iterator<Item = (Revision, Values)> {
+        self.history.back_from(self.values()).map(|(entry, values)| (entry.revision, values))
+    }
+
     fn newest_edition(&self) -> Edition {
         match (&self.pending, &self.accepted) {
             (Some(pending), _) => pending.edition(),
             (None, Some(accepted)) => accepted.clone(),
             (None, None) => unreachable!("without an accepted revision one is pending: refuse() keeps it"),
         }
-    }
-
-    /// File and overrides as they will be if the pending revision is accepted.
-    fn expected(&self) -> (Values, Overrides) {
-        let edition = self.newest_edition();
-        (edition.base, edition.overrides)
     }
 
     fn touch(&mut self) {
@@ -310,64 +367,28 @@ impl SettingsUpdater {
         self.newest
     }
 
-    /// Takes the sets that are not on disk out of the pending revision, which is then another one, or none.
-    fn take_late(&mut self) -> Vec<Set> {
-        let Some(mut pending) = self.pending.take() else { return Vec::new() };
-        // They came last, so what stays does not build on them.
-        let on_disk = pending.sets.iter().take_while(|set| set.made <= self.durable).count();
-        let late = pending.sets.split_off(on_disk);
-        let is_needed = !pending.sets.is_empty()
-            || self.accepted.as_ref().is_none_or(|accepted| {
-                (&accepted.base, &accepted.overrides) != (&pending.base, &pending.before)
-            });
-        if late.is_empty() {
-            self.pending = Some(pending);
-        } else if is_needed {
-            let revision = self.next_revision();
-            self.pending = Some(Pending { revision, started: None, made: self.version, ..pending });
-        }
-        late
+    /// The newest edition is a new revision; `old` are the values before it.
+    fn enter(&mut self, author: Author, old: &Values, at: WallTime) {
+        let ruling = if self.pending.is_some() { Ruling::Pending } else { Ruling::Applied };
+        let Edition { revision, .. } = self.newest_edition();
+        self.history.enter(revision, Some(at), author, [old, &self.values()], ruling);
     }
 
-    /// Makes what waits pending: the first one while a process runs, else all.
-    fn promote<E: Display>(&mut self, check: Check<'_, E>) {
-        while self.pending.is_none() || self.running.is_none() {
-            let Some(set) = self.waiting.pop_front() else { return };
-            self.touch();
-            let (base, overrides) = self.expected();
-            let fits = overrides
-                .with(&set.changes)
-                .and_then(|overrides| overrides.over(&base))
-                .map_err(|err| err.to_string())
-                .and_then(|values| check(&values.to_value()).map_err(|err| err.to_string()));
-            if let Err(reason) = fits {
-                let in_force = self.newest_edition().revision;
-                self.settle(set.request, Outcome::Refused { revision: None, reason, in_force });
-                continue;
-            }
-            let revision = self.next_revision();
-            let made = self.version;
-            match &mut self.pending {
-                Some(pending) => {
-                    pending.revision = revision;
-                    pending.made = made;
-                    pending.started = None;
-                    pending.sets.push(set);
-                }
-                None => {
-                    let sets = vec![set];
-                    self.pending =
-                        Some(Pending { revision, base, before: overrides, sets, started: None, made });
-                }
-            }
+    /// A record without a history begins one with what it knows.
+    fn begin_history(&mut self) {
+        if !self.history.is_empty() {
+            return;
         }
-    }
-
-    fn settle(&mut self, request: RequestId, outcome: Outcome) {
-        while self.outcomes.len() >= MAX_OUTCOMES {
-            self.outcomes.pop_front();
+        let mut old = None;
+        let pending = self.pending.as_ref().map(|pending| (pending.edition(), Ruling::Pending));
+        for (edition, ruling) in
+            self.accepted.clone().map(|edition| (edition, Ruling::Applied)).into_iter().chain(pending)
+        {
+            let values = edition.values();
+            // What the first one changed is not known.
+            let pair = [old.as_ref().unwrap_or(&values), &values];
+            self.history.enter(edition.revision, None, Author::Unknown, pair, ruling);
+            old = Some(values);
         }
-        self.outcomes.push_back((request, outcome.clone()));
-        self.tell(Notice::Settled { request, outcome });
     }
 }

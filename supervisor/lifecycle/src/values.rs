@@ -1,11 +1,17 @@
 //! The values of settings: what the file says, and what was set over it, key by key.
 
+mod difference;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use watchdog_protocol::Revision;
+
+pub use self::difference::Difference;
+pub(crate) use self::difference::{changes_towards, differences};
 
 /// A table of settings. Stored as JSON text, so that any format can hold it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +42,40 @@ impl Values {
     /// As a schema sees it.
     pub fn to_value(&self) -> Value {
         Value::Object(self.0.clone())
+    }
+
+    /// All values that are no tables with something in them, in order.
+    pub fn leaves(&self) -> Vec<(SettingPath, &Value)> {
+        fn collect<'v>(
+            table: &'v Map<String, Value>,
+            at: &SettingPath,
+            into: &mut Vec<(SettingPath, &'v Value)>,
+        ) {
+            for (key, value) in table {
+                match value {
+                    Value::Object(inner) if !inner.is_empty() => collect(inner, &at.join(key), into),
+                    leaf => into.push((at.join(key), leaf)),
+                }
+            }
+        }
+        let mut leaves = Vec::new();
+        collect(&self.0, &SettingPath(Vec::new()), &mut leaves);
+        leaves
+    }
+
+    /// Takes these, which have what `difference` leads to, back to what it came from.
+    pub(crate) fn undo(&mut self, difference: &Difference) {
+        const LOOKED_INTO: &str = "a difference lies in tables that are there before and after it";
+        let Some((last, way)) = difference.path.0.split_last() else { return };
+        let mut table = &mut self.0;
+        for key in way {
+            table = table.get_mut(key).and_then(Value::as_object_mut).expect(LOOKED_INTO);
+        }
+        match &difference.before {
+            Some(value) => drop(table.insert(last.clone(), value.clone())),
+            // The others keep their order.
+            None => drop(table.shift_remove(last)),
+        }
     }
 
     /// Puts one value in, making the tables on its way.
@@ -100,8 +140,17 @@ pub enum PathError {
 }
 
 impl SettingPath {
+    /// Its keys, from the outside in.
+    pub fn keys(&self) -> &[String] {
+        &self.0
+    }
+
     fn is_within(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
+    }
+
+    fn join(&self, key: &str) -> Self {
+        Self(self.0.iter().map(String::as_str).chain([key]).map(str::to_owned).collect())
     }
 }
 
@@ -147,7 +196,14 @@ pub struct Change {
 
 /// What was set over the file. A key set within a table that was itself set changes that table.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Overrides(BTreeMap<SettingPath, Value>);
+pub struct Overrides(BTreeMap<SettingPath, Override>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Override {
+    value: Value,
+    /// [`Revision::NONE`] when a build set it that did not note this.
+    since: Revision,
+}
 
 impl Overrides {
     /// The keys, in order.
@@ -160,23 +216,42 @@ impl Overrides {
         self.0.keys().any(|set| set.is_within(path) || path.is_within(set))
     }
 
-    /// With these changes too, in their order.
+    /// The revision that set this value, or the table it lies in; [`Revision::NONE`] when that is not known.
+    pub(crate) fn since(&self, path: &SettingPath) -> Option<Revision> {
+        let around = (1..=path.0.len()).rev().map(|length| SettingPath(path.0[..length].to_vec()));
+        around.filter_map(|path| self.0.get(&path)).map(|set| set.since).next()
+    }
+
+    /// With these changes too, in their order, as this revision makes them.
     ///
     /// # Errors
     /// [`PathError::NotSet`] when a key is to go back to the file and was never set.
-    pub(crate) fn with(&self, changes: &[Change]) -> Result<Self, PathError> {
+    pub(crate) fn with(&self, changes: &[Change], revision: Revision) -> Result<Self, PathError> {
         let mut changed = self.clone();
         for Change { path, value } in changes {
             let before = changed.0.len();
             // A table that is set, or goes back to the file, does so with all that is in it.
             changed.0.retain(|set, _| !set.is_within(path));
             match value {
-                Some(value) => drop(changed.0.insert(path.clone(), value.clone())),
+                Some(value) => {
+                    drop(changed.0.insert(path.clone(), Override { value: value.clone(), since: revision }));
+                }
                 None if changed.0.len() == before => return Err(PathError::NotSet { path: path.clone() }),
                 None => {}
             }
         }
         Ok(changed)
+    }
+
+    /// With these values and no others. What was set before and is the same was set then.
+    pub(crate) fn only(&self, changes: &[Change], revision: Revision) -> Self {
+        let set = changes.iter().filter_map(|Change { path, value }| {
+            let value = value.clone()?;
+            let same = self.0.get(path).filter(|set| set.value == value);
+            let since = same.map_or(revision, |set| set.since);
+            Some((path.clone(), Override { value, since }))
+        });
+        Self(set.collect())
     }
 
     /// What is in force over these values of a file.
@@ -186,8 +261,8 @@ impl Overrides {
     pub(crate) fn over(&self, file: &Values) -> Result<Values, PathError> {
         let mut values = file.clone();
         // In their order a table comes before what is in it.
-        for (path, value) in &self.0 {
-            values.put(path, value)?;
+        for (path, set) in &self.0 {
+            values.put(path, &set.value)?;
         }
         Ok(values)
     }
@@ -195,17 +270,28 @@ impl Overrides {
 
 impl Serialize for Overrides {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        out.collect_seq(self.0.iter().map(|(path, value)| (path, value.to_string())))
+        out.collect_seq(self.0.iter().map(|(path, set)| (path, set.value.to_string(), set.since)))
     }
 }
 
 impl<'de> Deserialize<'de> for Overrides {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Vec::<(SettingPath, String)>::deserialize(from)?
-            .into_iter()
-            .map(|(path, text)| Ok((path, serde_json::from_str(&text).map_err(serde::de::Error::custom)?)))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Stored {
+            Since(SettingPath, String, Revision),
+            /// By a build that did not note when.
+            Once(SettingPath, String),
+        }
+        let stored = Vec::<Stored>::deserialize(from)?.into_iter().map(|stored| {
+            let (path, text, since) = match stored {
+                Stored::Since(path, text, since) => (path, text, since),
+                Stored::Once(path, text) => (path, text, Revision::NONE),
+            };
+            let value = serde_json::from_str(&text).map_err(serde::de::Error::custom)?;
+            Ok((path, Override { value, since }))
+        });
+        stored.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -256,33 +342,36 @@ mod tests {
         }
     }
 
+    fn with(overrides: &Overrides, changes: &[Change]) -> Result<Overrides, PathError> {
+        overrides.with(changes, Revision::FIRST)
+    }
+
     #[test]
     fn what_is_set_lies_over_the_file_and_unset_goes_back_to_it() {
         let file = values(json!({"step": 1, "filter": {"level": "info", "target": "all"}}));
         let set_both =
             [set("step", json!(2)), set("filter.level", json!("debug")), set("new.deep.key", json!([1]))];
-        let overrides = Overrides::default().with(&set_both).unwrap();
+        let overrides = with(&Overrides::default(), &set_both).unwrap();
         let expected = json!({
             "step": 2, "filter": {"level": "debug", "target": "all"}, "new": {"deep": {"key": [1]}}
         });
         assert_eq!(overrides.over(&file).unwrap(), values(expected));
-        let back = overrides.with(&[unset("step"), unset("filter"), unset("new.deep.key")]).unwrap();
+        let back = with(&overrides, &[unset("step"), unset("filter"), unset("new.deep.key")]).unwrap();
         assert_eq!(back.over(&file).unwrap(), file);
-        assert_eq!(back.with(&[unset("step")]), Err(PathError::NotSet { path: path("step") }));
+        assert_eq!(with(&back, &[unset("step")]), Err(PathError::NotSet { path: path("step") }));
     }
 
     #[test]
     fn a_table_that_is_set_replaces_what_was_set_in_it_and_can_then_be_changed_within() {
-        let overrides = Overrides::default()
-            .with(&[set("a.b", json!(1)), set("a", json!({"c": 2})), set("a.d", json!(3))])
-            .unwrap();
+        let changes = [set("a.b", json!(1)), set("a", json!({"c": 2})), set("a.d", json!(3))];
+        let overrides = with(&Overrides::default(), &changes).unwrap();
         assert_eq!(overrides.over(&Values::default()).unwrap(), values(json!({"a": {"c": 2, "d": 3}})));
         assert!(overrides.touch(&path("a.c")) && overrides.touch(&path("a")) && !overrides.touch(&path("b")));
     }
 
     #[test]
     fn a_value_is_no_table() {
-        let overrides = Overrides::default().with(&[set("step.size", json!(1))]).unwrap();
+        let overrides = with(&Overrides::default(), &[set("step.size", json!(1))]).unwrap();
         let refused = overrides.over(&values(json!({"step": 1}))).unwrap_err();
         assert_eq!(refused.to_string(), "`step.size` can't be set: `step` is a value, not a table");
     }
@@ -290,10 +379,32 @@ mod tests {
     #[test]
     fn what_is_stored_is_found_again() {
         let change = set("a.b", json!({"x": [1, null, "text", 1.5]}));
-        let overrides = Overrides::default().with(std::slice::from_ref(&change)).unwrap();
+        let overrides = with(&Overrides::default(), std::slice::from_ref(&change)).unwrap();
         let (values, none) = (overrides.over(&Values::default()).unwrap(), unset("a"));
-        let stored = postcard::to_stdvec(&(&change, &none, &overrides, &values)).unwrap();
-        let found: (Change, Change, Overrides, Values) = postcard::from_bytes(&stored).unwrap();
+        let stored = serde_json::to_vec(&(&change, &none, &overrides, &values)).unwrap();
+        let found: (Change, Change, Overrides, Values) = serde_json::from_slice(&stored).unwrap();
         assert_eq!(found, (change, none, overrides, values));
+    }
+
+    #[test]
+    fn a_value_was_set_by_the_revision_that_set_it_or_the_table_around_it() {
+        let revision = Revision::from_stored;
+        let overrides = Overrides::default()
+            .with(&[set("a", json!({"c": 2})), set("b", json!(1))], revision(3))
+            .and_then(|overrides| overrides.with(&[set("a.d", json!(3))], revision(5)))
+            .unwrap();
+        let since = |overrides: &Overrides, at: &str| overrides.since(&path(at)).map(Revision::get);
+        assert_eq!(
+            ["a.c", "a.d", "b", "c"].map(|at| since(&overrides, at)),
+            [Some(3), Some(5), Some(3), None]
+        );
+        let back = overrides.only(&[set("a.d", json!(4)), set("b", json!(1))], revision(9));
+        assert_eq!(["a.c", "a.d", "b"].map(|at| since(&back, at)), [None, Some(9), Some(3)]);
+    }
+
+    #[test]
+    fn what_a_build_stored_that_did_not_note_when_it_was_set_is_found() {
+        let overrides: Overrides = serde_json::from_str(r#"[["a.b","5"]]"#).unwrap();
+        assert_eq!(overrides, Overrides::default().with(&[set("a.b", json!(5))], Revision::NONE).unwrap());
     }
 }

@@ -21,7 +21,7 @@ pub enum Exit {
     NotReachable = 69,
     /// A watchdog runs there already.
     AlreadyRunning = 73,
-    /// It did not happen in time, and may still.
+    /// It did not happen in time, and may still; or another change came first.
     TryAgain = 75,
     /// The caller may not.
     NotPermitted = 77,
@@ -55,7 +55,7 @@ impl Exit {
             Self::NotRunning => "the service is not running, and must be",
             Self::NotReachable => "no watchdog answers",
             Self::AlreadyRunning => "a watchdog runs there already",
-            Self::TryAgain => "it did not happen in time, and may still: try again",
+            Self::TryAgain => "not done in time (it may still be), or another change came first: try again",
             Self::NotPermitted => "the caller may not",
             Self::Configuration => "the configuration or a settings value is wrong",
         }

@@ -15,6 +15,7 @@ mod events;
 mod exit;
 mod figures;
 mod get;
+mod history;
 mod intercoms;
 mod kill;
 mod logs;
@@ -22,6 +23,7 @@ mod look;
 mod place;
 mod register;
 mod report;
+mod rollback;
 mod run;
 mod set;
 mod shutdown;
@@ -30,6 +32,7 @@ mod status;
 mod table;
 mod unregister;
 mod unset;
+mod verdict;
 mod wait;
 mod wish;
 
@@ -108,6 +111,8 @@ enum Verb {
     Set(set::Arguments),
     Get(get::Arguments),
     Unset(unset::Arguments),
+    History(history::Arguments),
+    Rollback(rollback::Arguments),
     State(state::Arguments),
     Logs(logs::Arguments),
     Status(status::Arguments),
@@ -168,6 +173,8 @@ impl Verb {
                 Self::Set(arguments) => arguments.execute(console).await,
                 Self::Get(arguments) => arguments.execute(console).await,
                 Self::Unset(arguments) => arguments.execute(console).await,
+                Self::History(arguments) => arguments.execute(console).await,
+                Self::Rollback(arguments) => arguments.execute(console).await,
                 Self::State(arguments) => arguments.execute(console).await,
                 Self::Logs(arguments) => arguments.execute(console).await,
                 Self::Status(arguments) => arguments.execute(console).await,

@@ -4,7 +4,7 @@ use watchdog_protocol::ServiceName;
 
 use super::console::Console;
 use super::report::CliError;
-use super::set::{show, verdict_wait};
+use super::verdict::{self, Terms};
 
 /// Take settings back to the values of the configuration file, all or none, and wait for the verdict.
 #[derive(Debug, clap::Args)]
@@ -15,15 +15,15 @@ pub(super) struct Arguments {
     /// Paths of the settings.
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,
-    /// Come back as soon as the change is on disk.
-    #[arg(long)]
-    no_wait: bool,
+    #[command(flatten)]
+    terms: Terms,
 }
 
 impl Arguments {
     pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
-        let wait = verdict_wait(self.no_wait);
-        let outcome = console.ask(async |query| query.unset(&self.service, self.keys, wait).await).await?;
-        show(&self.service, outcome, console)
+        let Self { service, keys, terms } = self;
+        let ask =
+            console.ask(async |query| query.unset(&service, keys, terms.if_revision(), terms.wait()).await);
+        verdict::show(&service, ask.await?, console)
     }
 }

@@ -16,7 +16,7 @@ use super::launch::Launch;
 use super::probe::{LogSigns, Probe};
 use super::problem::{ConfigError, Problem};
 use super::setting::SettingPath;
-use super::source::Source;
+use super::source::{Place, Source};
 
 /// A whole `watchdog.toml`. The order and the names of `requires` and `after` are checked: no cycle, nothing
 /// missing.
@@ -135,6 +135,15 @@ impl ServiceSpec {
             && self.control == other.control
             && self.save_interval == other.save_interval
             && self.settings.values == other.settings.values
+    }
+
+    /// Where the settings table has this value, when it has exactly this one there.
+    pub fn settings_value_place(&self, keys: &[String], value: &Value) -> Option<Place> {
+        let path = SettingPath::WHOLE.joined(keys.iter().cloned());
+        let (first, rest) = keys.split_first()?;
+        let here = rest.iter().try_fold(self.settings.values.get(first)?, |table, key| table.get(key))?;
+        let at = self.settings.places.get(&path).filter(|_| here == value)?;
+        Some(self.places.source.place(at.clone()))
     }
 
     pub(super) fn error(&self, at: &Range<usize>, problem: Problem) -> ConfigError {

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use watchdog_protocol::control::Reply;
 use watchdog_protocol::status::EventRecord;
 use watchdog_protocol::{Incarnation, Revision, Sequence, ServiceName};
+
+use super::wall_time;
 
 /// Entries kept in memory for `watchdog events`; older ones are in the files.
 const KEPT: usize = 10_000;
@@ -118,10 +119,9 @@ impl EventLog {
 
     /// Adds an entry, to be written by [`write_out`](Self::write_out).
     pub(crate) fn add(&mut self, entry: Entry) {
-        let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros());
         self.kept.push_back(EventRecord {
             number: self.next,
-            at_us: u64::try_from(at_us).unwrap_or(u64::MAX),
+            at_us: wall_time().as_micros(),
             service: entry.service,
             incarnation: entry.incarnation,
             what: entry.what.to_owned(),

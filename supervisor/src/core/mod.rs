@@ -40,11 +40,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use watchdog_lifecycle::{Event, Fact, Haste, Moment, Roster, Wanted};
+use watchdog_lifecycle::{Event, Fact, Haste, Moment, Roster, WallTime, Wanted};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::clock;
@@ -198,6 +199,12 @@ struct Process {
 /// Now, by the clock the lifecycle counts in.
 pub(crate) fn now() -> Moment {
     Moment::from_nanos(clock::boottime_ns())
+}
+
+/// The time as people read it.
+pub(crate) fn wall_time() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    WallTime::from_micros(u64::try_from(since).unwrap_or(u64::MAX))
 }
 
 /// When a process started, from the kernel's clock ticks since boot.

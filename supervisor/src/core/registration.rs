@@ -21,7 +21,7 @@ use super::note::Note;
 use super::settings::Settings;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
-use super::{Core, CoreError, Entry, Kept, Registered, chain, now, stored};
+use super::{Core, CoreError, Entry, Kept, Registered, chain, now, stored, wall_time};
 use crate::capture::Stream;
 use crate::config::{self, CheckedService, ConfigErrors, LogSigns, ServiceSpec};
 use crate::store::record;
@@ -334,8 +334,10 @@ impl Core {
                 None
             }
         };
-        let Some(updater) = updater else { return Settings::new(SettingsUpdater::new(file), schema) };
-        let mut settings = Settings::new(updater, schema);
+        let Some(updater) = updater else {
+            return Settings::new(&spec.name, SettingsUpdater::new(file, wall_time()), schema);
+        };
+        let mut settings = Settings::new(&spec.name, updater, schema);
         if let Err(reason) = settings.file_changed(file) {
             let revision = settings.updater.standing().revision;
             told(format!(

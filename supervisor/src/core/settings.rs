@@ -1,21 +1,27 @@
 //! Settings, performed: what the [`SettingsUpdater`] decides is written, told and shown.
 
+mod view;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use watchdog_lifecycle::Refusal;
-use watchdog_lifecycle::settings::{Notice, Outcome as SetResult, SetError, SettingsUpdater, Version};
+use serde_json::Value;
+use watchdog_lifecycle::settings::history::Author;
+use watchdog_lifecycle::settings::{
+    Notice, Outcome as SetResult, RollbackError, SetError, SettingsUpdater, Version,
+};
 use watchdog_lifecycle::values::{Change, Values};
-use watchdog_protocol::control::{self, Failure, FailureKind, Outcome, SetOutcome, SettingsView};
+use watchdog_lifecycle::{Present, Proposal, Refusal};
+use watchdog_protocol::control::{self, Failure, FailureKind, Outcome, SetOutcome};
 use watchdog_protocol::session::{Initial, ToService, Verdict};
-use watchdog_protocol::status::{SettingsStatus, VerdictStatus};
+use watchdog_protocol::status::VerdictStatus;
 use watchdog_protocol::{Incarnation, RequestId, Revision, ServiceName};
 
-use super::Core;
 use super::events::Entry as Logged;
 use super::session::content;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
+use super::{Core, wall_time};
 use crate::config::SettingPath;
 use crate::config::schema::{Invalid, Schema};
 use crate::store::record;
@@ -24,6 +30,8 @@ use crate::store::writer::{ChangeNumber, Done};
 /// One service's settings.
 #[derive(Debug)]
 pub(super) struct Settings {
+    /// Whose, for errors.
+    service: ServiceName,
     pub(super) updater: SettingsUpdater,
     pub(super) schema: Schema,
     /// Writes on their way, oldest first.
@@ -44,38 +52,94 @@ pub(super) struct SetWaiter {
     failed: Option<String>,
 }
 
-/// Calls the updater with its schema's check, and lets the outcome out.
-macro_rules! with_check {
-    ($settings:expr, |$updater:ident, $check:ident| $call:expr) => {{
+/// Calls the updater with its schema's check and the time, and lets the outcome out.
+macro_rules! at_present {
+    ($settings:expr, |$updater:ident, $present:ident| $call:expr) => {{
         let Settings { updater: $updater, schema, .. } = $settings;
-        let check = fits(schema);
-        let $check: &dyn Fn(&serde_json::Value) -> Result<(), String> = &check;
+        let check = |values: &Value| {
+            let table = values.as_object().cloned().unwrap_or_default();
+            schema.complete(table).map_err(|wrong| in_words(&wrong))
+        };
+        let $present = &Present { check: &check, at: wall_time() };
         $call
     }};
 }
 
 impl Settings {
-    pub(super) fn new(updater: SettingsUpdater, schema: Schema) -> Self {
-        Self { updater, schema, writing: Vec::new(), last: Vec::new() }
+    pub(super) fn new(service: &ServiceName, updater: SettingsUpdater, schema: Schema) -> Self {
+        Self { service: service.clone(), updater, schema, writing: Vec::new(), last: Vec::new() }
     }
 
     /// The file's table, as it is now.
     pub(super) fn file_changed(&mut self, file: Values) -> Result<(), String> {
-        with_check!(self, |updater, check| updater.file_changed(file, check))
+        at_present!(self, |updater, present| updater.file_changed(file, present))
             .map(drop)
             .map_err(|err| err.to_string())
     }
+
+    /// Changes as they were typed.
+    fn parse(&self, changes: Vec<control::Change>) -> Result<Vec<Change>, Failure> {
+        let parse = |change: control::Change| {
+            let wrong = |text: String| self.wrong(&text);
+            let value = match &change.value {
+                None => None,
+                Some(text) => {
+                    let path: SettingPath = change.path.parse().map_err(|err| wrong(format!("{err}")))?;
+                    let value = self.schema.parse_value(&path, text);
+                    Some(value.map_err(|err| {
+                        let failure = wrong(err.to_string());
+                        Failure { hint: err.hint(), ..failure }
+                    })?)
+                }
+            };
+            let path = change.path.parse().map_err(|err| wrong(format!("{err}")))?;
+            Ok(Change { path, value })
+        };
+        changes.into_iter().map(parse).collect()
+    }
+
+    /// Why a change was not made.
+    fn refusal(&self, err: &SetError<String>) -> Failure {
+        let Self { service, .. } = self;
+        let stays = self.what_stays();
+        let history = || format!("watchdog history {service}");
+        match err {
+            SetError::Busy { .. } => Failure::new(FailureKind::TryAgain, format!("{service}: {err}"))
+                .hint("try again when it has answered"),
+            SetError::Moved { .. } => {
+                let message = format!("{service}: {err}; nothing was changed, {stays}");
+                Failure::new(FailureKind::TryAgain, message).hint(history())
+            }
+            SetError::Rollback(RollbackError::Unknown { .. } | RollbackError::NeverInForce { .. }) => {
+                Failure::new(FailureKind::Usage, format!("{service}: {err}; {stays}")).hint(history())
+            }
+            SetError::Rollback(RollbackError::NothingBefore { .. }) => {
+                Failure::new(FailureKind::Failed, format!("{service}: {err}; {stays}"))
+            }
+            SetError::Rollback(RollbackError::FileDecides { .. })
+            | SetError::Empty
+            | SetError::Path(_)
+            | SetError::Schema(_)
+            | SetError::Long { .. } => self.wrong(&err.to_string()),
+        }
+    }
+
+    fn wrong(&self, text: &str) -> Failure {
+        let message = format!("{}: {text}; {}", self.service, self.what_stays());
+        Failure::new(FailureKind::Configuration, message)
+    }
+
+    fn what_stays(&self) -> String {
+        match self.updater.in_force() {
+            Some((revision, _)) => format!("revision {revision} stays in force"),
+            None => format!("revision {} stays pending", self.updater.standing().revision),
+        }
+    }
 }
 
-/// What the schema says against a value, in words.
-fn fits(schema: &Schema) -> impl Fn(&serde_json::Value) -> Result<(), String> + '_ {
-    |values| {
-        let table = values.as_object().cloned().unwrap_or_default();
-        schema
-            .complete(table)
-            .map(drop)
-            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    }
+/// What the schema says against values.
+fn in_words(wrong: &[Invalid]) -> String {
+    wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Core {
@@ -91,7 +155,7 @@ impl Core {
         beside: &mut Vec<OwnedFd>,
     ) -> Result<Option<Initial>, Refusal> {
         let Some(settings) = &mut self.entry_mut(service).settings else { return Ok(None) };
-        let reader = with_check!(settings, |updater, check| updater.started(incarnation, check));
+        let reader = at_present!(settings, |updater, present| updater.started(incarnation, present));
         let refused = |reason: String| Refusal::Settings { revision: reader.revision, reason };
         let json = completed(&settings.schema, &reader.json).map_err(refused)?;
         let json = content(json.into_bytes(), beside).map_err(|err| refused(err.to_string()))?;
@@ -102,7 +166,7 @@ impl Core {
     /// The service said ready.
     pub(super) fn initial_settings_accepted(&mut self, service: &ServiceName, incarnation: Incarnation) {
         if let Some(settings) = &mut self.entry_mut(service).settings {
-            with_check!(settings, |updater, check| updater.ready(incarnation, check));
+            at_present!(settings, |updater, present| updater.ready(incarnation, present));
             self.flush_settings(service);
         }
     }
@@ -117,7 +181,7 @@ impl Core {
     ) {
         let Some(settings) = &mut self.entry_mut(service).settings else { return };
         let fact =
-            with_check!(settings, |updater, check| updater.judged(incarnation, revision, verdict, check));
+            at_present!(settings, |updater, present| updater.judged(incarnation, revision, verdict, present));
         if let Some(fact) = fact {
             self.fact(service, incarnation, fact);
         }
@@ -127,7 +191,7 @@ impl Core {
     /// The service's process is gone, its last word applied.
     pub(super) fn settings_ended(&mut self, service: &ServiceName, incarnation: Incarnation) {
         if let Some(settings) = &mut self.entry_mut(service).settings {
-            with_check!(settings, |updater, check| updater.ended(incarnation, check));
+            at_present!(settings, |updater, present| updater.ended(incarnation, present));
             self.flush_settings(service);
         }
     }
@@ -141,7 +205,7 @@ impl Core {
         is_ready: bool,
     ) {
         if let Some(settings) = &mut self.entry_mut(service).settings {
-            with_check!(settings, |updater, check| updater.resumed(incarnation, holds, is_ready, check));
+            at_present!(settings, |updater, present| updater.resumed(incarnation, holds, is_ready, present));
             self.flush_settings(service);
         }
     }
@@ -185,7 +249,7 @@ impl Core {
                 Err(err) => {
                     settings.last.clear();
                     let reason = super::chain(err);
-                    with_check!(settings, |updater, check| updater.write_failed(&reason, check));
+                    at_present!(settings, |updater, present| updater.write_failed(&reason, present));
                 }
             }
         }
@@ -243,63 +307,64 @@ impl Core {
     }
 
     /// `set` and `unset`.
-    pub(super) fn set(&mut self, asked: Asked, service: &ServiceName, changes: Vec<control::Change>) {
-        match self.try_set(asked.id, service, changes) {
-            Ok(()) => {
-                let wants_verdict = asked.wait.is_some();
-                let waiter = SetWaiter {
-                    service: service.clone(),
-                    request: asked.id,
-                    saved: false,
-                    wants_verdict,
-                    failed: None,
-                };
-                self.events_of_set(service, &asked);
-                self.wait_for(asked, Target::Settings(waiter), Vec::new());
-                self.flush_settings(service);
-            }
-            Err(failure) => end(&asked.replies, Err(failure)),
-        }
-    }
-
-    fn events_of_set(&mut self, service: &ServiceName, asked: &Asked) {
-        let text = format!("settings changed by {}", asked.by);
-        self.events.add(Logged::of(service, "settings", text));
-    }
-
-    fn try_set(
+    pub(super) fn set(
         &mut self,
-        id: RequestId,
+        asked: Asked,
         service: &ServiceName,
         changes: Vec<control::Change>,
-    ) -> Result<(), Failure> {
-        let Some(settings) = &mut self.entry_mut(service).settings else {
-            return Err(Failure::new(FailureKind::Usage, format!("{service} has no settings")));
-        };
-        let in_force = settings.updater.standing().revision;
-        let wrong = |text: String| {
-            let message = format!("{service}: {text}; revision {in_force} stays in force");
-            Failure::new(FailureKind::Configuration, message)
-        };
-        let mut parsed = Vec::new();
-        for change in changes {
-            let value = match &change.value {
-                None => None,
-                Some(text) => {
-                    let path: SettingPath = change.path.parse().map_err(|err| wrong(format!("{err}")))?;
-                    let value = settings.schema.parse_value(&path, text);
-                    Some(value.map_err(|err| invalid(&wrong, &err))?)
-                }
-            };
-            let path = change.path.parse().map_err(|err| wrong(format!("{err}")))?;
-            parsed.push(Change { path, value });
+        if_revision: Option<Revision>,
+    ) {
+        let proposal = Proposal { request: asked.id, by: asked.by.clone(), on: if_revision };
+        let made = self.settings_of(service).and_then(|settings| {
+            let changes = settings.parse(changes)?;
+            let made = at_present!(settings, |updater, present| updater.set(proposal, changes, present));
+            made.map_err(|err| settings.refusal(&err))
+        });
+        let text = format!("settings changed by {}", asked.by);
+        self.wait_for_verdict(asked, service, made, text);
+    }
+
+    /// `rollback`.
+    pub(super) fn roll_back(
+        &mut self,
+        asked: Asked,
+        service: &ServiceName,
+        to: Option<Revision>,
+        if_revision: Option<Revision>,
+    ) {
+        let proposal = Proposal { request: asked.id, by: asked.by.clone(), on: if_revision };
+        let made = self.settings_of(service).and_then(|settings| {
+            let made = at_present!(settings, |updater, present| updater.roll_back(proposal, to, present));
+            made.map_err(|err| settings.refusal(&err))
+        });
+        let text = format!("settings rolled back by {}", asked.by);
+        self.wait_for_verdict(asked, service, made, text);
+    }
+
+    fn settings_of(&mut self, service: &ServiceName) -> Result<&mut Settings, Failure> {
+        self.entry_mut(service).settings.as_mut().ok_or_else(|| without_settings(service))
+    }
+
+    fn wait_for_verdict(
+        &mut self,
+        asked: Asked,
+        service: &ServiceName,
+        made: Result<(), Failure>,
+        text: String,
+    ) {
+        if let Err(failure) = made {
+            return end(&asked.replies, Err(failure));
         }
-        let outcome = with_check!(settings, |updater, check| updater.set(id, parsed, check));
-        outcome.map_err(|err| match err {
-            SetError::Busy { .. } => Failure::new(FailureKind::TryAgain, format!("{service}: {err}"))
-                .hint("try again when it has answered"),
-            err => wrong(err.to_string()),
-        })
+        let waiter = SetWaiter {
+            service: service.clone(),
+            request: asked.id,
+            saved: false,
+            wants_verdict: asked.wait.is_some(),
+            failed: None,
+        };
+        self.events.add(Logged::of(service, "settings", text));
+        self.wait_for(asked, Target::Settings(waiter), Vec::new());
+        self.flush_settings(service);
     }
 
     pub(super) fn look_at_settings(&self, waiter: &SetWaiter, late: bool) -> super::waiting::Look {
@@ -315,65 +380,46 @@ impl Core {
         if !waiter.saved {
             return Look::Waits(format!("{service}: the change is being written to disk"));
         }
-        let revision = settings.updater.standing().revision;
-        let pending = |revision| {
-            let outcome = SetOutcome { revision, verdict: VerdictStatus::Pending, refused: None };
-            Look::Done(Outcome::Set(outcome))
+        let updater = &settings.updater;
+        let newest = updater.standing().revision;
+        let done = |revision, verdict, refused| {
+            let back_to = match updater.find(revision).map(|entry| &entry.author) {
+                Some(Author::Rollback { to, .. }) => Some(*to),
+                Some(Author::Unknown | Author::File | Author::Set(_) | Author::Fallback { .. }) | None => {
+                    None
+                }
+            };
+            Look::Done(Outcome::Set(SetOutcome { revision, verdict, refused, back_to }))
         };
         let runs = self.entry(service).session.is_some();
-        match settings.updater.outcome(waiter.request) {
-            Some(SetResult::Applied { revision }) => Look::Done(Outcome::Set(SetOutcome {
-                revision,
-                verdict: VerdictStatus::Accepted,
-                refused: None,
-            })),
-            Some(SetResult::Refused { revision, reason, in_force }) => {
-                let refused = Some((reason, in_force));
-                let revision = revision.unwrap_or(in_force);
-                Look::Done(Outcome::Set(SetOutcome { revision, verdict: VerdictStatus::Refused, refused }))
+        let is_done = |late_or_down: bool| late_or_down || !waiter.wants_verdict;
+        match updater.outcome(waiter.request) {
+            Some(SetResult::Applied { revision }) => done(revision, VerdictStatus::Accepted, None),
+            Some(SetResult::Refused { revision: Some(revision), reason, in_force }) => {
+                done(revision, VerdictStatus::Refused, Some((reason, in_force)))
             }
-            Some(SetResult::Pending { revision }) if late || !runs || !waiter.wants_verdict => {
-                pending(revision)
+            Some(SetResult::Refused { revision: None, reason, .. }) => {
+                Look::Failed(settings.wrong(&format!("{reason}; nothing was changed")))
             }
-            Some(SetResult::Waiting) | None if late || !waiter.wants_verdict => pending(revision),
+            Some(SetResult::Overtaken { on, newest }) => {
+                Look::Failed(settings.refusal(&SetError::Moved { on, newest, waiting: 0 }))
+            }
+            Some(SetResult::Pending { revision }) if is_done(late || !runs) => {
+                done(revision, VerdictStatus::Pending, None)
+            }
+            Some(SetResult::Waiting) | None if is_done(late) => done(newest, VerdictStatus::Pending, None),
             Some(SetResult::Pending { revision }) => {
                 Look::Waits(format!("{service}: revision {revision} was delivered and waits for its verdict"))
             }
             Some(SetResult::Waiting) | None => {
-                Look::Waits(format!("{service}: waits for the verdict on revision {revision}"))
+                Look::Waits(format!("{service}: waits for the verdict on revision {newest}"))
             }
         }
     }
+}
 
-    pub(super) fn settings_view(&self, service: &ServiceName) -> Result<SettingsView, Failure> {
-        let Some(settings) = &self.entry(service).settings else {
-            return Err(Failure::new(FailureKind::Usage, format!("{service} has no settings")));
-        };
-        let values = settings.updater.values();
-        let json = completed(&settings.schema, &values.to_json()).unwrap_or_else(|_| values.to_json());
-        let standing = self.settings_status(service).expect("it has settings");
-        let overrides = settings.updater.overrides();
-        Ok(SettingsView {
-            revision: standing.revision,
-            verdict: standing.verdict,
-            json,
-            overrides: overrides.paths().map(ToString::to_string).collect(),
-        })
-    }
-
-    pub(super) fn settings_status(&self, service: &ServiceName) -> Option<SettingsStatus> {
-        let standing = self.entry(service).settings.as_ref()?.updater.standing();
-        Some(SettingsStatus {
-            revision: standing.revision,
-            verdict: match (&standing.refusal, standing.is_pending) {
-                (_, true) => VerdictStatus::Pending,
-                (Some(_), false) => VerdictStatus::Refused,
-                (None, false) => VerdictStatus::Accepted,
-            },
-            refused: standing.refusal.map(|refusal| refusal.reason),
-            waiting: standing.waiting as u64,
-        })
-    }
+fn without_settings(service: &ServiceName) -> Failure {
+    Failure::new(FailureKind::Usage, format!("{service} has no settings"))
 }
 
 /// The values with the schema's defaults filled in, as the service gets them.
@@ -381,14 +427,6 @@ fn completed(schema: &Schema, json: &str) -> Result<String, String> {
     let values = serde_json::from_str(json).map_err(|err| err.to_string())?;
     match schema.complete(values) {
         Ok(values) => Ok(values.to_string()),
-        Err(wrong) => Err(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-    }
-}
-
-fn invalid(wrong: &dyn Fn(String) -> Failure, err: &Invalid) -> Failure {
-    let failure = wrong(err.to_string());
-    match err.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+        Err(wrong) => Err(in_words(&wrong)),
     }
 }

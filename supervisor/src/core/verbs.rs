@@ -120,6 +120,10 @@ impl Core {
                 let view = self.settings_view(&service);
                 end(&asked.replies, view.map(Outcome::Settings));
             }
+            Request::History { service } => {
+                let history = self.settings_history(&service);
+                end(&asked.replies, history.map(Outcome::History));
+            }
             Request::StateShow { service } => self.state_show(&asked, &service),
             Request::StateExport { service } => self.state_export(&asked, &service),
             Request::Start { services } => self.verb(asked, services, Verb::Start).await?,
@@ -130,7 +134,12 @@ impl Core {
             }
             Request::Restart { services } => self.verb(asked, services, Verb::Restart).await?,
             Request::Reset { services } => self.verb(asked, services, Verb::Reset).await?,
-            Request::Set { service, changes } => self.set(asked, &service, changes),
+            Request::Set { service, changes, if_revision } => {
+                self.set(asked, &service, changes, if_revision);
+            }
+            Request::Rollback { service, to, if_revision } => {
+                self.roll_back(asked, &service, to, if_revision);
+            }
             Request::StateImport { service, snapshot } => self.state_import(asked, &service, &snapshot),
             Request::StateReset { service } => self.state_reset(&asked, &service),
             Request::Register { file, text } => self.register(asked, &file, text),
@@ -307,7 +316,9 @@ fn verb_of(request: &Request) -> &'static str {
         Request::Reset { .. } => "reset",
         Request::Set { changes, .. } if changes.iter().all(|change| change.value.is_none()) => "unset",
         Request::Set { .. } => "set",
+        Request::Rollback { .. } => "rollback",
         Request::Get { .. } => "get",
+        Request::History { .. } => "history",
         Request::StateShow { .. }
         | Request::StateExport { .. }
         | Request::StateImport { .. }
@@ -333,7 +344,9 @@ fn targets_of(request: &Request) -> Vec<ServiceName> {
         | Request::Intercoms { services }
         | Request::Logs { services, .. } => services.clone(),
         Request::Set { service, .. }
+        | Request::Rollback { service, .. }
         | Request::Get { service }
+        | Request::History { service }
         | Request::StateShow { service }
         | Request::StateExport { service }
         | Request::StateImport { service, .. }

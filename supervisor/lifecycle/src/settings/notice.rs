@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use watchdog_protocol::limits::MAX_SETTINGS;
 use watchdog_protocol::{Incarnation, RequestId, Revision};
 
+use super::rollback::RollbackError;
 use crate::values::PathError;
 
 /// What became of a set.
@@ -30,6 +31,13 @@ pub enum Outcome {
         /// What holds instead; the same again when there was nothing to go back to.
         in_force: Revision,
     },
+    /// Not made: when its turn came, another revision than the one it was to follow was the newest.
+    Overtaken {
+        /// The one it was to follow.
+        on: Revision,
+        /// The newest.
+        newest: Revision,
+    },
 }
 
 /// What the caller is to tell, all of it durable.
@@ -46,7 +54,7 @@ pub enum Notice {
     Settled {
         /// Of the set.
         request: RequestId,
-        /// Applied or refused.
+        /// Applied, refused or overtaken.
         outcome: Outcome,
     },
     /// To the one who set: it could not be written, nothing changed.
@@ -105,6 +113,19 @@ pub enum SetError<E> {
         /// As JSON text.
         length: usize,
     },
+    /// It was to follow another revision than the newest, or something is about to follow that one.
+    #[error("it was to follow revision {on}: {}", what_came(*newest, *waiting))]
+    Moved {
+        /// As asked for.
+        on: Revision,
+        /// What is there.
+        newest: Revision,
+        /// Changes that wait for the verdict on that.
+        waiting: usize,
+    },
+    /// There is nothing to go back to.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
     /// Too much waits.
     #[error("{waiting} changes wait for the verdict on revision {on}")]
     Busy {
@@ -113,6 +134,14 @@ pub enum SetError<E> {
         /// The pending revision.
         on: Revision,
     },
+}
+
+fn what_came(newest: Revision, waiting: usize) -> String {
+    match waiting {
+        0 => format!("revision {newest} is the newest"),
+        1 => format!("1 change waits for the verdict on revision {newest}"),
+        _ => format!("{waiting} changes wait for the verdict on revision {newest}"),
+    }
 }
 
 /// Where a service's settings stand.

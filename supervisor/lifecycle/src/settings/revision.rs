@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use watchdog_protocol::{Incarnation, RequestId, Revision};
 
+use super::history::Author;
 use super::{Version, first_version};
-use crate::values::{Change, Overrides, Values};
+use crate::values::{Change, Overrides, PathError, Values};
 
 /// The values of one revision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,10 +29,19 @@ pub(super) struct Pending {
     pub(super) made: Version,
 }
 
+/// A set, unset or rollback. What has a default was added to the record later.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Set {
     pub(super) request: RequestId,
     pub(super) changes: Vec<Change>,
+    #[serde(default)]
+    pub(super) author: Author,
+    /// Only if this is the newest revision when its turn comes.
+    #[serde(default)]
+    pub(super) on: Option<Revision>,
+    /// The one it made; [`Revision::NONE`] while it waits.
+    #[serde(default)]
+    pub(super) revision: Revision,
     /// One that was found on disk may have been acknowledged by an older core: it is never withdrawn.
     #[serde(skip)]
     pub(super) made: Version,
@@ -55,11 +65,23 @@ impl Edition {
     }
 }
 
+impl Set {
+    /// What is set once it came to this. A rollback leaves nothing of what was set before.
+    pub(super) fn upon(&self, overrides: &Overrides) -> Result<Overrides, PathError> {
+        match self.author {
+            Author::Rollback { .. } => Ok(overrides.only(&self.changes, self.revision)),
+            Author::Unknown | Author::File | Author::Set(_) | Author::Fallback { .. } => {
+                overrides.with(&self.changes, self.revision)
+            }
+        }
+    }
+}
+
 impl Pending {
     pub(super) fn overrides(&self) -> Overrides {
         self.sets
             .iter()
-            .try_fold(self.before.clone(), |overrides, set| overrides.with(&set.changes))
+            .try_fold(self.before.clone(), |overrides, set| set.upon(&overrides))
             .expect("checked when each set joined")
     }
 

@@ -5,16 +5,18 @@ use std::fmt::Display;
 use watchdog_protocol::session::Verdict;
 use watchdog_protocol::{Incarnation, Revision};
 
+use super::history::{Author, Ruling};
 use super::revision::{Edition, Pending, Running};
-use super::{Check, Notice, Outcome, Reader, Refused, SettingsUpdater};
+use super::{Notice, Outcome, Present, Reader, Refused, SettingsUpdater};
 use crate::event::{Fact, Fallback};
 
 impl SettingsUpdater {
     /// An incarnation is about to start: what it starts with, as [`reader`](Self::reader).
-    pub fn started<E: Display>(&mut self, incarnation: Incarnation, check: Check<'_, E>) -> Reader {
+    pub fn started<E: Display>(&mut self, incarnation: Incarnation, present: &Present<'_, E>) -> Reader {
         self.touch();
         // What is not on disk is not delivered; it follows when it is.
-        for set in self.take_late().into_iter().rev() {
+        for mut set in self.take_late(present.at).into_iter().rev() {
+            set.revision = Revision::NONE;
             self.waiting.push_front(set);
         }
         if let Some(pending) = &mut self.pending {
@@ -23,7 +25,7 @@ impl SettingsUpdater {
         let reader = self.reader();
         let (holds, values) = (Some(reader.revision), Some(self.values()));
         self.running = Some(Running { incarnation, holds, values, sent: None, is_ready: false });
-        self.promote(check);
+        self.promote(present);
         reader
     }
 
@@ -40,7 +42,7 @@ impl SettingsUpdater {
         incarnation: Incarnation,
         holds: Revision,
         is_ready: bool,
-        check: Check<'_, E>,
+        present: &Present<'_, E>,
     ) {
         if holds > self.newest {
             // What made it did not reach the disk. The number is not used again, and what is pending in this
@@ -48,9 +50,11 @@ impl SettingsUpdater {
             self.touch();
             self.newest = holds;
             let made = self.version;
-            if let Some(mut pending) = self.pending.take() {
-                pending.revision = self.next_revision();
-                self.pending = Some(Pending { made, started: None, ..pending });
+            if let Some(pending) = self.pending.take() {
+                let old = pending.edition().values();
+                let revision = self.next_revision();
+                self.pending = Some(Pending { revision, made, started: None, ..pending });
+                self.enter(self.history.author(), &old, present.at);
             }
         }
         if let Some(pending) = self.pending.as_mut().filter(|pending| pending.revision == holds) {
@@ -61,12 +65,12 @@ impl SettingsUpdater {
         let values = known.map(Edition::values);
         self.running = Some(Running { incarnation, holds: Some(holds), values, sent: None, is_ready: false });
         if is_ready {
-            self.ready(incarnation, check);
+            self.ready(incarnation, present);
         }
     }
 
     /// It said ready: what it started with is accepted.
-    pub fn ready<E: Display>(&mut self, incarnation: Incarnation, check: Check<'_, E>) {
+    pub fn ready<E: Display>(&mut self, incarnation: Incarnation, present: &Present<'_, E>) {
         let Some(running) = self.running.as_mut().filter(|running| running.incarnation == incarnation) else {
             return;
         };
@@ -75,7 +79,7 @@ impl SettingsUpdater {
         let is_initial =
             |pending: &Pending| Some(pending.revision) == holds && pending.started == Some(incarnation);
         if self.pending.as_ref().is_some_and(is_initial) {
-            self.accept(check);
+            self.accept(present);
         }
     }
 
@@ -87,7 +91,7 @@ impl SettingsUpdater {
         incarnation: Incarnation,
         revision: Revision,
         verdict: Verdict,
-        check: Check<'_, E>,
+        present: &Present<'_, E>,
     ) -> Option<Fact> {
         let running = self.running.as_ref().filter(|running| running.incarnation == incarnation)?;
         let is_pending = self.pending.as_ref().is_some_and(|pending| pending.revision == revision);
@@ -96,7 +100,7 @@ impl SettingsUpdater {
         match verdict {
             Verdict::Accepted => {
                 if is_pending {
-                    self.accept(check);
+                    self.accept(present);
                 }
                 None
             }
@@ -105,7 +109,7 @@ impl SettingsUpdater {
                 if let Some(running) = self.running.as_mut().filter(|_| at_start) {
                     running.holds = None;
                 }
-                let fallback = self.refuse(&reason, check);
+                let fallback = self.refuse(&reason, present);
                 at_start.then_some(Fact::SettingsRefused { revision, reason, fallback })
             }
             // It took them once and does not take them now: the outside changed.
@@ -123,36 +127,38 @@ impl SettingsUpdater {
     }
 
     /// It ended, and its session was read to the end. Said before the next one starts.
-    pub fn ended<E: Display>(&mut self, incarnation: Incarnation, check: Check<'_, E>) {
+    pub fn ended<E: Display>(&mut self, incarnation: Incarnation, present: &Present<'_, E>) {
         let Some(running) = self.running.take_if(|running| running.incarnation == incarnation) else {
             return;
         };
         if let Some(pending) = &self.pending {
             let had_it = running.holds == Some(pending.revision) || running.sent == Some(pending.revision);
             if had_it && self.accepted.is_some() {
-                self.refuse("the service ended before it took them", check);
+                self.refuse("the service ended before it took them", present);
             }
         }
-        self.promote(check);
+        self.promote(present);
     }
 
-    fn accept<E: Display>(&mut self, check: Check<'_, E>) {
+    fn accept<E: Display>(&mut self, present: &Present<'_, E>) {
         let Some(pending) = self.pending.take() else { return };
         self.touch();
         let revision = pending.revision;
         self.accepted = Some(pending.edition());
+        self.history.rule(revision, Ruling::Applied);
         for set in &pending.sets {
             self.settle(set.request, Outcome::Applied { revision });
         }
         self.tell(Notice::InForce { revision });
-        self.promote(check);
+        self.promote(present);
     }
 
-    fn refuse<E: Display>(&mut self, reason: &str, check: Check<'_, E>) -> Fallback {
+    fn refuse<E: Display>(&mut self, reason: &str, present: &Present<'_, E>) -> Fallback {
         let Some(pending) = self.pending.take() else { return Fallback::None };
         self.touch();
         let refused = pending.edition();
         let (revision, values) = (refused.revision, refused.values());
+        self.history.rule(revision, Ruling::Refused { reason: reason.to_owned() });
         let in_force = match &mut self.accepted {
             Some(accepted) => {
                 self.newest = self.newest.next();
@@ -168,6 +174,9 @@ impl SettingsUpdater {
                 revision
             }
         };
+        if in_force != revision {
+            self.enter(Author::Fallback { refused: revision }, &values, present.at);
+        }
         let fallback = if self.values() == values { Fallback::None } else { Fallback::Revision(in_force) };
         for set in &pending.sets {
             let outcome = Outcome::Refused { revision: Some(revision), reason: reason.to_owned(), in_force };
@@ -175,7 +184,7 @@ impl SettingsUpdater {
         }
         self.refusal = Some(Refused { revision, reason: reason.to_owned(), in_force });
         self.tell(Notice::Refused { revision, reason: reason.to_owned(), in_force });
-        self.promote(check);
+        self.promote(present);
         fallback
     }
 }

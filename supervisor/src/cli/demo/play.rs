@@ -45,7 +45,7 @@ pub(super) async fn play(stage: &mut Stage, narrator: &Narrator) -> Result<Figur
     narrator.act(&story::set(STEP))?;
     let begin = Instant::now();
     let change = Change { path: "step".into(), value: Some(STEP.to_string()) };
-    let outcome = stage.query().set(&COUNTER, vec![change], Some(WAIT)).await;
+    let outcome = stage.query().set(&COUNTER, vec![change], None, Some(WAIT)).await;
     let outcome = outcome.map_err(|source| DemoError::Call { what: "set the step of `counter`", source })?;
     if outcome.verdict != VerdictStatus::Accepted {
         return Err(DemoError::Step { verdict: outcome.verdict }.into());

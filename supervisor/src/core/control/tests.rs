@@ -208,15 +208,15 @@ async fn a_call_outlives_the_core_it_was_made_to_under_its_id() {
     let query = fixture.query();
     let service = name("counter");
     let change = Change { path: "step".into(), value: Some("2".into()) };
-    let call = query.set(&service, vec![change], Some(LONG));
+    let call = query.set(&service, vec![change], None, Some(LONG));
     let (answer, ()) = tokio::join!(call, async {
         let first: RequestId = fixture.call().await.call.id;
         fixture.kill().await;
         fixture.open(|_| None);
         let again = fixture.call().await;
         assert_eq!(again.call.id, first);
-        let outcome =
-            SetOutcome { revision: Revision::FIRST, verdict: VerdictStatus::Accepted, refused: None };
+        let (revision, verdict) = (Revision::FIRST, VerdictStatus::Accepted);
+        let outcome = SetOutcome { revision, verdict, refused: None, back_to: None };
         again.replies.send(Reply::End(Ok(Outcome::Set(outcome)))).await.unwrap();
     });
     assert_eq!(answer.unwrap().verdict, VerdictStatus::Accepted);

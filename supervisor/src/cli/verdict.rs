@@ -1,0 +1,100 @@
+//! What `set`, `unset` and `rollback` share: when the change is made, whether its verdict is waited for, and what is
+//! said of it.
+
+use std::time::Duration;
+
+use watchdog_protocol::control::SetOutcome;
+use watchdog_protocol::status::VerdictStatus;
+use watchdog_protocol::{Revision, ServiceName};
+
+use super::console::{Console, Format};
+use super::report::CliError;
+
+/// How long a service has for its verdict before the change is shown as pending.
+const VERDICT: Duration = Duration::from_secs(5);
+
+/// When, and until when.
+#[derive(Debug, clap::Args)]
+pub(super) struct Terms {
+    /// Only if this is the newest revision and nothing waits to follow it; else nothing changes: exit code 75. Of
+    /// several who name the same one, one succeeds.
+    #[arg(long, value_name = "REVISION", value_parser = parse_revision)]
+    if_revision: Option<Revision>,
+    /// Come back as soon as the change is on disk, without the service's verdict.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Terms {
+    pub(super) fn if_revision(&self) -> Option<Revision> {
+        self.if_revision
+    }
+
+    pub(super) fn wait(&self) -> Option<Duration> {
+        (!self.no_wait).then_some(VERDICT)
+    }
+}
+
+pub(super) fn parse_revision(text: &str) -> Result<Revision, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(Revision::from_stored(number)),
+        Ok(0) | Err(_) => Err("expected the number of a revision, from 1".to_owned()),
+    }
+}
+
+pub(super) fn show(service: &ServiceName, outcome: SetOutcome, console: &Console) -> Result<(), CliError> {
+    if console.format == Format::Json {
+        console.json(&outcome)?;
+    }
+    if let Some((reason, now)) = outcome.refused {
+        let refused = outcome.revision.get();
+        return Err(CliError::SettingsRefused { service: service.clone(), refused, reason, now: now.get() });
+    }
+    match console.format {
+        Format::Json => Ok(()),
+        Format::Text => console.print(&text(service, &outcome)),
+    }
+}
+
+fn text(service: &ServiceName, outcome: &SetOutcome) -> String {
+    let revision = outcome.revision;
+    let values =
+        outcome.back_to.map_or_else(String::new, |to| format!(", with the values of revision {to},"));
+    match outcome.verdict {
+        VerdictStatus::Accepted => format!("{service}: revision {revision}{values} is in force\n"),
+        VerdictStatus::Pending => format!(
+            "{service}: revision {revision}{values} is on disk and pending; `{service}` has yet to take it\n"
+        ),
+        VerdictStatus::Refused => format!("{service}: revision {revision}{values} was refused\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_a_number_from_1() {
+        assert_eq!(parse_revision("7"), Ok(Revision::from_stored(7)));
+        assert!(
+            parse_revision("0").is_err() && parse_revision("-1").is_err() && parse_revision("x").is_err()
+        );
+    }
+
+    #[test]
+    fn a_rollback_says_whose_values_it_has() {
+        let outcome = SetOutcome {
+            revision: Revision::from_stored(5),
+            verdict: VerdictStatus::Accepted,
+            refused: None,
+            back_to: Some(Revision::from_stored(2)),
+        };
+        let counter = "counter".parse().unwrap();
+        assert_eq!(
+            text(&counter, &outcome),
+            "counter: revision 5, with the values of revision 2, is in force\n"
+        );
+        let outcome = SetOutcome { back_to: None, ..outcome };
+        assert_eq!(text(&counter, &outcome), "counter: revision 5 is in force\n");
+    }
+}
