@@ -72,6 +72,12 @@ pub enum Order {
     Stop { service: String },
     /// Shows the last line a service printed, by the grant of this one.
     LastLine { service: String },
+    /// Sets a value of a service's settings, by the grant of this one, and shows the revision.
+    Set { service: String, path: String, value: String },
+    /// Goes back to a revision of a service's settings, by the grant of this one, and shows the new one.
+    RollBack { service: String, to: u64 },
+    /// Counts the revisions of a service's settings, by the grant of this one.
+    CountRevisions { service: String },
     /// Ends the process with this code, at once.
     Exit { code: i32 },
     /// Returns from the service with this error.

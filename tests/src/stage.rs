@@ -14,6 +14,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use watchdog_protocol::Revision;
+use watchdog_protocol::control::Change;
 use watchdog_query::WatchdogQuery;
 use watchdog_service::{Context, Event, Health, Message, Reply, ServiceError, ServiceName};
 
@@ -99,6 +101,9 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 Order::CountServices => say(from, count(query.as_ref()).await).await,
                 Order::Stop { service } => say(from, stop(query.as_ref(), &service).await).await,
                 Order::LastLine { service } => say(from, last_line(query.as_ref(), &service).await).await,
+                order @ (Order::Set { .. } | Order::RollBack { .. } | Order::CountRevisions { .. }) => {
+                    say(from, settle(query.as_ref(), order).await).await;
+                }
                 Order::Fail { text } => return Err(ServiceError::new(text)),
                 Order::Save => {
                     let state = ctx.state().clone();
@@ -161,6 +166,27 @@ async fn last_line(query: Option<&WatchdogQuery>, service: &str) -> Shown {
     let Some(query) = query else { return no_grant() };
     let mut logs = query.logs(&[name], 1, false);
     answer(logs.next().await.map(|record| record.map_or_else(String::new, |record| record.text)))
+}
+
+async fn settle(query: Option<&WatchdogQuery>, order: Order) -> Shown {
+    let Some(query) = query else { return no_grant() };
+    let name = |service: String| service.parse::<ServiceName>().expect("a scenario names services well");
+    answer(match order {
+        Order::Set { service, path, value } => {
+            let changes = vec![Change { path, value: Some(value) }];
+            let outcome = query.set(&name(service), changes, None, Some(USUAL)).await;
+            outcome.map(|outcome| outcome.revision.to_string())
+        }
+        Order::RollBack { service, to } => {
+            let to = Some(Revision::from_stored(to));
+            let outcome = query.rollback(&name(service), to, None, Some(USUAL)).await;
+            outcome.map(|outcome| outcome.revision.to_string())
+        }
+        Order::CountRevisions { service } => {
+            query.history(&name(service)).await.map(|revisions| revisions.len().to_string())
+        }
+        other => unreachable!("{other:?} is about no settings"),
+    })
 }
 
 fn no_grant() -> Shown {

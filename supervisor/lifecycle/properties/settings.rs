@@ -778,7 +778,10 @@ fn what_was_to_follow_a_pending_revision_is_not_made_when_that_one_is_refused() 
     let on = Some(Revision::from_stored(2));
     run.updater.set(proposal(second, on), changes(&[(1, Some(7))]), &present()).unwrap();
     let late = run.updater.set(proposal(third, on), changes(&[(1, Some(8))]), &present()).unwrap_err();
-    assert_eq!(late.to_string(), "it was to follow revision 2: 1 change waits for the verdict on revision 2");
+    assert_eq!(
+        late.to_string(),
+        "the change was to follow revision 2, but 1 change waits for the verdict on revision 2"
+    );
     run.after();
     for _ in 0..2 {
         run.input(&Input::Write { fails: false });

@@ -114,7 +114,7 @@ pub enum SetError<E> {
         length: usize,
     },
     /// It was to follow another revision than the newest, or something is about to follow that one.
-    #[error("it was to follow revision {on}: {}", what_came(*newest, *waiting))]
+    #[error("the change was to follow revision {on}, but {}", what_came(*newest, *waiting))]
     Moved {
         /// As asked for.
         on: Revision,
