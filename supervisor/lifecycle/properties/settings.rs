@@ -203,6 +203,11 @@ impl Run {
         let pending = entries.iter().filter(|entry| entry.ruling == Ruling::Pending).count();
         assert!(pending <= usize::from(standing.is_pending));
         assert!(standing.is_pending || entries.last().unwrap().ruling == Ruling::Applied);
+        for entry in &entries {
+            if let Ruling::Superseded { by } = entry.ruling {
+                assert!(by > entry.revision && self.updater.find(by).is_some(), "superseded by nothing");
+            }
+        }
         for (revision, values) in self.updater.past() {
             if let Some(shown) = self.shown.get(&revision) {
                 assert_eq!(&values, shown, "what revision {revision} was is not what it had");
@@ -734,6 +739,44 @@ fn a_rollback_gives_the_old_values_over_a_file_that_says_something_else_now() {
     run.come_to_rest();
     assert_eq!(run.updater.values(), file());
     assert_eq!(run.updater.overrides().paths().count(), 0);
+}
+
+#[test]
+fn a_rollback_that_waited_gives_the_old_values_over_the_file_that_is_accepted_then() {
+    let mut run = running();
+    for value in [2, 9] {
+        set(&mut run, 1, value);
+        run.come_to_rest();
+    }
+    run.input(&Input::Die);
+    // What revision 2 had stands in this file, so that nothing need be set over it.
+    run.input(&Input::FileChanged(2));
+    run.input(&Input::Write { fails: false });
+    run.input(&Input::Start);
+    run.roll_back(Some(Revision::from_stored(2))).unwrap();
+    run.after();
+    // The service refuses that file.
+    run.input(&Input::Judge { accepts: false });
+    run.come_to_rest();
+    assert_eq!(run.updater.in_force().unwrap().1.to_value(), json!({"k0": 1, "k1": 2}));
+    assert_eq!(run.updater.standing().revision.get(), 6);
+}
+
+#[test]
+fn a_program_that_was_built_anew_without_settings_is_rolled_back_to_none() {
+    let mut run = Run::new();
+    run.updater = SettingsUpdater::new(Values::default(), WallTime::from_micros(7));
+    let none = |values: &Value| match values.as_object().is_some_and(Map::is_empty) {
+        true => Ok(Value::Null),
+        false => Err("it has no settings, so none can be given".to_owned()),
+    };
+    let nothing = Present { check: &none, at: WallTime::from_micros(7) };
+    run.updater.started(Incarnation::FIRST, &present());
+    run.updater.ready(Incarnation::FIRST, &present());
+    run.updater.set(proposal(RequestId::from_bits(1), None), changes(&[(0, Some(5))]), &present()).unwrap();
+    run.updater.roll_back(proposal(RequestId::from_bits(2), None), None, &nothing).unwrap();
+    run.updater.ended(Incarnation::FIRST, &nothing);
+    assert_eq!(run.updater.values(), Values::default());
 }
 
 #[test]

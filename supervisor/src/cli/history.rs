@@ -11,7 +11,7 @@ use super::report::CliError;
 /// Show the last 50 revisions of a service's settings, newest last: when and by whom, what changed, what became of it.
 ///
 /// `(default)` stands for a value that was not given, so that the service's own default held. The history is kept with
-/// the settings and outlives every restart.
+/// the settings and outlives every restart. Of changes that take more than 8 MiB together fewer are kept.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog history counter")]
 pub(super) struct Arguments {

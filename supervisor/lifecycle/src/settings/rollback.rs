@@ -5,10 +5,11 @@
 
 use std::fmt::Display;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use watchdog_protocol::Revision;
 
 use super::history::{Author, Ruling};
+use super::revision::Set;
 use super::{Present, Proposal, SetError, SettingsUpdater};
 use crate::values::{Change, Overrides, SettingPath, Values, changes_towards, differences};
 
@@ -99,18 +100,35 @@ impl SettingsUpdater {
         present: &Present<'_, E>,
     ) -> Result<Vec<Change>, SetError<E>> {
         let file = self.newest_edition().base;
-        let wanted = (present.check)(&values.to_value()).map_err(SetError::Schema)?;
+        let wanted = (present.check)(&values.to_value()).map(table).map_err(SetError::Schema)?;
         // A file that fits only with what is set over it has no defaults filled in: then more is set.
-        let from = (present.check)(&file.to_value()).unwrap_or_else(|_| file.to_value());
+        let from = (present.check)(&file.to_value()).map_or_else(|_| file.clone(), table);
         let decides = |path| RollbackError::FileDecides { path, revision: to };
-        let changes = changes_towards(table(&from), table(&wanted)).map_err(decides)?;
+        let changes = changes_towards(from.as_map(), wanted.as_map()).map_err(decides)?;
         // Defaults may depend on what is set beside them: what comes out is looked at, not hoped for.
         let got = Overrides::default().only(&changes, Revision::NONE).over(&file)?;
-        let got = (present.check)(&got.to_value()).map_err(SetError::Schema)?;
-        let [got, wanted] = [got, wanted].map(|values| Values::new(table(&values).clone()));
+        let got = (present.check)(&got.to_value()).map(table).map_err(SetError::Schema)?;
         match differences(&got, &wanted).into_iter().next() {
             None => Ok(changes),
             Some(differs) => Err(decides(differs.path).into()),
+        }
+    }
+
+    /// Its turn came: what it sets over the file that is accepted now, which need not be the one there was when it was
+    /// asked for. Any other set is what it was.
+    pub(super) fn renewed<E: Display>(
+        &self,
+        set: &Set,
+        present: &Present<'_, E>,
+    ) -> Result<Vec<Change>, SetError<E>> {
+        match set.author {
+            Author::Rollback { to, .. } => {
+                let (to, values) = self.target(Some(to))?;
+                self.changes_back(to, &values, present)
+            }
+            Author::Unknown | Author::File | Author::Set(_) | Author::Fallback { .. } => {
+                Ok(set.changes.clone())
+            }
         }
     }
 
@@ -133,6 +151,10 @@ impl SettingsUpdater {
     }
 }
 
-fn table(values: &Value) -> &Map<String, Value> {
-    values.as_object().expect("what fits a schema of settings is a table")
+/// A program that was built anew without settings takes none at all, which is no table.
+fn table(values: Value) -> Values {
+    match values {
+        Value::Object(table) => Values::new(table),
+        _ => Values::default(),
+    }
 }

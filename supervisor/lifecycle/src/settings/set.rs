@@ -146,12 +146,13 @@ impl SettingsUpdater {
                 self.settle(set.request, Outcome::Overtaken { on, newest: in_force });
                 continue;
             }
-            let fits = set
-                .upon(&edition.overrides)
-                .and_then(|overrides| overrides.over(&edition.base))
-                .map_err(|err| err.to_string())
-                .and_then(|values| (present.check)(&values.to_value()).map_err(|err| err.to_string()));
-            if let Err(reason) = fits {
+            let fits = self.renewed(&set, present).and_then(|changes| {
+                set.changes = changes;
+                let values = set.upon(&edition.overrides)?.over(&edition.base)?;
+                (present.check)(&values.to_value()).map(drop).map_err(SetError::Schema)
+            });
+            if let Err(err) = fits {
+                let reason = err.to_string();
                 self.settle(set.request, Outcome::Refused { revision: None, reason, in_force });
                 continue;
             }
