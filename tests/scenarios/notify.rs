@@ -169,8 +169,11 @@ fn hc_a_program_that_goes_into_the_background_is_watched_there() {
     let seen = stage.until("the next one", |db| db.starts == 2);
     assert!(seen.of("db").why().contains("SIGKILL"), "{}", seen.of("db").why());
     // And it can be stopped there.
+    let seen = stage.until("it runs", |db| db.starts == 2 && db.pid.is_some());
+    let second = seen.of("db").process();
     stage.command("daemon READY=1");
-    let seen = stage.until("it is there again", |db| db.is_ready());
+    let seen =
+        stage.until("it is there again", |db| db.pid.is_some_and(|pid| pid != second.pid) && db.is_ready());
     let daemon = seen.of("db").process();
     stage.wd.cli(&["stop", "db"]).ok();
     assert!(!daemon.exists());
