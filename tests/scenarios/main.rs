@@ -14,3 +14,4 @@ mod settings;
 mod shutdown;
 mod spawn;
 mod state;
+mod why;

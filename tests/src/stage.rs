@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watchdog_protocol::Revision;
 use watchdog_protocol::control::Change;
+use watchdog_protocol::why::Origin;
 use watchdog_query::WatchdogQuery;
 use watchdog_service::{Context, Event, Health, Message, Reply, ServiceError, ServiceName};
 
@@ -100,6 +101,7 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 }
                 Order::CountServices => say(from, count(query.as_ref()).await).await,
                 Order::Stop { service } => say(from, stop(query.as_ref(), &service).await).await,
+                Order::Why { service } => say(from, why(query.as_ref(), &service).await).await,
                 Order::LastLine { service } => say(from, last_line(query.as_ref(), &service).await).await,
                 order @ (Order::Set { .. } | Order::RollBack { .. } | Order::CountRevisions { .. }) => {
                     say(from, settle(query.as_ref(), order).await).await;
@@ -159,6 +161,15 @@ async fn stop(query: Option<&WatchdogQuery>, service: &str) -> Shown {
         None => no_grant(),
         Some(query) => outcome(query.stop(&[name], Some(USUAL)).await.map(drop)),
     }
+}
+
+async fn why(query: Option<&WatchdogQuery>, service: &str) -> Shown {
+    let name: ServiceName = service.parse().expect("a scenario names services well");
+    let Some(query) = query else { return no_grant() };
+    answer(query.why(&name).await.map(|why| match why.origin {
+        Origin::FirstCause(words) => words,
+        Origin::NotInLog(words) => format!("not known: {words}"),
+    }))
 }
 
 async fn last_line(query: Option<&WatchdogQuery>, service: &str) -> Shown {

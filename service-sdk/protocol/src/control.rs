@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
+use crate::why::Why;
 use crate::{RequestId, Revision, Sequence, ServiceName};
 
 /// The version both sides of the control socket say first.
@@ -165,6 +166,11 @@ pub enum Request {
         /// As of [`Request::Set`].
         if_revision: Option<Revision>,
     },
+    /// Why it is in the state it is in. Answered by [`Outcome::Why`].
+    Why {
+        /// Whose state.
+        service: ServiceName,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -232,6 +238,8 @@ pub enum Outcome {
     Intercoms(Vec<InboxStatus>),
     /// Of [`Request::History`], oldest first.
     History(Vec<RevisionRecord>),
+    /// Of [`Request::Why`].
+    Why(Box<Why>),
 }
 
 /// What became of a settings change.

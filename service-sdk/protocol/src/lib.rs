@@ -10,6 +10,7 @@ pub mod manifest;
 mod name;
 pub mod session;
 pub mod status;
+pub mod why;
 
 pub use generation::{Incarnation, LaneEpoch, MessageId, MessageNumber, RequestId, Revision, Sequence};
 pub use manifest::{Contract, Manifest, MessageShape, Mismatch, StateManifest};

@@ -33,6 +33,13 @@ pub const MAX_FRAME: usize = 64 * 1024 * 1024;
 /// A line of text a service sends to be shown: a reason, a progress text. Longer ones are cut.
 pub const MAX_TEXT: usize = 1024;
 
+/// Lines of standard error an entry of the event log keeps. The status has more of the last end; thousands of entries
+/// are held in memory, and a crash loop must not fill it.
+pub const MAX_EVIDENCE_LINES: usize = 10;
+
+/// Characters of each of them.
+pub const MAX_EVIDENCE_LINE: usize = 256;
+
 /// Settings as JSON text.
 pub const MAX_SETTINGS: usize = 1024 * 1024;
 

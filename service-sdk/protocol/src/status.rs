@@ -118,6 +118,8 @@ pub struct ServiceStatus {
     pub phase: PhaseStatus,
     /// In this phase for so long.
     pub phase_ms: u64,
+    /// The services it requires, as configured.
+    pub requires: Vec<ServiceName>,
     /// The services it waits for.
     pub blocked_by: Vec<ServiceName>,
     /// Of a start or stop under way.
@@ -297,6 +299,47 @@ pub struct EventRecord {
     pub revision: Option<Revision>,
     /// State sequence, where it is about one.
     pub sequence: Option<Sequence>,
+    /// What it rests on, as values; `None` where the text is all, and in entries of a build that had none.
+    #[serde(default)]
+    pub evidence: Option<Box<Evidence>>,
+}
+
+/// What an entry of the event log rests on. What does not apply is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evidence {
+    /// Who asked for it or did it, in words.
+    pub by: Option<String>,
+    /// What was asked for: `start`, `stop`, `kill`, `restart` or `reset`.
+    pub verb: Option<String>,
+    /// What is required and not there: the service at the end of the chain, not the nearest one.
+    pub on: Option<ServiceName>,
+    /// How the process ended, as the kernel tells, in words.
+    pub exit: Option<String>,
+    /// The signal that was sent or that ended the process, by its number.
+    pub signal: Option<i32>,
+    /// How long the process had been ready, in milliseconds; `None`: it never was.
+    pub ready_ms: Option<u64>,
+    /// Failures: in a row for `backoff`, within the limit's time for `failed`.
+    pub failures: Option<u32>,
+    /// The last lines of the process's standard error, oldest first; at most
+    /// [`MAX_EVIDENCE_LINES`](crate::limits::MAX_EVIDENCE_LINES), each cut to
+    /// [`MAX_EVIDENCE_LINE`](crate::limits::MAX_EVIDENCE_LINE) characters.
+    pub last_lines: Vec<String>,
+}
+
+impl Evidence {
+    /// Of an entry that rests on nothing but its words.
+    pub const NONE: Self = Self {
+        by: None,
+        verb: None,
+        on: None,
+        exit: None,
+        signal: None,
+        ready_ms: None,
+        failures: None,
+        last_lines: Vec::new(),
+    };
 }
 
 /// One line, or a piece of a long one, of what a service printed.

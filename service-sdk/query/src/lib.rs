@@ -32,6 +32,7 @@ use watchdog_protocol::control::{
 };
 use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::status::{InboxStatus, Status};
+use watchdog_protocol::why::Why;
 use watchdog_protocol::{RequestId, Revision, ServiceName};
 
 use crate::answers::Answers;
@@ -388,6 +389,18 @@ impl WatchdogQuery {
         let unseen = follow && last == 0 && after == 0;
         let last = if unseen { 1 } else { last };
         Events::of(self.begin(Request::Events { after, last, follow }, None), unseen)
+    }
+
+    /// Why a service is in the state it is in: from that state back to the first cause, by the newest 10 000 entries
+    /// of the event log. Where they do not reach so far, the answer says so.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn why(&self, service: &ServiceName) -> Result<Why, QueryError> {
+        match self.call(Request::Why { service: service.clone() }, None).await? {
+            Outcome::Why(why) => Ok(*why),
+            _ => Err(QueryError::Unexpected { expected: "the way to a first cause" }),
+        }
     }
 
     /// Adds one service or program: a text of one `[service.NAME]` or `[program.NAME]` table, and the file it

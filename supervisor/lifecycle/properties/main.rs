@@ -8,6 +8,7 @@ mod roster;
 mod service;
 mod settings;
 mod state;
+mod why;
 mod world;
 
 use proptest::test_runner::{Config, FileFailurePersistence};

@@ -7,6 +7,8 @@
 //!
 //!   set, verdict ─► SettingsUpdater ─► notices: acknowledge, deliver, settle  ┐ each behind
 //!         update ─► StateSaver ─► what to write now, and until when           ┘ a durable write
+//!
+//!   status, event log ─► why ─► from a state back to its first cause
 //! ```
 //!
 //! What holds, and the `properties` folder tries to break:
@@ -22,6 +24,7 @@
 pub mod access;
 pub mod cause;
 pub mod event;
+mod evidence;
 pub mod graph;
 pub mod moment;
 pub mod phase;
@@ -33,6 +36,7 @@ pub mod settings;
 pub mod state;
 mod stop;
 pub mod values;
+pub mod why;
 
 pub use access::{Access, Denied, Pattern};
 pub use cause::{Absence, Actor, Cause, End, Exit, ExitReport, Manner, WatchdogReason};

@@ -1,10 +1,10 @@
 //! `watchdog events`.
 
-use jiff::Timestamp;
 use watchdog_protocol::status::EventRecord;
 use watchdog_query::QueryError;
 
 use super::console::{Console, Format};
+use super::figures::time;
 use super::look::{Look, Paint, harmless};
 use super::report::CliError;
 
@@ -45,10 +45,6 @@ fn line(event: &EventRecord, console: &Console) -> String {
 }
 
 fn text(event: &EventRecord, look: &Look) -> String {
-    let time = i64::try_from(event.at_us)
-        .ok()
-        .and_then(|at| Timestamp::from_microsecond(at).ok())
-        .map_or_else(|| event.at_us.to_string(), |at| format!("{at:.3}"));
     let whom = match (&event.service, event.incarnation) {
         (None, _) => "watchdog".to_owned(),
         (Some(service), None) => service.to_string(),
@@ -66,7 +62,7 @@ fn text(event: &EventRecord, look: &Look) -> String {
     let cause = event.cause.as_ref().map(|cause| format!("[{cause}] ")).unwrap_or_default();
     format!(
         "{}  {whom:<16}  {what}{pad}  {}",
-        look.paint(Paint::Faint, &time),
+        look.paint(Paint::Faint, &time(event.at_us)),
         harmless(&format!("{cause}{}", event.text))
     )
 }
@@ -89,6 +85,7 @@ mod tests {
             text: "killed by SIGKILL\x1b[2J".into(),
             revision: None,
             sequence: None,
+            evidence: None,
         };
         let plain = Look { color: false, width: None };
         assert_eq!(

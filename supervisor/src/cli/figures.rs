@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
+/// `2026-11-24T09:13:11.123Z`, of microseconds since 1970.
+pub(super) fn time(at_us: u64) -> String {
+    i64::try_from(at_us)
+        .ok()
+        .and_then(|at| Timestamp::from_microsecond(at).ok())
+        .map_or_else(|| at_us.to_string(), |at| format!("{at:.3}"))
+}
+
 /// `340ms`, `12s`, `3m05s`, `4h05m`, `3d04h`: two units at most.
 pub(super) fn span(ms: u64) -> String {
     let seconds = ms / 1000;

@@ -34,6 +34,7 @@ mod unregister;
 mod unset;
 mod verdict;
 mod wait;
+mod why;
 mod wish;
 
 #[cfg(test)]
@@ -116,6 +117,7 @@ enum Verb {
     State(state::Arguments),
     Logs(logs::Arguments),
     Status(status::Arguments),
+    Why(why::Arguments),
     Events(events::Arguments),
     Intercoms(intercoms::Arguments),
     Shutdown(shutdown::Arguments),
@@ -178,6 +180,7 @@ impl Verb {
                 Self::State(arguments) => arguments.execute(console).await,
                 Self::Logs(arguments) => arguments.execute(console).await,
                 Self::Status(arguments) => arguments.execute(console).await,
+                Self::Why(arguments) => arguments.execute(console).await,
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,

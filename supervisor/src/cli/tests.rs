@@ -39,6 +39,7 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
         wanted_by: None,
         phase,
         phase_ms: 125_000,
+        requires: vec![],
         blocked_by: vec![],
         progress: None,
         says: None,

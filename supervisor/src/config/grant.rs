@@ -26,6 +26,7 @@ pub const VERBS: &[&str] = &[
     "stop",
     "unregister",
     "unset",
+    "why",
 ];
 
 /// Why a grant is none.

@@ -241,14 +241,7 @@ impl Core {
     }
 
     pub(super) fn add_event(&mut self, service: &ServiceName, occurrence: &Occurrence) {
-        let mut entry = Logged::of(service, occurrence.kind(), occurrence.to_string());
-        if let Some(incarnation) = occurrence.incarnation() {
-            entry = entry.at(incarnation);
-        }
-        if let Some(cause) = occurrence.cause() {
-            entry = entry.because(cause.kind());
-        }
-        self.events.add(entry);
+        self.events.add(Logged::that(service, occurrence));
     }
 
     /// What a new core must know of a service, into memory that the keeper holds.

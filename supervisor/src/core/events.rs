@@ -11,8 +11,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
+use watchdog_lifecycle::{Actor, Occurrence};
 use watchdog_protocol::control::Reply;
-use watchdog_protocol::status::EventRecord;
+use watchdog_protocol::status::{EventRecord, Evidence};
 use watchdog_protocol::{Incarnation, Revision, Sequence, ServiceName};
 
 use super::wall_time;
@@ -26,6 +27,20 @@ const LIMIT: u64 = 10 * 1024 * 1024;
 /// What an entry about the end of a process says it is.
 const ENDED: &str = "ended";
 
+/// What an entry says of a service that was given up.
+const FAILED: &str = "failed";
+
+/// How far the log tells of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Told {
+    /// Its newest process.
+    pub(crate) incarnation: Incarnation,
+    /// Also of that one's end.
+    pub(crate) is_ended: bool,
+    /// Also that the service was given up after it.
+    pub(crate) has_failed: bool,
+}
+
 /// What an entry is about; its number and time are the log's to give.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Entry {
@@ -36,6 +51,7 @@ pub(crate) struct Entry {
     pub(crate) text: String,
     pub(crate) revision: Option<Revision>,
     pub(crate) sequence: Option<Sequence>,
+    pub(crate) evidence: Option<Box<Evidence>>,
 }
 
 impl Entry {
@@ -47,6 +63,20 @@ impl Entry {
     /// About a service.
     pub(crate) fn of(service: &ServiceName, what: &'static str, text: impl Into<String>) -> Self {
         Self { service: Some(service.clone()), ..Self::new(what, text) }
+    }
+
+    /// What the lifecycle tells of a service, with all it rests on.
+    pub(crate) fn that(service: &ServiceName, occurrence: &Occurrence) -> Self {
+        Self {
+            service: Some(service.clone()),
+            incarnation: occurrence.incarnation(),
+            what: occurrence.kind(),
+            cause: occurrence.cause().map(|cause| cause.kind().to_owned()),
+            text: occurrence.to_string(),
+            revision: occurrence.revision(),
+            sequence: None,
+            evidence: occurrence.evidence().map(Box::new),
+        }
     }
 
     /// About one process of it.
@@ -61,6 +91,19 @@ impl Entry {
     pub(crate) fn because(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// Resting on this.
+    #[must_use]
+    pub(crate) fn resting_on(mut self, evidence: Evidence) -> Self {
+        self.evidence = Some(Box::new(evidence));
+        self
+    }
+
+    /// Done by this one.
+    #[must_use]
+    pub(crate) fn by(self, actor: &Actor) -> Self {
+        self.resting_on(Evidence { by: Some(actor.to_string()), ..Evidence::default() })
     }
 
     /// About this settings revision.
@@ -129,6 +172,7 @@ impl EventLog {
             text: entry.text,
             revision: entry.revision,
             sequence: entry.sequence,
+            evidence: entry.evidence,
         });
         self.next += 1;
         self.unwritten += 1;
@@ -160,18 +204,27 @@ impl EventLog {
         self.kept.drain(..self.kept.len().saturating_sub(KEPT));
     }
 
-    /// The newest process of each service that the log tells of, and whether it tells of its end.
-    pub(crate) fn newest(&self) -> BTreeMap<&ServiceName, (Incarnation, bool)> {
-        let mut newest: BTreeMap<_, (Incarnation, bool)> = BTreeMap::new();
+    /// How far the log tells of each service that has had a process.
+    pub(crate) fn newest(&self) -> BTreeMap<&ServiceName, Told> {
+        let mut newest: BTreeMap<_, Told> = BTreeMap::new();
         for record in &self.kept {
-            let (Some(service), Some(incarnation)) = (&record.service, record.incarnation) else { continue };
-            let (known, is_ended) = newest.entry(service).or_default();
-            if incarnation > *known {
-                (*known, *is_ended) = (incarnation, false);
+            let Some(service) = &record.service else { continue };
+            if let Some(incarnation) = record.incarnation {
+                let told = newest.entry(service).or_default();
+                if incarnation > told.incarnation {
+                    *told = Told { incarnation, ..Told::default() };
+                }
+                told.is_ended |= incarnation == told.incarnation && record.what == ENDED;
+            } else if let Some(told) = newest.get_mut(service) {
+                told.has_failed |= record.what == FAILED;
             }
-            *is_ended |= incarnation == *known && record.what == ENDED;
         }
         newest
+    }
+
+    /// All that is kept, oldest first.
+    pub(crate) fn all(&mut self) -> &[EventRecord] {
+        self.kept.make_contiguous()
     }
 
     /// The newest `last` entries after number `after`, in order.
@@ -223,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_process_of_each_service_is_known_with_its_end() {
+    fn the_newest_process_of_each_service_is_known_with_its_end_and_failure() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = EventLog::open(folder.path()).unwrap();
         let (a, b): (ServiceName, ServiceName) = ("a".parse().unwrap(), "b".parse().unwrap());
@@ -233,7 +286,10 @@ mod tests {
         {
             log.add(Entry::of(service, what, "").at(at(incarnation)));
         }
-        assert_eq!(log.newest(), BTreeMap::from([(&a, (at(2), false)), (&b, (at(4), true))]));
+        log.add(Entry::of(&b, FAILED, ""));
+        let told = |n, is_ended, has_failed| Told { incarnation: at(n), is_ended, has_failed };
+        let expected = BTreeMap::from([(&a, told(2, false, false)), (&b, told(4, true, true))]);
+        assert_eq!(log.newest(), expected);
     }
 
     #[test]

@@ -315,12 +315,14 @@ impl Core {
         if_revision: Option<Revision>,
     ) {
         let proposal = Proposal { request: asked.id, by: asked.by.clone(), on: if_revision };
+        // Not the values: some are secret.
+        let paths = changes.iter().map(|change| change.path.as_str()).collect::<Vec<_>>().join(", ");
         let made = self.settings_of(service).and_then(|settings| {
             let changes = settings.parse(changes)?;
             let made = at_present!(settings, |updater, present| updater.set(proposal, changes, present));
             made.map_err(|err| settings.refusal(&err))
         });
-        let text = format!("settings changed by {}", asked.by);
+        let text = format!("settings changed by {}: {paths}", asked.by);
         self.wait_for_verdict(asked, service, made, text);
     }
 
@@ -362,7 +364,13 @@ impl Core {
             wants_verdict: asked.wait.is_some(),
             failed: None,
         };
-        self.events.add(Logged::of(service, "settings", text));
+        let settings = self.entry(service).settings.as_ref().expect("they were just changed");
+        let mut entry = Logged::of(service, "settings", text).by(&asked.by);
+        // One that waits for the verdict on another gets its number later.
+        if let Some(SetResult::Pending { revision }) = settings.updater.outcome(asked.id) {
+            entry = entry.revision(revision);
+        }
+        self.events.add(entry);
         self.wait_for(asked, Target::Settings(waiter), Vec::new());
         self.flush_settings(service);
     }

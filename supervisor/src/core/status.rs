@@ -6,6 +6,7 @@ use watchdog_protocol::session::Health;
 use watchdog_protocol::status::{
     EndStatus, PhaseStatus, STATUS_VERSION, ServiceKind, ServiceStatus, Status, WantedStatus, WatchdogStatus,
 };
+use watchdog_protocol::why::Why;
 
 use super::{Core, Shutdown, now};
 use crate::processes::proc::Process;
@@ -19,6 +20,15 @@ impl Core {
             watchdog: self.watchdog_status(),
             services: names.iter().filter_map(|name| self.service_status(name)).collect(),
         }
+    }
+
+    /// From the state a service is in back to its first cause.
+    pub(super) fn why(&mut self, service: &ServiceName) -> Why {
+        // Only what is on disk: the next core must give the same answer.
+        self.events.write_out();
+        let services = self.status(&[]).services;
+        watchdog_lifecycle::why::why(service, &services, self.events.all())
+            .expect("the names of a request are looked up first")
     }
 
     fn watchdog_status(&self) -> WatchdogStatus {
@@ -66,6 +76,7 @@ impl Core {
             wanted_by,
             phase: phase_status(phase),
             phase_ms: millis(present.since(phase.since())),
+            requires: policy.requires.clone(),
             blocked_by: blocked_by(&self.roster.standing(name), service),
             progress: match phase {
                 Phase::Starting(starting) => starting.progress.clone(),

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
 use watchdog_keeper::{CHANNEL, PidRecord, start_time};
-use watchdog_lifecycle::{Fact, Occurrence, Roster, Service, Wanted};
+use watchdog_lifecycle::{Fact, Occurrence, Phase, Roster, Service, Wanted};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::{Seqpacket, inherited, payload};
@@ -331,11 +331,14 @@ impl Core {
     /// What the older core had noted, and was killed before it wrote it into the event log.
     fn add_missing_events(&mut self) {
         let mut missing = Vec::new();
-        for (name, (told_of, is_end_told)) in self.events.newest() {
+        for (name, told) in self.events.newest() {
             let Some(service) = self.roster.get(name) else { continue };
-            let end = service.last_end().filter(|end| end.incarnation == told_of && !is_end_told);
+            let end = service.last_end().filter(|end| end.incarnation == told.incarnation && !told.is_ended);
             missing.extend(end.map(|end| (name.clone(), Occurrence::Ended(Box::new(end.clone())))));
-            let current = service.phase().incarnation().filter(|current| *current > told_of);
+            if let (Phase::Failed { cause, .. }, false) = (service.phase(), told.has_failed) {
+                missing.push((name.clone(), Occurrence::Failed { cause: cause.clone() }));
+            }
+            let current = service.phase().incarnation().filter(|current| *current > told.incarnation);
             missing.extend(current.map(|incarnation| (name.clone(), Occurrence::Starting { incarnation })));
         }
         for (name, occurrence) in missing {

@@ -8,6 +8,7 @@ use watchdog_keeper::protocol::Whom;
 use watchdog_lifecycle::{Actor, Event, Haste, Kind, Verb};
 use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_protocol::session::Content;
+use watchdog_protocol::status::Evidence;
 use watchdog_protocol::{Incarnation, RequestId, ServiceName};
 
 use super::control::ControlCall;
@@ -115,6 +116,10 @@ impl Core {
                 let (folder, services) = (self.config.watchdog.logs.clone(), self.named_services(&services));
                 let call = LogCall { folder, services, last, follow, resume, replies: asked.replies };
                 self.tasks.spawn(call.serve());
+            }
+            Request::Why { service } => {
+                let why = self.why(&service);
+                end(&asked.replies, Ok(Outcome::Why(Box::new(why))));
             }
             Request::Get { service } => {
                 let view = self.settings_view(&service);
@@ -252,7 +257,12 @@ impl Core {
         for service in services {
             let process = self.entry(service).process.expect("looked at above");
             let text = format!("{signal} sent by {}", asked.by);
-            self.events.add(Logged::of(service, "signal", text).at(process.incarnation));
+            let evidence = Evidence {
+                by: Some(asked.by.to_string()),
+                signal: Some(signal as i32),
+                ..Evidence::default()
+            };
+            self.events.add(Logged::of(service, "signal", text).at(process.incarnation).resting_on(evidence));
             self.signal(service, process.incarnation, signal, Whom::Leader).await?;
         }
         end(&asked.replies, Ok(Outcome::Status(Box::new(self.status(services)))));
@@ -290,8 +300,8 @@ impl Core {
     fn shutdown_asked(&mut self, asked: Asked) {
         if self.answered.find(asked.id).is_none() {
             self.enter(asked.id, Vec::new());
-            self.events
-                .add(Logged::new("shutdown", format!("shutdown by {}: stopping every service", asked.by)));
+            let text = format!("shutdown by {}: stopping every service", asked.by);
+            self.events.add(Logged::new("shutdown", text).by(&asked.by));
             self.begin_shutdown(Haste::Orderly);
         }
         let wait = asked.wait.or(Some(SHUTDOWN));
@@ -329,6 +339,7 @@ fn verb_of(request: &Request) -> &'static str {
         Request::Register { .. } => "register",
         Request::Unregister { .. } => "unregister",
         Request::Shutdown => "shutdown",
+        Request::Why { .. } => "why",
     }
 }
 
@@ -351,7 +362,8 @@ fn targets_of(request: &Request) -> Vec<ServiceName> {
         | Request::StateExport { service }
         | Request::StateImport { service, .. }
         | Request::StateReset { service }
-        | Request::Unregister { service } => vec![service.clone()],
+        | Request::Unregister { service }
+        | Request::Why { service } => vec![service.clone()],
         Request::Events { .. } | Request::Register { .. } | Request::Shutdown => Vec::new(),
     }
 }

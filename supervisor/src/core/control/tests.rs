@@ -48,6 +48,7 @@ fn event(number: u64) -> EventRecord {
         text: String::new(),
         revision: None,
         sequence: None,
+        evidence: None,
     }
 }
 
