@@ -67,7 +67,7 @@ fn ctl_exit_codes_are_in_the_help() {
         let listed = said.stdout.lines().any(|line| line.split_whitespace().next() == Some(code));
         assert!(listed, "{code} is not listed\n{said}");
     }
-    let verbs = "run check register unregister start stop restart kill reset set get unset state logs status why events \
+    let verbs = "run check register unregister start stop restart kill reset set get unset state logs status why bundle events \
                  intercoms shutdown demo";
     for verb in verbs.split_whitespace() {
         assert!(said.stdout.contains(verb), "{verb} is not listed\n{said}");

@@ -171,6 +171,11 @@ pub enum Request {
         /// Whose state.
         service: ServiceName,
     },
+    /// What it said of itself. Answered by [`Outcome::Manifest`].
+    Manifest {
+        /// Whose.
+        service: ServiceName,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -240,6 +245,8 @@ pub enum Outcome {
     History(Vec<RevisionRecord>),
     /// Of [`Request::Why`].
     Why(Box<Why>),
+    /// Of [`Request::Manifest`]: JSON text; `None` for a program.
+    Manifest(Option<String>),
 }
 
 /// What became of a settings change.

@@ -403,6 +403,18 @@ impl WatchdogQuery {
         }
     }
 
+    /// What a service said of itself, as JSON text: settings type, state type, contract. `None` for a program. Needs a
+    /// grant for `status`.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn manifest(&self, service: &ServiceName) -> Result<Option<String>, QueryError> {
+        match self.call(Request::Manifest { service: service.clone() }, None).await? {
+            Outcome::Manifest(text) => Ok(text),
+            _ => Err(QueryError::Unexpected { expected: "a manifest" }),
+        }
+    }
+
     /// Adds one service or program: a text of one `[service.NAME]` or `[program.NAME]` table, and the file it
     /// was read from, for errors. Waits for ready.
     ///

@@ -129,8 +129,8 @@ impl<'a> Walk<'a> {
         self.link_state(service, what);
         if let Some(link) = self.chain.last_mut() {
             (link.at_us, link.event) = (Some(record.at_us), Some(record.number));
+            link.cause = Some("dependency".to_owned());
             if record.cause.as_deref() == Some("dependency") {
-                link.cause.clone_from(&record.cause);
                 link.incarnation = record.incarnation;
                 link.exit.clone_from(&evidence_of(record).exit);
             }

@@ -76,7 +76,7 @@ impl Arguments {
 }
 
 /// Whose logs there are.
-fn logged(folder: &Path) -> io::Result<BTreeSet<ServiceName>> {
+pub(super) fn logged(folder: &Path) -> io::Result<BTreeSet<ServiceName>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
@@ -113,7 +113,7 @@ fn json(record: &Record) -> String {
     serde_json::to_string(&line).expect("a record has text keys")
 }
 
-fn text(record: &Record, named: bool, look: &Look) -> String {
+pub(super) fn text(record: &Record, named: bool, look: &Look) -> String {
     let stream = record.stream.map_or("   ", Stream::word);
     let paint = match record.stream {
         Some(Stream::Errors) => Paint::Doubtful,

@@ -7,6 +7,7 @@
 //! Nothing is decided here: a verb is one call and its words. `run` and `check` work without a watchdog, `logs`
 //! reads the files. No text of a service reaches a terminal with control characters in it.
 
+mod bundle;
 mod changed;
 mod check;
 mod console;
@@ -118,6 +119,7 @@ enum Verb {
     Logs(logs::Arguments),
     Status(status::Arguments),
     Why(why::Arguments),
+    Bundle(bundle::Arguments),
     Events(events::Arguments),
     Intercoms(intercoms::Arguments),
     Shutdown(shutdown::Arguments),
@@ -181,6 +183,7 @@ impl Verb {
                 Self::Logs(arguments) => arguments.execute(console).await,
                 Self::Status(arguments) => arguments.execute(console).await,
                 Self::Why(arguments) => arguments.execute(console).await,
+                Self::Bundle(arguments) => arguments.execute(console).await,
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,

@@ -18,7 +18,7 @@ use crate::processes::proc::Identity;
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) config: PathBuf,
-    state: PathBuf,
+    pub(super) state: PathBuf,
     pub(super) runtime: PathBuf,
     pub(super) logs: PathBuf,
     /// Those of the file; empty when it is wrong.

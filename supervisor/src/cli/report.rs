@@ -43,6 +43,9 @@ pub(super) enum CliError {
     NoLog { service: ServiceName, nearest: Option<String> },
     #[error("cannot {what} {}", path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
+    /// It would be overwritten.
+    #[error("{} is already there, and nothing was written", path.display())]
+    Exists { path: PathBuf },
     #[error("a snapshot is bytes, and standard output is a terminal")]
     BytesToTerminal,
     /// The keeper was told to end, and has not.
@@ -61,9 +64,12 @@ impl CliError {
             Self::Config(_) | Self::SettingsRefused { .. } => Exit::Configuration,
             Self::Run(RunError::Config(_)) => Exit::Configuration,
             Self::Run(RunError::Locked(_)) => Exit::AlreadyRunning,
-            Self::Demo(_) | Self::Run(_) | Self::File { .. } | Self::Io { .. } | Self::KeeperStays { .. } => {
-                Exit::Failed
-            }
+            Self::Demo(_)
+            | Self::Run(_)
+            | Self::File { .. }
+            | Self::Exists { .. }
+            | Self::Io { .. }
+            | Self::KeeperStays { .. } => Exit::Failed,
             Self::Unreachable { source: QueryError::NotReachable { source, .. }, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -99,6 +105,7 @@ impl CliError {
                 Some(format!("did you mean `{near}`?"))
             }
             Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
+            Self::Exists { .. } => Some("name another file, or overwrite it with --force".into()),
             Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),
             Self::Run(RunError::Locked(_)) => Some("watchdog status; watchdog shutdown".into()),
             Self::Demo(error) => error.hint(),

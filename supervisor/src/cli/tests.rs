@@ -277,6 +277,7 @@ fn errors_say_what_where_and_what_to_do() {
         CliError::NoLog { service: name("countre"), nearest: Some("counter".into()) },
         CliError::File { what: "read", path: config(), source: io::ErrorKind::NotFound.into() },
         CliError::BytesToTerminal,
+        CliError::Exists { path: "/home/me/counter.tar".into() },
         CliError::KeeperStays { pid: 12, seconds: 10 },
         CliError::from(crate::config::Problem::NotFound { start: "/home/me".into() }),
     ];

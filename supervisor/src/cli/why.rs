@@ -76,7 +76,7 @@ fn evidence(link: &Link) -> String {
     words.extend(link.event.map(|event| format!("event {event}")));
     words.extend(link.incarnation.map(|incarnation| format!("process {incarnation}")));
     words.extend(link.revision.map(|revision| format!("settings revision {revision}")));
-    words.extend(link.exit.clone());
+    words.extend(link.exit.clone().filter(|exit| !link.what.contains(exit)));
     // Of an end; all else was never ready by its nature.
     if link.exit.is_some() {
         words.push(match link.ready_ms {
@@ -114,7 +114,7 @@ mod tests {
         let held = Link {
             at_us: None,
             event: None,
-            ..link(Some("a"), 0, "does not run: it requires `c`, which is failed")
+            ..link(Some("a"), 0, "does not run: it requires `c`, which has failed")
         };
         let end = Link {
             cause: Some("exit-code".into()),
@@ -142,13 +142,13 @@ mod tests {
         };
         let plain = Look { color: false, width: None };
         insta::assert_snapshot!(text(&why, &plain), @r"
-        a  does not run: it requires `c`, which is failed
+        a  does not run: it requires `c`, which has failed
         2026-11-24T09:13:49.123Z  c#6  the last failure: ended by itself with exit code 3
-            cause exit-code, event 38, process 6, exit code 3, had been ready for 2s
+            cause exit-code, event 38, process 6, had been ready for 2s
             | opens its index
             | no such �[31mfile�[0m
         2026-11-24T09:13:49.123Z  c#6  the last failure: ended by itself with exit code 3
-            cause exit-code, event 38, process 6, exit code 3, was never ready
+            cause exit-code, event 38, process 6, was never ready
         2026-11-24T09:13:23.123Z  c  settings changed by operator (uid 0): index.path
             event 12, settings revision 4
         2026-11-24T09:13:14.123Z  watchdog  the watchdog started (keeper pid 7)
@@ -164,7 +164,7 @@ mod tests {
         );
         why.advice.clear();
         insta::assert_snapshot!(text(&why, &plain), @r"
-        a  does not run: it requires `c`, which is failed
+        a  does not run: it requires `c`, which has failed
 
         first cause not known: c: the event log, which begins with entry 9, does not tell how it failed
         ");

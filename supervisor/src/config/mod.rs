@@ -10,6 +10,7 @@
 //! files and processes. Every error knows its place, all of a file's errors are reported together in file order,
 //! and no text makes any of this panic. Nothing here knows a running service: what is in force is the core's.
 
+mod as_configured;
 mod check;
 mod document;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod surroundings;
 #[cfg(test)]
 mod tests;
 
+pub use as_configured::as_configured;
 pub use check::{Checked, CheckedService, check, check_service, check_settings, manifest_cache};
 pub use document::{parse, parse_one};
 pub use grant::{Grant, GrantError, VERBS};

@@ -127,25 +127,33 @@ pub(crate) struct EventLog {
     followers: Vec<mpsc::Sender<Reply>>,
 }
 
+fn path(folder: &Path) -> PathBuf {
+    folder.join("events.jsonl")
+}
+
+/// The newest entries of the log in this folder, as many as are kept, oldest first; also while nobody writes it. A line
+/// that was cut short is left out.
+pub(crate) fn read(folder: &Path) -> io::Result<VecDeque<EventRecord>> {
+    let path = path(folder);
+    let mut kept = VecDeque::new();
+    for file in [path.with_extension("jsonl.1"), path] {
+        match std::fs::read(&file) {
+            Ok(bytes) => kept.extend(
+                bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<EventRecord>(l).ok()),
+            ),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
+        }
+    }
+    kept.drain(..kept.len().saturating_sub(KEPT));
+    Ok(kept)
+}
+
 impl EventLog {
     /// Opens the log and goes on where it ended. A last line that was cut short is closed and left.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
-        let path = folder.join("events.jsonl");
-        let mut kept = VecDeque::new();
-        for file in [path.with_extension("jsonl.1"), path.clone()] {
-            match std::fs::read(&file) {
-                Ok(bytes) => kept.extend(
-                    bytes
-                        .split(|b| *b == b'\n')
-                        .filter_map(|l| serde_json::from_slice::<EventRecord>(l).ok()),
-                ),
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-                Err(err) => return Err(err),
-            }
-        }
-        while kept.len() > KEPT {
-            kept.pop_front();
-        }
+        let path = path(folder);
+        let kept = read(folder)?;
         let next = kept.back().map_or(1, |last: &EventRecord| last.number + 1);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
         let size = file.seek(SeekFrom::End(0))?;

@@ -15,7 +15,7 @@
 mod answer;
 pub(crate) mod control;
 mod event_loop;
-mod events;
+pub(crate) mod events;
 mod exits;
 mod from_service;
 mod introduce;
@@ -25,7 +25,7 @@ mod launch;
 mod logs;
 mod note;
 mod notified;
-mod registration;
+pub(crate) mod registration;
 mod session;
 mod settings;
 mod spawn;

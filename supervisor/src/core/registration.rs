@@ -54,7 +54,7 @@ pub(super) async fn next_described(describing: &mut JoinSet<Described>) -> Descr
 }
 
 /// Where the tables lie that were registered while the watchdog ran.
-pub(super) fn registered_folder(state: &Path) -> PathBuf {
+pub(crate) fn registered_folder(state: &Path) -> PathBuf {
     state.join("registered")
 }
 

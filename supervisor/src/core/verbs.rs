@@ -9,7 +9,7 @@ use watchdog_lifecycle::{Actor, Event, Haste, Kind, Verb};
 use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_protocol::session::Content;
 use watchdog_protocol::status::Evidence;
-use watchdog_protocol::{Incarnation, RequestId, ServiceName};
+use watchdog_protocol::{Incarnation, Manifest, RequestId, ServiceName};
 
 use super::control::ControlCall;
 use super::events::Entry as Logged;
@@ -120,6 +120,10 @@ impl Core {
             Request::Why { service } => {
                 let why = self.why(&service);
                 end(&asked.replies, Ok(Outcome::Why(Box::new(why))));
+            }
+            Request::Manifest { service } => {
+                let text = self.entry(&service).manifest.as_ref().map(Manifest::to_json);
+                end(&asked.replies, Ok(Outcome::Manifest(text)));
             }
             Request::Get { service } => {
                 let view = self.settings_view(&service);
@@ -318,7 +322,7 @@ fn accepted(verb: Verb, services: &[ServiceName]) -> String {
 /// The verb of a request, as grants list it.
 fn verb_of(request: &Request) -> &'static str {
     match request {
-        Request::Status { .. } => "status",
+        Request::Status { .. } | Request::Manifest { .. } => "status",
         Request::Start { .. } => "start",
         Request::Stop { .. } => "stop",
         Request::Kill { .. } => "kill",
@@ -363,7 +367,8 @@ fn targets_of(request: &Request) -> Vec<ServiceName> {
         | Request::StateImport { service, .. }
         | Request::StateReset { service }
         | Request::Unregister { service }
-        | Request::Why { service } => vec![service.clone()],
+        | Request::Why { service }
+        | Request::Manifest { service } => vec![service.clone()],
         Request::Events { .. } | Request::Register { .. } | Request::Shutdown => Vec::new(),
     }
 }

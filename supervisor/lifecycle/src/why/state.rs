@@ -248,7 +248,7 @@ impl<'a> Walk<'a> {
         let name = &service.name;
         let Some(via) = self.nearest_missing(service) else { return self.about_to_start(service) };
         let needs = if service.requires.contains(&via.name) { "requires" } else { "waits for" };
-        let what = format!("does not run: it {needs} `{}`, which is {}", via.name, standing(via));
+        let what = format!("does not run: it {needs} `{}`, which {}", via.name, standing(via));
         let own = self
             .last(name, self.log.len(), |record| ["ended", "stopped", "registered"].contains(&&*record.what));
         match own.max(self.last_of_watchdog(self.log.len(), "started")) {
@@ -287,10 +287,15 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// How a service that others wait for stands.
+/// How a service that others wait for stands, after "which".
 fn standing(service: &ServiceStatus) -> &'static str {
-    match service.wanted {
-        WantedStatus::Down => "wanted down",
-        WantedStatus::Up => service.phase.as_str(),
+    match (service.wanted, service.phase) {
+        (WantedStatus::Down, _) => "is wanted down",
+        (WantedStatus::Up, PhaseStatus::Failed) => "has failed",
+        (WantedStatus::Up, PhaseStatus::Backoff) => "waits for its next try",
+        (WantedStatus::Up, PhaseStatus::Starting) => "is starting",
+        (WantedStatus::Up, PhaseStatus::Stopping) => "is being stopped",
+        (WantedStatus::Up, PhaseStatus::Stopped) => "does not run either",
+        (WantedStatus::Up, PhaseStatus::Ready | PhaseStatus::Completed) => "is there now",
     }
 }

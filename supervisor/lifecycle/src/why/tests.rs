@@ -231,8 +231,8 @@ fn what_is_blocked_goes_on_over_what_it_requires_to_the_first_cause() {
     let why = tale.why("a");
     let services: Vec<_> = why.chain.iter().map(|link| link.service.as_ref().unwrap().as_str()).collect();
     assert_eq!(services, ["a", "b", "c", "c", "c"]);
-    assert_eq!(why.chain[0].what, "does not run: it requires `b`, which is stopped");
-    assert_eq!(why.chain[1].what, "does not run: it requires `c`, which is failed");
+    assert_eq!(why.chain[0].what, "does not run: it requires `b`, which does not run either");
+    assert_eq!(why.chain[1].what, "does not run: it requires `c`, which has failed");
     assert_eq!(why.chain.last().unwrap().last_lines, ["line of 1"]);
     assert_eq!(tale.first_cause("a"), "c: ended by itself with exit code 3");
     assert!(why.advice.iter().all(|line| line.contains(" c")), "{:?}", why.advice);
