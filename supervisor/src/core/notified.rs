@@ -60,9 +60,12 @@ impl Core {
     /// gone on with behind a mark.
     pub(super) fn has_words_left(&mut self, report: &ExitReport) -> bool {
         let address = notify::address(self.keeper_hello.epoch, &report.service);
+        let is_listened_to = self.listening.get(&report.service).is_some_and(|task| !task.is_finished());
         let entry = self.entry_mut(&report.service);
         let waits = entry.spec.is_notifying()
             && entry.process.as_ref().is_some_and(|process| process.incarnation == report.incarnation)
+            // Else the mark would never be heard.
+            && is_listened_to
             // A socket with no room has words enough; they are dropped with their process.
             && notify::mark(&address).is_ok();
         if waits {

@@ -118,7 +118,9 @@ fn receive(socket: BorrowedFd<'_>) -> io::Result<(u32, Option<Vec<u8>>, Beside)>
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let received = recvmsg::<()>(socket.as_raw_fd(), &mut into, Some(&mut beside), flags)?;
     let (mut pid, mut descriptors) = (0, Beside(Vec::new()));
-    for message in received.cmsgs()? {
+    // Cut short when this process has no number left for a descriptor: then nobody has sent it, and the next one is
+    // read all the same.
+    for message in received.cmsgs().into_iter().flatten() {
         match message {
             ControlMessageOwned::ScmCredentials(sender) => pid = u32::try_from(sender.pid()).unwrap_or(0),
             ControlMessageOwned::ScmRights(arrived) => descriptors.0.extend(arrived),
