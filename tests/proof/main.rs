@@ -1,56 +1,81 @@
-//! `prove intercom [--rounds N] [--seed N]`, started by `tests/prove`. Its last line says `ok` or `failed`.
+//! `prove NAME [--rounds N] [--seed N]`, started by `tests/prove`. Its last line says `ok` or `failed`.
 
 use std::env;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use watchdog_tests::proof::{self, Plan};
+use watchdog_tests::proof::{self, Broken, restart};
+
+/// One round with a seed: what it showed, as `key=value…`.
+type Prove = fn(u64) -> Result<String, Broken>;
+
+const PROOFS: [(&str, Prove); 2] = [("intercom", intercom), ("restart", restarts)];
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let mut words = args.iter().map(String::as_str);
     let (mut rounds, mut seed) = (1, fresh_seed());
-    let mut is_usage = words.next() == Some("intercom");
+    let name = words.next().unwrap_or_default();
+    let mut proof = PROOFS.iter().find(|(known, _)| *known == name);
     while let Some(option) = words.next() {
         match (option, words.next().and_then(|value| value.parse::<u64>().ok())) {
             ("--rounds", Some(count)) if count > 0 => rounds = count,
             ("--seed", Some(given)) => seed = given,
-            _ => is_usage = false,
+            _ => proof = None,
         }
     }
-    if !is_usage {
-        eprintln!("usage: prove intercom [--rounds N] [--seed N]");
+    let Some((name, prove)) = proof else {
+        let names: Vec<&str> = PROOFS.iter().map(|(name, _)| *name).collect();
+        eprintln!("usage: prove {} [--rounds N] [--seed N]", names.join("|"));
         return ExitCode::from(2);
-    }
+    };
     for round in 1..=rounds {
-        let plan = Plan {
-            messages: 200_000,
-            receiver_kills: 100,
-            core_kills: 20,
-            sender_kills: 10,
-            seed: seed + round - 1,
-        };
-        match proof::intercom(plan) {
-            Ok(shown) => println!(
-                "proof intercom ok round={round}/{rounds} seed={} noted={} arrived={} lost=0 out_of_order=0 \
-                 redelivered={} twice={} receiver_kills={} core_kills={} sender_kills={} seconds={:.1}",
-                plan.seed,
-                shown.noted,
-                shown.arrived,
-                shown.redelivered,
-                shown.twice,
-                plan.receiver_kills,
-                plan.core_kills,
-                plan.sender_kills,
-                shown.took.as_secs_f64(),
-            ),
+        let seed = seed + round - 1;
+        match prove(seed) {
+            Ok(shown) => println!("proof {name} ok round={round}/{rounds} seed={seed} {shown}"),
             Err(broken) => {
-                println!("proof intercom failed round={round}/{rounds} seed={} {broken}", plan.seed);
+                println!("proof {name} failed round={round}/{rounds} seed={seed} {broken}");
                 return ExitCode::FAILURE;
             }
         }
     }
     ExitCode::SUCCESS
+}
+
+fn intercom(seed: u64) -> Result<String, Broken> {
+    let plan = proof::Plan { messages: 200_000, receiver_kills: 100, core_kills: 20, sender_kills: 10, seed };
+    let shown = proof::intercom(plan)?;
+    Ok(format!(
+        "noted={} arrived={} lost=0 out_of_order=0 redelivered={} twice={} receiver_kills={} core_kills={} \
+         sender_kills={} seconds={:.1}",
+        shown.noted,
+        shown.arrived,
+        shown.redelivered,
+        shown.twice,
+        plan.receiver_kills,
+        plan.core_kills,
+        plan.sender_kills,
+        shown.took.as_secs_f64(),
+    ))
+}
+
+/// Nothing in it is drawn: the seed says nothing.
+fn restarts(_seed: u64) -> Result<String, Broken> {
+    let plan = restart::Plan { callers: 50, rate: 200, restarts: 50 };
+    let shown = restart::restart(plan)?;
+    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    Ok(format!(
+        "callers={} restarts={} calls={} errors=0 redelivered={} p50_ms={:.3} p99_ms={:.2} longest_pause_ms={:.1} \
+         seconds={:.1}",
+        plan.callers,
+        plan.restarts,
+        shown.calls,
+        shown.redelivered,
+        ms(shown.p50),
+        ms(shown.p99),
+        ms(shown.longest),
+        shown.took.as_secs_f64(),
+    ))
 }
 
 fn fresh_seed() -> u64 {

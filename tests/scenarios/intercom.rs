@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use watchdog_protocol::status::{InboxStatus, LaneStatus};
-use watchdog_tests::proof::{self, Plan};
+use watchdog_tests::proof::{self, Plan, restart};
 use watchdog_tests::puppet::Manner::{ByHand, ByItself};
 use watchdog_tests::puppet::{Heard, Manner, Order, Shown, puppet};
 use watchdog_tests::{Entry, Seen, TestWatchdog, sample};

@@ -70,3 +70,16 @@ pub enum ProofMsg {
         n: u64,
     },
 }
+
+/// What a receiver takes whose restarts nobody is to notice.
+#[derive(Debug, Message)]
+#[message(idempotent)]
+pub enum SteadyMsg {
+    /// Asks for twice a number.
+    Double {
+        /// Any.
+        n: u64,
+        /// Takes twice of it.
+        reply: Reply<u64>,
+    },
+}

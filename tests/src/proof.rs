@@ -9,6 +9,8 @@
 //! For each process of a sender, what arrived is 1..k without a gap and in order, k at least the last it noted;
 //! a number seen twice is marked redelivered; and nobody was started more often than it was killed.
 
+pub mod restart;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};

@@ -45,6 +45,13 @@ fn an_idempotent_ask_lives_through_the_receivers_restart() {
 }
 
 #[test]
+fn nobody_notices_a_restart_whose_asks_are_idempotent() {
+    let plan = restart::Plan { callers: 10, rate: 100, restarts: 5 };
+    let shown = restart::restart(plan).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(shown.calls >= 10 * 5 * 20, "{shown:?}");
+}
+
+#[test]
 fn a_reply_that_is_dropped_is_an_answer() {
     let wd = ready_by_hand();
     let (a, b) = (wd.puppet("a"), wd.puppet("b"));
