@@ -14,4 +14,5 @@ mod settings;
 mod shutdown;
 mod spawn;
 mod state;
+mod task;
 mod why;

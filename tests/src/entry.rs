@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::binary;
 
-/// One `[service.NAME]` or `[program.NAME]` table.
+/// One `[service.NAME]`, `[program.NAME]` or `[task.NAME]` table.
 #[derive(Debug, Clone)]
 pub struct Entry {
     name: String,
@@ -61,6 +61,16 @@ impl Entry {
     #[must_use]
     pub fn with_session(mut self) -> Self {
         self.kind = "service";
+        self
+    }
+
+    /// Makes it a task, which links the SDK if it was a service.
+    #[must_use]
+    pub fn once(mut self) -> Self {
+        if self.kind == "service" {
+            self.keys.push("sdk = true".to_owned());
+        }
+        self.kind = "task";
         self
     }
 

@@ -110,6 +110,8 @@ pub struct ServiceStatus {
     pub name: ServiceName,
     /// What it is.
     pub kind: ServiceKind,
+    /// It is a task: it runs once, to its end, and is at work in phase `ready`.
+    pub task: bool,
     /// What the operator wants.
     pub wanted: WantedStatus,
     /// Who wanted it down, and why; `None` when it is wanted up.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use watchdog_lifecycle::roster::{Roster, Standing};
 use watchdog_lifecycle::{
-    Absence, Cause, Chance, Command, Event, Exit, Haste, Moment, Occurrence, Phase, Policy, Service,
-    ServiceCommand, Verb, Wanted,
+    Absence, Cause, Chance, Command, Event, Exit, Haste, Kind, Moment, Occurrence, Phase, Policy, Service,
+    ServiceCommand, Verb, Wanted, Work,
 };
 use watchdog_protocol::{Incarnation, ServiceName};
 
@@ -117,13 +117,20 @@ impl Run {
         assert!(self.roster.shutdown_haste().is_none(), "{name} starts in a shutdown");
         for required in &self.roster.policy(name).unwrap().requires {
             let service = self.roster.get(required).unwrap();
-            let is_there = matches!(service.phase(), Phase::Ready(_) | Phase::Completed { .. });
+            let is_there = match self.roster.policy(required).unwrap().work {
+                Work::Lasting => matches!(service.phase(), Phase::Ready(_) | Phase::Completed { .. }),
+                Work::Once => matches!(service.phase(), Phase::Completed { .. }),
+            };
             assert!(is_there, "{name} starts before {required}: {service:?}");
             assert_eq!(service.wanted(), &Wanted::Up, "{name} starts, {required} is to stop");
         }
         for other in &self.roster.policy(name).unwrap().after {
             let service = self.roster.get(other).unwrap();
-            assert!(!matches!(service.phase(), Phase::Starting(_)), "{name} overtakes {other}");
+            let has_had_its_turn = match self.roster.policy(other).unwrap().work {
+                Work::Lasting => !matches!(service.phase(), Phase::Starting(_)),
+                Work::Once => !matches!(service.phase(), Phase::Starting(_) | Phase::Ready(_)),
+            };
+            assert!(has_had_its_turn, "{name} overtakes {other}");
         }
     }
 
@@ -454,4 +461,38 @@ fn a_service_is_registered_beside_running_ones_and_unregistered_when_nobody_need
     idle.unregister(&name("b"), now, chance).unwrap();
     idle.unregister(&name("a"), now, chance).unwrap();
     assert_eq!(idle.iter().count(), 0);
+}
+
+#[test]
+fn whoever_requires_a_task_waits_until_it_has_completed_and_a_takeover_does_not_run_it_again() {
+    let after = Policy { after: vec![name("task")], ..Policy::program() };
+    let requires = Policy { requires: vec![name("task")], ..Policy::program() };
+    let mut run = Run::new(vec![
+        (name("task"), Policy::task(Kind::Program)),
+        (name("after"), after),
+        (name("requires"), requires),
+    ]);
+    let exit = |run: &mut Run, code| {
+        let fact = run
+            .worlds
+            .get_mut(&name("task"))
+            .unwrap()
+            .make(&Move::Exit(Exit::Code(code)), &Policy::task(Kind::Program));
+        let (incarnation, fact) = fact.unwrap();
+        run.step(&name("task"), Event::Fact { incarnation, fact });
+    };
+    // By name: after, requires, task.
+    run.obey();
+    assert_eq!(phases(&run), ["stopped", "stopped", "ready"]);
+    exit(&mut run, 1);
+    run.obey();
+    run.obey();
+    // It is tried again, and has had its turn: only the order mattered to the one.
+    assert_eq!(phases(&run), ["starting", "stopped", "ready"]);
+    exit(&mut run, 0);
+    run.run_out();
+    assert_eq!(phases(&run), ["ready", "ready", "completed"]);
+    run.input(&Input::TakeOver);
+    run.run_out();
+    assert_eq!(run.roster.get(&name("task")).unwrap().starts(), 2);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use watchdog_lifecycle::{
     Absence, Cause, Chance, Command, Event, Fact, Gate, Haste, Moment, Occurrence, Phase, Policy, Service,
-    Verb, Wanted,
+    Verb, Wanted, Work,
 };
 use watchdog_protocol::Incarnation;
 
@@ -259,7 +259,11 @@ proptest! {
         match verb {
             Verb::Start | Verb::Restart => {
                 run.run_out(GateKind::Open, false);
-                prop_assert!(matches!(run.service.phase(), Phase::Ready(_)), "{before:?} {:?}", run.service);
+                let is_done = match run.policy.work {
+                    Work::Lasting => matches!(run.service.phase(), Phase::Ready(_)),
+                    Work::Once => matches!(run.service.phase(), Phase::Completed { .. }),
+                };
+                prop_assert!(is_done, "{before:?} {:?}", run.service);
                 if verb == Verb::Restart && before.is_live() {
                     prop_assert!(run.service.incarnation() > before.incarnation(), "the same process goes on");
                 }

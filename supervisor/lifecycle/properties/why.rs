@@ -122,6 +122,7 @@ fn statuses() -> impl Strategy<Value = ServiceStatus> {
         .prop_map(|(phase, is_down, requires, blocked_by, number, has_refused)| ServiceStatus {
             name: "a".parse().unwrap(),
             kind: ServiceKind::Service,
+            task: false,
             wanted: if is_down { WantedStatus::Down } else { WantedStatus::Up },
             wanted_by: None,
             phase,

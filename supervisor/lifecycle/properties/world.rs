@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use std::time::Duration;
 use watchdog_lifecycle::restart::{Delay, Limit, Restart, When};
-use watchdog_lifecycle::{Actor, Command, Exit, Fact, Fallback, Liveness, Policy, Readiness, Refusal, Verb};
+use watchdog_lifecycle::{
+    Actor, Command, Exit, Fact, Fallback, Kind, Liveness, Policy, Readiness, Refusal, Verb, Work,
+};
 use watchdog_protocol::session::{Health, Progress};
 use watchdog_protocol::{Incarnation, Revision};
 
@@ -167,14 +169,15 @@ impl World {
         Some((incarnation, fact))
     }
 
-    /// What a healthy world does by itself: it executes, becomes ready, and ends when it is asked or killed. A
-    /// deaf one ends only when it is killed.
+    /// What a healthy world does by itself: it executes, becomes ready, and ends when it is asked or killed, or its
+    /// task is done. A deaf one ends only when it is killed.
     pub(crate) fn obey(&mut self, deaf: bool, policy: &Policy) -> Option<(Incarnation, Fact)> {
         let (_, life) = self.lives.first()?;
         let ends = self.killed || self.asked && !deaf;
         let wish = match life {
             Life::Spawning => Move::Exec,
             Life::Running if ends => Move::Exit(Exit::Signal { signal: 9, dumped: false }),
+            Life::Running if policy.work == Work::Once => Move::Exit(Exit::Code(0)),
             Life::Running if self.said_ready => return None,
             Life::Running => Move::BecomeReady,
             Life::Leftover | Life::Stuck => Move::LeaveNothing,
@@ -236,13 +239,19 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
         Just(Liveness::Probe { interval: second }),
     ];
     let stop_timeout = prop_oneof![Just(Duration::ZERO), Just(second * 10)];
-    (when, limit, delay, ready, liveness, stop_timeout, any::<bool>()).prop_map(
-        move |(when, limit, delay, ready, liveness, stop_timeout, program)| Policy {
-            restart: Restart { when, limit, delay },
+    let what = prop_oneof![
+        6 => (ready, any::<bool>()).prop_map(|(ready, program)| Policy {
             ready,
+            ..if program { Policy::program() } else { Policy::service() }
+        }),
+        1 => prop_oneof![Just(Kind::Service), Just(Kind::Program)].prop_map(Policy::task),
+    ];
+    (when, limit, delay, what, liveness, stop_timeout).prop_map(
+        move |(when, limit, delay, what, liveness, stop_timeout)| Policy {
+            restart: Restart { when, limit, delay },
             liveness,
             stop_timeout,
-            ..if program { Policy::program() } else { Policy::service() }
+            ..what
         },
     )
 }

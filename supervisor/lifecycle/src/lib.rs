@@ -46,7 +46,7 @@ pub use event::{
 pub use graph::GraphError;
 pub use moment::{Chance, Moment, WallTime};
 pub use phase::{Phase, Wanted};
-pub use policy::{Kind, Liveness, Policy, Readiness};
+pub use policy::{Kind, Liveness, Policy, Readiness, Work};
 pub use roster::{Roster, Standing, TalkError, UnregisterError};
 pub use service::Service;
 pub use settings::{Present, Proposal, SetError, SettingsUpdater};

@@ -16,6 +16,15 @@ pub enum Kind {
     Program,
 }
 
+/// Whether its work has an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// It is there as long as it is wanted.
+    Lasting,
+    /// A task: it runs to its end, and whoever requires it waits for that.
+    Once,
+}
+
 /// What makes a process ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
@@ -55,7 +64,9 @@ pub const MAX_EXTENSION: u32 = 10;
 pub struct Policy {
     /// Who is supervised.
     pub kind: Kind,
-    /// What makes it ready.
+    /// Whether its work has an end. Default: it lasts.
+    pub work: Work,
+    /// What makes it ready. A task is not awaited before its end: it is ready at its exec.
     pub ready: Readiness,
     /// How it is known to be alive. Default: unwatched.
     pub liveness: Liveness,
@@ -80,6 +91,7 @@ impl Policy {
     pub fn service() -> Self {
         Self {
             kind: Kind::Service,
+            work: Work::Lasting,
             ready: Readiness::Told,
             liveness: Liveness::Unwatched,
             restart: Restart::default(),
@@ -95,5 +107,10 @@ impl Policy {
     /// The defaults of a plain program: ready at its exec.
     pub fn program() -> Self {
         Self { kind: Kind::Program, ready: Readiness::Exec, ..Self::service() }
+    }
+
+    /// The defaults of a task.
+    pub fn task(kind: Kind) -> Self {
+        Self { kind, work: Work::Once, ready: Readiness::Exec, ..Self::service() }
     }
 }

@@ -11,7 +11,7 @@
 //!   requires it), stays wanted, and comes back when the gate opens.
 //! - **Waiting**: something it requires is not ready yet, or something it comes after is on its way up. What
 //!   runs already stays: a crash or backoff of the other is bridged by its lanes.
-//! - **Open**: else. What has completed did its work, and satisfies who requires it.
+//! - **Open**: else. What has completed did its work, and satisfies who requires it; a task does so only then.
 //!
 //! A stop goes the other way round: it waits until nothing live requires the service any more, at a shutdown also
 //! until nothing live comes after it. Processes that can't be killed hold up nobody else's stop. A `kill` waits

@@ -44,7 +44,7 @@ use crate::cause::{Actor, Cause, End, Manner};
 use crate::event::{Command, Event, Gate, Haste, Occurrence, Purpose, Verb};
 use crate::moment::{Chance, Moment};
 use crate::phase::{Deadline, Live, Next, Phase, Pulse, Ready, Spawn, Starting, Stopping, Wanted};
-use crate::policy::{Liveness, Policy, Readiness};
+use crate::policy::{Liveness, Policy, Readiness, Work};
 use crate::restart::{Decision, History};
 
 /// What is remembered of one service. A core writes it down after each step that returned a command and before
@@ -336,6 +336,8 @@ impl Service {
             Next::AsPolicySays => match &end.cause {
                 // Another try would end the same way.
                 Cause::Settings { .. } | Cause::State { .. } => Decision::Fail(end.cause.clone()),
+                // What its policy says is about the other ends.
+                Cause::ExitCode { code: 0 } if turn.policy.work == Work::Once => Decision::Complete,
                 cause => restart.decide(&mut self.history, cause, end.ready_for, turn.now, turn.chance),
             },
         }

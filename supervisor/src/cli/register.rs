@@ -7,11 +7,11 @@ use super::console::Console;
 use super::report::CliError;
 use super::wait::Wait;
 
-/// Add one service or program to a running watchdog, and start it. It is kept until `unregister`.
+/// Add one service, program or task to a running watchdog, and start it. It is kept until `unregister`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog register late.toml")]
 pub(super) struct Arguments {
-    /// Holds one [service.NAME] or [program.NAME] table. Relative paths in it start at its folder.
+    /// Holds one [service.NAME], [program.NAME] or [task.NAME] table. Relative paths in it start at its folder.
     file: PathBuf,
     #[command(flatten)]
     wait: Wait,

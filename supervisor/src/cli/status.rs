@@ -129,7 +129,10 @@ fn table(services: &[ServiceStatus]) -> Table {
 
 /// The phase and what makes it more than a word: progress, what it waits for, health.
 fn phase(service: &ServiceStatus) -> String {
-    let mut text = service.phase.as_str().to_owned();
+    let mut text = match service.phase {
+        PhaseStatus::Ready if service.task => "running".to_owned(),
+        phase => phase.as_str().to_owned(),
+    };
     if service.wanted == WantedStatus::Down {
         text += ", wanted down";
     }

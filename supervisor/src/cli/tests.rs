@@ -35,6 +35,7 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
     ServiceStatus {
         name: name(of),
         kind: ServiceKind::Service,
+        task: false,
         wanted: WantedStatus::Up,
         wanted_by: None,
         phase,

@@ -4,17 +4,16 @@ use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 use watchdog_protocol::ServiceName;
 
-use super::Kind;
-use super::service_table::title;
+use super::service_table::Title;
 
-/// The table of this service or program in the text of a configuration, as JSON, under its kind and name. `None` when
+/// The table of this service, program or task in the text of a configuration, as JSON, under its title and name. `None` when
 /// there is none. Nothing is checked: what is wrong with it is what somebody looks for.
 pub fn as_configured(text: &str, service: &ServiceName) -> Option<Value> {
     let (root, _) = DeTable::parse_recoverable(text);
-    [Kind::Service, Kind::Program].into_iter().find_map(|kind| {
-        let named = root.get_ref().get(title(kind))?.get_ref().as_table()?;
+    Title::ALL.into_iter().map(Title::as_str).find_map(|title| {
+        let named = root.get_ref().get(title)?.get_ref().as_table()?;
         let table = json(named.get(service.as_str())?.get_ref());
-        Some(serde_json::json!({ title(kind): { service.as_str(): table } }))
+        Some(serde_json::json!({ title: { service.as_str(): table } }))
     })
 }
 

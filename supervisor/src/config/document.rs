@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use watchdog_lifecycle::policy::Kind;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::limits::{DEFAULT_MAX_MESSAGE, MAX_FRAME, MAX_PACKET};
 
 use super::problem::{ConfigError, ConfigErrors, Problem};
 use super::quantity;
 use super::section::{Entry, Report, Section};
+use super::service_table::Title;
 use super::source::Source;
 use super::spec::{Config, ServiceSpec, WatchdogSection};
 use super::{graph, service_table};
@@ -37,7 +37,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
     Ok(Config { path: path.to_owned(), watchdog, services })
 }
 
-/// Reads a file that registers one service or program: one such table and nothing else. The names it mentions
+/// Reads a file that registers one service, program or task: one such table and nothing else. The names it mentions
 /// are not looked up; [`graph::check`] does that, over all services there are.
 ///
 /// # Errors
@@ -123,20 +123,18 @@ fn first_of(root: &DeTable<'_>, text: &str, again: &Range<usize>) -> Option<Rang
     table.get_key_value(name).map(|(key, _)| key.span()).filter(|first| first.start < again.start)
 }
 
-/// The services and programs of a file, and how many tables there are of them.
+/// The services, programs and tasks of a file, and how many tables there are of them.
 fn tables(file: &mut Section<'_>, report: &mut Report) -> (BTreeMap<ServiceName, ServiceSpec>, usize) {
     let mut services: BTreeMap<ServiceName, ServiceSpec> = BTreeMap::new();
     let mut found = 0;
-    for kind in [Kind::Service, Kind::Program] {
+    for title in Title::ALL {
         let expected = "tables, one for each name";
-        let Some(named) =
-            file.get(service_table::title(kind)).and_then(|entry| entry.section(report, expected))
-        else {
+        let Some(named) = file.get(title.as_str()).and_then(|entry| entry.section(report, expected)) else {
             continue;
         };
         for entry in named.entries() {
             found += 1;
-            let Some(spec) = one(kind, &entry, report) else { continue };
+            let Some(spec) = one(title, &entry, report) else { continue };
             if let Some(other) = services.get(&spec.name) {
                 let first = Some(other.places.source.place(other.places.name.clone()));
                 report.at(entry.key, Problem::Twice { key: entry.name, first });
@@ -148,7 +146,7 @@ fn tables(file: &mut Section<'_>, report: &mut Report) -> (BTreeMap<ServiceName,
     (services, found)
 }
 
-fn one(kind: Kind, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceSpec> {
+fn one(title: Title, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceSpec> {
     let name = match entry.name.parse::<ServiceName>() {
         Ok(name) => Some(name),
         Err(error) => {
@@ -159,7 +157,7 @@ fn one(kind: Kind, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceSpec
     let table = entry.section(report, "a table")?;
     // A table with a bad name is read as well, so that all its errors are told at once.
     let nameless = || "nameless".parse().expect("it is a name");
-    let spec = service_table::read(kind, name.clone().unwrap_or_else(nameless), entry, table, report)?;
+    let spec = service_table::read(title, name.clone().unwrap_or_else(nameless), entry, table, report)?;
     name.map(|_| spec)
 }
 

@@ -5,10 +5,11 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness};
+use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness, Work};
 use watchdog_lifecycle::restart::{Delay, Limit, When};
 
 use super::probe::{LogSigns, Pattern, Probe, ProbeKind};
+use super::problem::Problem;
 use super::quantity;
 use super::section::{Entry, Report, Section};
 use super::surroundings::command;
@@ -26,24 +27,27 @@ pub(super) struct Keeping {
     pub(super) log_signs: LogSigns,
 }
 
-pub(super) fn keeping(kind: Kind, folder: &Path, table: &mut Section<'_>, report: &mut Report) -> Keeping {
-    let mut policy = match kind {
-        Kind::Service => Policy::service(),
-        Kind::Program => Policy::program(),
-    };
-    let when = table.get("restart").and_then(|entry| {
-        entry.parsed(report, "\"always\", \"on-failure\" or \"never\"", |text| match text {
-            "always" => Some(When::Always),
-            "on-failure" => Some(When::OnFailure),
-            "never" => Some(When::Never),
-            _ => None,
-        })
-    });
+pub(super) fn keeping(
+    mut policy: Policy,
+    folder: &Path,
+    table: &mut Section<'_>,
+    report: &mut Report,
+) -> Keeping {
+    let kind = policy.kind;
+    let when = table.get("restart").and_then(|entry| when(policy.work, &entry, report));
     policy.restart.when = when.unwrap_or(policy.restart.when);
     let limit = table.get("restart_limit").and_then(|entry| limit(&entry, report));
     policy.restart.limit = limit.unwrap_or(policy.restart.limit);
     let delay = table.get("restart_delay").and_then(|entry| delay(&entry, report));
     policy.restart.delay = delay.unwrap_or(policy.restart.delay);
+    if policy.work == Work::Once {
+        // They are about the way to ready, and whoever waits for a task waits for its end.
+        for key in ["ready", "start_timeout"] {
+            if let Some(entry) = table.get(key) {
+                report.at(entry.key, Problem::NotOfTasks { table: table.name().to_owned(), key });
+            }
+        }
+    }
     policy.start_timeout = time(table, "start_timeout", report).unwrap_or(policy.start_timeout);
     let stop_signal = table.get("stop_signal").and_then(|entry| {
         entry.parsed(report, "the name of a signal, like \"TERM\" or \"INT\"", |text| {
@@ -53,7 +57,9 @@ pub(super) fn keeping(kind: Kind, folder: &Path, table: &mut Section<'_>, report
     let stop_timeout = table.get("stop_timeout").and_then(|entry| entry.duration(report));
     policy.stop_timeout = stop_timeout.unwrap_or(policy.stop_timeout);
     let (mut ready_probe, mut liveness_probe, mut log_signs) = (None, None, LogSigns::default());
-    if let Some((readiness, asked)) = table.get("ready").and_then(|entry| ready(kind, &entry, folder, report))
+    if let Work::Lasting = policy.work
+        && let Some((readiness, asked)) =
+            table.get("ready").and_then(|entry| ready(kind, &entry, folder, report))
     {
         policy.ready = readiness;
         (ready_probe, log_signs.ready) = asked.apart();
@@ -77,6 +83,19 @@ pub(super) fn keeping(kind: Kind, folder: &Path, table: &mut Section<'_>, report
 
 pub(super) fn time(table: &mut Section<'_>, key: &'static str, report: &mut Report) -> Option<Duration> {
     table.get(key)?.some_time(report)
+}
+
+fn when(work: Work, entry: &Entry<'_>, report: &mut Report) -> Option<When> {
+    let expected = match work {
+        Work::Lasting => "\"always\", \"on-failure\" or \"never\"",
+        Work::Once => "\"on-failure\" or \"never\"",
+    };
+    entry.parsed(report, expected, |text| match (text, work) {
+        ("always", Work::Lasting) => Some(When::Always),
+        ("on-failure", _) => Some(When::OnFailure),
+        ("never", _) => Some(When::Never),
+        _ => None,
+    })
 }
 
 fn limit(entry: &Entry<'_>, report: &mut Report) -> Option<Limit> {

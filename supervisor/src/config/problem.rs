@@ -92,6 +92,14 @@ pub enum Problem {
         /// The key.
         key: &'static str,
     },
+    /// A key about the way to ready, which nobody waits for at a task.
+    #[error("{table} is done when it ends and can't have `{key}`")]
+    NotOfTasks {
+        /// The table.
+        table: String,
+        /// The key.
+        key: &'static str,
+    },
     /// A name that no variable of `env` can have.
     #[error("`{name}` can't be set: {}", if name.starts_with("WATCHDOG_") { "the watchdog itself sets WATCHDOG_ variables, all but WATCHDOG_LOG" } else { "it is no name of a variable" })]
     Variable {
@@ -121,7 +129,7 @@ pub enum Problem {
         nearest: Option<String>,
     },
     /// A file that holds more or less than the one service to register.
-    #[error("expected exactly one [service.NAME] or [program.NAME], found {found}")]
+    #[error("expected exactly one [service.NAME], [program.NAME] or [task.NAME], found {found}")]
     NotOne {
         /// How many.
         found: usize,
@@ -176,6 +184,12 @@ impl Problem {
                 None if known.is_empty() => None,
                 None => Some(format!("known are: {}", known.join(", "))),
             },
+            Self::OfServicesOnly { table, .. } if table.starts_with("[task.") => {
+                Some("a task built on the SDK says so: sdk = true".to_owned())
+            }
+            Self::NotOfTasks { .. } => {
+                Some("whoever requires a task waits until it has completed".to_owned())
+            }
             Self::OfServicesOnly { .. } => {
                 Some("a program built on the SDK goes under [service.NAME]".to_owned())
             }

@@ -76,6 +76,13 @@ impl<'d> Entry<'d> {
         }
     }
 
+    pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
+        match self.value.get_ref().as_bool() {
+            Some(boolean) => Some(boolean),
+            None => self.expected(report, "true or false"),
+        }
+    }
+
     pub(super) fn duration(&self, report: &mut Report) -> Option<Duration> {
         self.parsed(report, quantity::DURATION, quantity::duration)
     }
@@ -146,6 +153,10 @@ impl<'d> Section<'d> {
     /// The same table under the name that its header has.
     pub(super) fn called(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The value of a key, if it is there. The key is known from now on.

@@ -1,9 +1,9 @@
-//! One `[service.NAME]` or `[program.NAME]`: every key it may have.
+//! One `[service.NAME]`, `[program.NAME]` or `[task.NAME]`: every key it may have.
 
 use std::time::Duration;
 
 use watchdog_lifecycle::access::{Access, Pattern};
-use watchdog_lifecycle::policy::Kind;
+use watchdog_lifecycle::policy::{Kind, Policy};
 use watchdog_protocol::ServiceName;
 
 use super::document::text_path;
@@ -19,17 +19,41 @@ use super::surroundings::{COMMAND, account, command, environment, mask, rlimits}
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_UMASK: u32 = 0o077;
 
-/// The table that holds those of a kind, by name.
-pub(super) fn title(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Service => "service",
-        Kind::Program => "program",
+/// The tables that hold services of all kinds, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Title {
+    Service,
+    Program,
+    Task,
+}
+
+impl Title {
+    pub(super) const ALL: [Self; 3] = [Self::Service, Self::Program, Self::Task];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Program => "program",
+            Self::Task => "task",
+        }
+    }
+
+    /// What is kept of it, before its keys are read.
+    fn policy(self, table: &mut Section<'_>, report: &mut Report) -> Policy {
+        match self {
+            Self::Service => Policy::service(),
+            Self::Program => Policy::program(),
+            Self::Task => {
+                let links = table.get("sdk").and_then(|sdk| sdk.boolean(report)).unwrap_or(false);
+                Policy::task(if links { Kind::Service } else { Kind::Program })
+            }
+        }
     }
 }
 
 /// Reads all keys of a table; `None` when something is wrong, which `report` then knows.
 pub(super) fn read(
-    kind: Kind,
+    title: Title,
     name: ServiceName,
     entry: &Entry<'_>,
     mut table: Section<'_>,
@@ -37,7 +61,9 @@ pub(super) fn read(
 ) -> Option<ServiceSpec> {
     let before = report.errors.len();
     let folder = report.source.folder().to_owned();
-    let title = format!("[{}.{}]", title(kind), entry.name);
+    let policy = title.policy(&mut table, report);
+    let kind = policy.kind;
+    let title = format!("[{}.{}]", title.as_str(), entry.name);
     table = table.called(&title);
 
     let exec = table.get("exec");
@@ -56,7 +82,7 @@ pub(super) fn read(
     let rlimits = table.get("rlimits").and_then(|limits| rlimits(&limits, report)).unwrap_or_default();
 
     let Keeping { mut policy, stop_signal, ready_probe, liveness_probe, log_signs } =
-        keeping(kind, &folder, &mut table, report);
+        keeping(policy, &folder, &mut table, report);
     let mut mentions = Vec::new();
     policy.requires = names("requires", &mut table, report, &mut mentions);
     policy.after = names("after", &mut table, report, &mut mentions);

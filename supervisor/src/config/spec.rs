@@ -26,7 +26,7 @@ pub struct Config {
     pub path: PathBuf,
     /// `[watchdog]`.
     pub watchdog: WatchdogSection,
-    /// `[service.…]` and `[program.…]`.
+    /// `[service.…]`, `[program.…]` and `[task.…]`.
     pub services: BTreeMap<ServiceName, ServiceSpec>,
 }
 
@@ -47,7 +47,7 @@ pub struct WatchdogSection {
     pub max_message: usize,
 }
 
-/// One service or program as configured.
+/// One service, program or task as configured.
 #[derive(Debug, Clone)]
 pub struct ServiceSpec {
     /// Its name.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use serde_json::json;
-use watchdog_lifecycle::policy::{Liveness, Policy, Readiness};
+use watchdog_lifecycle::policy::{Liveness, Policy, Readiness, Work};
 use watchdog_lifecycle::restart::{Delay, Limit, When};
 
 use super::*;
@@ -64,6 +64,55 @@ fn a_program_is_ready_at_exec_and_talks_to_nobody() {
     assert_eq!(spec.launch.program, Path::new("nginx"));
     assert_eq!(spec.policy.ready, Readiness::Exec);
     assert!(spec.policy.access.uses.is_empty() && spec.policy.access.offers.is_empty());
+}
+
+#[test]
+fn a_task_runs_once_and_has_a_session_when_it_says_that_it_links_the_sdk() {
+    let spec = service("[task.migrate]\nexec = [\"migrate\"]\nrestart = \"never\"");
+    assert_eq!(spec.policy.restart.when, When::Never);
+    assert_eq!(
+        (spec.kind(), spec.policy.work, spec.policy.ready),
+        (Kind::Program, Work::Once, Readiness::Exec)
+    );
+    let spec = service("[task.migrate]\nsdk = true\nexec = [\"migrate\"]\nsettings.depth = 3");
+    assert_eq!(spec.policy, Policy::task(Kind::Service));
+    assert_eq!(spec.settings.values["depth"], 3);
+}
+
+#[test]
+fn what_makes_no_sense_for_a_task_is_told() {
+    insta::assert_snapshot!(wrong(r#"
+[task.a]
+exec = ["a"]
+restart = "always"
+ready = "notify"
+start_timeout = "5s"
+offer = []
+
+[program.b]
+exec = ["b"]
+sdk = true
+"#), @r#"
+    watchdog.toml:4:11: restart = "always", expected "on-failure" or "never"
+      4 | restart = "always"
+        |           ^^^^^^^^
+    watchdog.toml:5:1: [task.a] is done when it ends and can't have `ready`
+      5 | ready = "notify"
+        | ^^^^^
+      hint: whoever requires a task waits until it has completed
+    watchdog.toml:6:1: [task.a] is done when it ends and can't have `start_timeout`
+      6 | start_timeout = "5s"
+        | ^^^^^^^^^^^^^
+      hint: whoever requires a task waits until it has completed
+    watchdog.toml:7:1: [task.a] is no service and can't have `offer`
+      7 | offer = []
+        | ^^^^^
+      hint: a task built on the SDK says so: sdk = true
+    watchdog.toml:11:1: unknown key `sdk` in [program.b]
+      11 | sdk = true
+         | ^^^
+      hint: known are: exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
+    "#);
 }
 
 #[test]
@@ -550,14 +599,14 @@ fn a_file_to_register_holds_exactly_one_service() {
         writeln!(texts, "{}", one(text).unwrap_err()).unwrap();
     }
     insta::assert_snapshot!(texts, @r#"
-    /tmp/one.toml:1:1: expected exactly one [service.NAME] or [program.NAME], found 0
+    /tmp/one.toml:1:1: expected exactly one [service.NAME], [program.NAME] or [task.NAME], found 0
       1 |
         | ^
     /tmp/one.toml:1:2: unknown key `watchdog` in the file
       1 | [watchdog]
         |  ^^^^^^^^
-      hint: known are: service, program
-    /tmp/one.toml:1:1: expected exactly one [service.NAME] or [program.NAME], found 2
+      hint: known are: service, program, task
+    /tmp/one.toml:1:1: expected exactly one [service.NAME], [program.NAME] or [task.NAME], found 2
       1 | [service.a]
         | ^
     "#);

@@ -1,6 +1,6 @@
 //! What an operator is shown, computed when asked for.
 
-use watchdog_lifecycle::{Kind, Phase, Policy, Service, Standing, Wanted};
+use watchdog_lifecycle::{Kind, Phase, Policy, Service, Standing, Wanted, Work};
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::{
@@ -72,6 +72,7 @@ impl Core {
         Some(ServiceStatus {
             name: name.clone(),
             kind: kind(policy),
+            task: policy.work == Work::Once,
             wanted,
             wanted_by,
             phase: phase_status(phase),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tokio::sync::mpsc;
-use watchdog_lifecycle::{Absence, Moment, Phase, Standing};
+use watchdog_lifecycle::{Absence, Moment, Phase, Standing, Work};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
 use watchdog_protocol::{Incarnation, ServiceName};
 
@@ -28,7 +28,7 @@ pub(super) struct Waiter {
 pub(super) enum Target {
     /// That what it changed is on disk.
     Durable { answer: Outcome },
-    /// That each is ready, in a process newer than this one.
+    /// That each is ready, a task completed, in a process newer than this one.
     Up { services: Vec<(ServiceName, Incarnation)> },
     /// That nothing of them is left.
     Down { services: Vec<ServiceName> },
@@ -116,8 +116,10 @@ impl Core {
                 return Look::Failed(Failure::new(FailureKind::Failed, format!("{name} was unregistered")));
             };
             let new = service.incarnation() > *before;
+            let is_task = self.roster.policy(name).is_some_and(|policy| policy.work == Work::Once);
             match service.phase() {
-                Phase::Ready(_) | Phase::Completed { .. } if new => {}
+                Phase::Ready(_) if new && !is_task => {}
+                Phase::Completed { .. } if new => {}
                 Phase::Failed { cause, .. } => {
                     let failure = Failure::new(FailureKind::Failed, format!("{name} failed: {cause}"));
                     let hint = format!("watchdog logs {name} -n 20");
@@ -137,6 +139,7 @@ impl Core {
                             Some(progress) => format!("{name}: starting: {}", progress.text),
                             None => format!("{name}: starting"),
                         },
+                        Phase::Ready(_) if is_task => format!("{name}: running"),
                         other => format!("{name}: {}", other.as_str()),
                     },
                     Standing::Waiting { on } => format!("{name}: waiting for {}", list(&on)),

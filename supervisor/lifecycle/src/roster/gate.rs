@@ -8,6 +8,7 @@ use super::{Entry, Roster};
 use crate::cause::{Absence, Cause, WatchdogReason};
 use crate::event::{Gate, Haste};
 use crate::phase::{Phase, Wanted};
+use crate::policy::Work;
 
 /// How a service stands to the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,20 +112,18 @@ impl Roster {
         false
     }
 
-    /// It will soon be ready, or have had its turn: worth waiting for where only the order matters.
+    /// It will soon be ready, or have had its turn: worth waiting for where only the order matters. A task has had it
+    /// at its end.
     fn is_on_its_way_up(&self, name: &ServiceName) -> bool {
         let Some(entry) = self.entries.get(name) else { return false };
         match (entry.service.wanted(), entry.service.phase()) {
             (Wanted::Down { .. }, _) => false,
             (Wanted::Up, Phase::Starting(_)) => true,
+            (Wanted::Up, Phase::Ready(_)) => entry.policy.work == Work::Once,
             (Wanted::Up, Phase::Stopped { .. }) => self.blocked_by(entry).is_none(),
             (
                 Wanted::Up,
-                Phase::Ready(_)
-                | Phase::Stopping(_)
-                | Phase::Backoff { .. }
-                | Phase::Failed { .. }
-                | Phase::Completed { .. },
+                Phase::Stopping(_) | Phase::Backoff { .. } | Phase::Failed { .. } | Phase::Completed { .. },
             ) => false,
         }
     }
@@ -133,13 +132,17 @@ impl Roster {
 impl Entry {
     /// Whoever requires it may start.
     fn satisfies(&self) -> bool {
-        match self.service.phase() {
-            Phase::Ready(_) | Phase::Completed { .. } => true,
-            Phase::Stopped { .. }
-            | Phase::Starting(_)
-            | Phase::Stopping(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. } => false,
+        match (self.service.phase(), self.policy.work) {
+            (Phase::Ready(_), Work::Lasting) | (Phase::Completed { .. }, _) => true,
+            (Phase::Ready(_), Work::Once)
+            | (
+                Phase::Stopped { .. }
+                | Phase::Starting(_)
+                | Phase::Stopping(_)
+                | Phase::Backoff { .. }
+                | Phase::Failed { .. },
+                _,
+            ) => false,
         }
     }
 

@@ -54,12 +54,14 @@ impl<'a> Walk<'a> {
         let is_now =
             |record: &EventRecord| record.what == "ready" && record.incarnation == Some(service.incarnation);
         let how = match &service.health {
+            Health::Ok if service.task => "runs, and is not done yet".to_owned(),
             Health::Ok => "runs well".to_owned(),
             Health::Degraded { reason } => format!("runs, degraded: {reason}"),
             Health::Failing { reason } => format!("runs, failing: {reason}"),
         };
         let ready = self.last(&service.name, self.log.len(), is_now);
         match ready {
+            Some(at) if service.task => self.link_saying(at, how),
             Some(at) => self.link_saying(at, format!("{how}: {}", self.log[at].text)),
             None => self.link_state(service, how),
         }
@@ -296,6 +298,7 @@ fn standing(service: &ServiceStatus) -> &'static str {
         (WantedStatus::Up, PhaseStatus::Starting) => "is starting",
         (WantedStatus::Up, PhaseStatus::Stopping) => "is being stopped",
         (WantedStatus::Up, PhaseStatus::Stopped) => "does not run either",
+        (WantedStatus::Up, PhaseStatus::Ready) if service.task => "is not done yet",
         (WantedStatus::Up, PhaseStatus::Ready | PhaseStatus::Completed) => "is there now",
     }
 }

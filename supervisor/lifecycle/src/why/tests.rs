@@ -125,6 +125,7 @@ fn status(service: &str, phase: PhaseStatus, number: u64) -> ServiceStatus {
     ServiceStatus {
         name: name(service),
         kind: ServiceKind::Service,
+        task: false,
         wanted: WantedStatus::Up,
         wanted_by: None,
         phase,
