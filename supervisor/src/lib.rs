@@ -22,11 +22,22 @@ pub mod store;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The role of this process, by its first argument: a core when the keeper started it, else a verb.
+use watchdog_keeper::SAFE;
+
+/// The role of this process, by its first argument: a core when the keeper started it, a build that is asked whether it
+/// could be one, else a verb.
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     match arguments.as_slice() {
-        [_, role, config, runtime] if role == run::CORE => core::main(Path::new(config), Path::new(runtime)),
+        [_, role, config, runtime] if role == run::CORE => {
+            core::main(Path::new(config), Path::new(runtime), core::Extent::Whole)
+        }
+        [_, role, config, runtime, safe] if role == run::CORE && safe == SAFE => {
+            core::main(Path::new(config), Path::new(runtime), core::Extent::Safe)
+        }
+        [_, role, config, runtime] if role == run::CHECK => {
+            core::build::main(Path::new(config), Path::new(runtime))
+        }
         _ => cli::main(),
     }
 }

@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use watchdog_keeper::{KeeperConfig, KeeperError, PidRecord};
 use watchdog_protocol::{Incarnation, ServiceName};
 
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The argument that makes this executable a core.
 pub const CORE: &str = "core";
+
+/// The argument that makes this executable say what it could go on from as a core.
+pub const CHECK: &str = "core-check";
 
 /// What is kept in the state folder beside the states themselves.
 const STATE_FOLDERS: [&str; 3] = ["settings", "wanted", "registered"];
@@ -115,7 +119,15 @@ pub fn run(path: &Path) -> Result<u8, RunError> {
     ];
     let mut env: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(key, _)| key != STATE).collect();
     env.push((STATE.into(), canonical(&section.state).into()));
-    let keeper = KeeperConfig { program, argv: argv.into(), env, keep: vec![lock.into_file().into()] };
+    // The very file that runs, whatever its path leads to by now.
+    let executable = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_PATH.bits())
+        .open("/proc/self/exe")
+        .map_err(RunError::Executable)?
+        .into();
+    let keep = vec![lock.into_file().into()];
+    let keeper = KeeperConfig { executable, program, argv: argv.into(), env, keep };
     Ok(watchdog_keeper::run(keeper)?)
 }
 

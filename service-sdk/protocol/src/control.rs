@@ -176,6 +176,14 @@ pub enum Request {
         /// Whose.
         service: ServiceName,
     },
+    /// Runs another build of the watchdog as its core, while services go on. Answered by [`Outcome::Done`], by the new
+    /// core; or by a failure when that one is no good and the old build runs again.
+    Upgrade {
+        /// Its path; `None`: the file the watchdog was started from, as it is by now.
+        program: Option<String>,
+        /// Milliseconds it has until it is ready.
+        ready_within_ms: u64,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.

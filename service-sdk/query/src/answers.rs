@@ -75,7 +75,7 @@ impl<'q> Answers<'q> {
                         self.broken = None;
                     }
                     let since = *self.broken.get_or_insert_with(Instant::now);
-                    if !error.may_pass() || since.elapsed() >= self.transport.patience() {
+                    if !error.may_pass() || since.elapsed() >= self.patience() {
                         return Err(error);
                     }
                     tokio::time::sleep(RETRY).await;
@@ -103,6 +103,17 @@ impl<'q> Answers<'q> {
             }
         };
         decode(&replies.next().await?).map_err(QueryError::Garbled)
+    }
+
+    /// How long to try again. An upgrade that comes to nothing takes as long as the new core was given.
+    fn patience(&self) -> Duration {
+        match (self.transport.patience(), &self.call.request) {
+            (Duration::ZERO, _) => Duration::ZERO,
+            (usual, Request::Upgrade { ready_within_ms, .. }) => {
+                usual.saturating_mul(2).saturating_add(Duration::from_millis(*ready_within_ms))
+            }
+            (usual, _) => usual,
+        }
     }
 
     fn longest(&self) -> Option<Duration> {

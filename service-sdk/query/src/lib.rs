@@ -437,6 +437,23 @@ impl WatchdogQuery {
         self.words(Request::Unregister { service: service.clone() }, None).await
     }
 
+    /// Runs another build of the watchdog as its core, while services go on: the file at `program`, or the one the
+    /// watchdog was started from as it is by now. With a `wait`, comes back when the new core serves. A build that can't
+    /// go on from what is there is refused and nothing happens; one that is not ready within that time, or ends before,
+    /// is taken back.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn upgrade(
+        &self,
+        program: Option<String>,
+        ready_within: Duration,
+        wait: Option<Duration>,
+    ) -> Result<String, QueryError> {
+        let ready_within_ms = u64::try_from(ready_within.as_millis()).unwrap_or(u64::MAX);
+        self.words(Request::Upgrade { program, ready_within_ms }, wait).await
+    }
+
     /// Stops everything, then the watchdog. With a `wait`, comes back when every service has ended; the
     /// watchdog's own processes end after it.
     ///

@@ -1,4 +1,4 @@
-//! A socket that was inherited under a number told by the environment.
+//! Descriptors that were inherited under a number told by the environment.
 #![expect(unsafe_code, reason = "removing the variable, and taking over a number")]
 
 use std::io;
@@ -44,6 +44,14 @@ pub enum InheritedError {
         /// What it is instead; `EBADF` when it is not open.
         source: AdoptError,
     },
+    /// The number does not name an open descriptor.
+    #[error("{variable} names no open descriptor")]
+    Closed {
+        /// The variable asked for.
+        variable: String,
+        /// Of `fcntl`.
+        source: io::Error,
+    },
     /// It could not be kept from programs this process starts.
     #[error("cannot set close-on-exec on descriptor {descriptor}")]
     CloseOnExec {
@@ -63,6 +71,27 @@ pub enum InheritedError {
 /// # Errors
 /// [`InheritedError`]; the variable stays as it is.
 pub fn inherited(variable: &str) -> Result<Seqpacket, InheritedError> {
+    let refused = |source| InheritedError::Socket { variable: variable.to_owned(), source };
+    let descriptor = take(variable, |descriptor| check(descriptor).map_err(refused))?;
+    Seqpacket::from_fd(descriptor).map_err(refused)
+}
+
+/// As [`inherited`], whatever it is a descriptor of.
+///
+/// # Errors
+/// [`InheritedError`], [`Closed`](InheritedError::Closed) when it is of nothing; the variable stays as it is.
+pub fn inherited_descriptor(variable: &str) -> Result<OwnedFd, InheritedError> {
+    take(variable, |descriptor| match fcntl(descriptor, FcntlArg::F_GETFD) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(InheritedError::Closed { variable: variable.to_owned(), source: errno.into() }),
+    })
+}
+
+/// Takes the descriptor over, if `is_it` finds no fault with it.
+fn take(
+    variable: &str,
+    is_it: impl FnOnce(BorrowedFd<'_>) -> Result<(), InheritedError>,
+) -> Result<OwnedFd, InheritedError> {
     let Some(value) = std::env::var_os(variable) else {
         return Err(InheritedError::NotSet { variable: variable.to_owned() });
     };
@@ -78,14 +107,12 @@ pub fn inherited(variable: &str) -> Result<Seqpacket, InheritedError> {
     // SAFETY: not -1. Whether it is open is what is asked through it; nobody can close it in between, for this
     // is the only thread.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-    check(descriptor).map_err(|source| InheritedError::Socket { variable: variable.to_owned(), source })?;
+    is_it(descriptor)?;
     fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
         .map_err(|errno| InheritedError::CloseOnExec { descriptor: number, source: errno.into() })?;
     // SAFETY: this is the only thread, so nobody reads the environment meanwhile.
     unsafe { std::env::remove_var(variable) };
     // SAFETY: open, as was just asked, and handed to this process for whoever reads the variable, which is gone
     // now: nobody else takes it over.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-    Seqpacket::from_fd(descriptor)
-        .map_err(|source| InheritedError::Socket { variable: variable.to_owned(), source })
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

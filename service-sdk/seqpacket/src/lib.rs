@@ -42,7 +42,7 @@ mod socket;
 #[cfg(feature = "tokio")]
 pub use async_socket::{AsyncSeqpacket, Readable};
 pub use handover::{Handover, Wear};
-pub use inherited::{InheritedError, inherited};
+pub use inherited::{InheritedError, inherited, inherited_descriptor};
 pub use message::{MAX_DESCRIPTORS, Packet, Received};
 pub use page::{PageError, read_only};
 pub use propagation::Propagation;

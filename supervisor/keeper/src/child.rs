@@ -24,6 +24,8 @@ pub(crate) const STAGED: RawFd = 64;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) program: CString,
+    /// Staged; run instead of the path.
+    pub(crate) executable: Option<RawFd>,
     pub(crate) argv: Vector,
     pub(crate) env: Vector,
     pub(crate) steps: Vec<(ChildStep, Option<CString>)>,
@@ -59,6 +61,7 @@ impl Plan {
     pub(crate) fn new(program: CString, argv: Vector, env: Vector) -> Self {
         Self {
             program,
+            executable: None,
             argv,
             env,
             steps: Vec::new(),
@@ -135,16 +138,21 @@ fn become_program(plan: &Plan) -> Result<std::convert::Infallible, i32> {
     }
     plan.begin();
     reset_signals(plan.not_default)?;
+    // An empty path and this flag: the descriptor itself.
+    let (folder, path, flags) = match plan.executable {
+        Some(staged) => (staged, c"".as_ptr(), libc::AT_EMPTY_PATH),
+        None => (libc::AT_FDCWD, plan.program.as_ptr(), 0),
+    };
     let exec = [
-        plan.program.as_ptr() as usize,
+        folder as usize,
+        path as usize,
         plan.argv.pointers.as_ptr() as usize,
         plan.env.pointers.as_ptr() as usize,
-        0,
-        0,
+        flags as usize,
         0,
     ];
     // SAFETY: strings and vectors end in zero and outlive the call.
-    let Err(errno) = (unsafe { checked(libc::SYS_execve, exec) }) else { return Err(libc::EINVAL) };
+    let Err(errno) = (unsafe { checked(libc::SYS_execveat, exec) }) else { return Err(libc::EINVAL) };
     Err(errno)
 }
 

@@ -13,7 +13,7 @@ use nix::sys::signalfd::SignalFd;
 use watchdog_protocol::limits::MAX_PACKET;
 use watchdog_protocol::{Incarnation, LaneEpoch, ServiceName};
 
-use crate::console::say;
+use crate::console::{say, say_words};
 use crate::core_process::{Core, CoreProgram, LEAVE, NoCore};
 use crate::descriptors::Store;
 use crate::failure::explain;
@@ -21,7 +21,6 @@ use crate::finish::Finish;
 use crate::leaders::Leaders;
 use crate::outbox::{Flushed, Outbox};
 use crate::protocol::{ExitStatus, FailedStep, FromKeeper, Hello, Limit, VERSION};
-use crate::raw;
 use crate::reap;
 use crate::spawn::Spawner;
 
@@ -70,7 +69,7 @@ enum Source {
 }
 
 impl Keeper {
-    pub(crate) fn new(life: Life, signals: SignalFd, null: OwnedFd) -> Self {
+    pub(crate) fn new(life: Life, executable: OwnedFd, signals: SignalFd, null: OwnedFd) -> Self {
         Self {
             life,
             signals,
@@ -78,7 +77,7 @@ impl Keeper {
             store: Store::default(),
             leaders: Leaders::default(),
             ends: BTreeMap::new(),
-            core: Core::new(Instant::now()),
+            core: Core::new(executable, Instant::now()),
             outbox: Outbox::default(),
             flushed: Flushed::All,
             asked: Vec::new(),
@@ -150,6 +149,8 @@ impl Keeper {
             retry,
             self.core.due().filter(|_| self.finish.is_none()),
             process.and_then(|core| core.kill_at),
+            process.and_then(|core| core.tell_at),
+            self.core.trial_ends(),
             process.and_then(|core| core.starting.as_ref()?.deadline()),
             self.leaders.starting().filter_map(|(_, starting)| starting.deadline()).min(),
             self.finish.as_ref().map(Finish::next_look),
@@ -164,15 +165,28 @@ impl Keeper {
         for starting in self.leaders.starting_mut().filter(|starting| late(starting.deadline())) {
             starting.give_up();
         }
+        let is_late = late(self.core.trial_ends());
         if let Some(core) = &mut self.core.process {
             if let Some(starting) = core.starting.as_mut().filter(|starting| late(starting.deadline())) {
                 starting.give_up();
             }
             if late(core.kill_at) {
-                core.kill_at = None;
                 say(format_args!("the core does not leave, killing it (pid {})", core.pid));
-                let _ = raw::kill(core.pid as i32, libc::SIGKILL);
+                core.kill(now);
+            } else if is_late {
+                say(format_args!("the new core is not ready in time, killing it (pid {})", core.pid));
+                core.kill(now);
             }
+            if late(core.tell_at) {
+                core.tell_at = None;
+                say(format_args!(
+                    "the core does not die (pid {}); another is started only when it has",
+                    core.pid
+                ));
+            }
+        }
+        if is_late {
+            self.core.is_late();
         }
         match &mut self.finish {
             Some(finish) if late(Some(finish.next_look())) => {
@@ -214,7 +228,7 @@ impl Keeper {
     }
 
     fn say_no_core(&self, step: &FailedStep, errno: i32) {
-        let failure = explain(&self.life.core.program, step, errno);
+        let failure = explain(&self.life.core.path, step, errno);
         say(format_args!("cannot start a core: {}: {failure}", failure.step()));
     }
 
@@ -237,6 +251,9 @@ impl Keeper {
         for end in self.ends.values().cloned().collect::<Vec<_>>() {
             self.tell(&end, Vec::new());
         }
+        for message in self.core.told() {
+            self.tell(&message, Vec::new());
+        }
         self.tell(&FromKeeper::HandedOver, Vec::new());
         for signal in self.asked.clone() {
             self.tell(&FromKeeper::Signalled { signal }, Vec::new());
@@ -257,24 +274,28 @@ impl Keeper {
     fn core_died(&mut self, pid: u32, now: Instant) {
         self.take_all_requests();
         let Some((status, _)) = reap::reap(pid) else { return };
-        let Some(core) = self.core.ended(now) else { return };
+        let Some(core) = self.core.ended(status, now) else { return };
         self.outbox.clear();
         self.flushed = Flushed::All;
         let failure = core.starting.as_ref().and_then(|starting| starting.failure());
         if let Some(starting) = core.starting {
             self.spawner.retire(starting);
         }
+        say_words(&core.last_words);
         if self.finish.is_some() {
             return;
         }
         if let Some((step, errno)) = failure {
             return self.say_no_core(&step, errno);
         }
+        let next = match (core.is_undone, core.is_replaced) {
+            (true, _) => "before it was ready, going back to the program of before",
+            (_, true) => "as asked, starting the new one",
+            _ => "starting another",
+        };
         match status {
-            ExitStatus::Code(code) => say(format_args!("core ended (exit code {code}), starting another")),
-            ExitStatus::Signal { signal, .. } => {
-                say(format_args!("core died (signal {signal}), starting another"));
-            }
+            ExitStatus::Code(code) => say(format_args!("core ended (exit code {code}), {next}")),
+            ExitStatus::Signal { signal, .. } => say(format_args!("core died (signal {signal}), {next}")),
         }
     }
 

@@ -6,7 +6,7 @@
 //!    │ spawn          clone, child steps, exec                  decides; may die at any moment
 //!    │ reap           SIGCHLD, then waitid
 //!    │ descriptors    named, for the next core
-//!    ├── core         started again when it dies
+//!    ├── core         started again when it dies; on trial after its program was replaced
 //!    ├── leaders      one process of each service
 //!    └── orphans      what leaders left behind
 //! ```
@@ -20,6 +20,7 @@
 //! - Only the keeper reaps, and a leader only after its group was killed. So whom it signals is whom it means.
 //! - A service never has two processes: the next is refused until the one before is reaped.
 //! - An end is told to every core until one acknowledges it. A new core starts when the old one is reaped.
+//! - A core that can't start is started again with growing pauses, and after five of them one that does less.
 //! - All descriptors are close-on-exec. In its table 0 to 2 are inherited, 3 to 63 empty but for moments, 64 to
 //!   127 hold what a child gets while it is born, and what is kept lies above: a child never sees it.
 //! - Not dumpable, so that a process of the same user can't take descriptors out of it.
@@ -34,6 +35,7 @@ mod descriptors;
 pub mod failure;
 mod finish;
 mod keeper;
+mod last_words;
 mod leaders;
 mod outbox;
 mod packet;
@@ -57,7 +59,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use watchdog_protocol::LaneEpoch;
 
-pub use core_process::CHANNEL;
+pub use core_process::{CHANNEL, SAFE, STDERR};
 pub use packet::{DecodeError, EncodeError, Packet};
 pub use pid_record::{PidRecord, start_time};
 
@@ -70,7 +72,10 @@ use crate::protocol::Limit;
 /// What a keeper is told before it starts; nothing later.
 #[derive(Debug)]
 pub struct KeeperConfig {
-    /// The core's executable, an absolute path. Each new core runs what is there then.
+    /// The core's executable. Every core runs this file, whatever becomes of its path, until it is
+    /// [replaced](protocol::ToKeeper::Replace).
+    pub executable: OwnedFd,
+    /// Its path, absolute, for what is said of it.
     pub program: PathBuf,
     /// Its arguments, its own name first.
     pub argv: Vec<OsString>,
@@ -144,10 +149,11 @@ pub fn run(config: KeeperConfig) -> Result<u8, KeeperError> {
         started_unix_ms: now.as_millis() as u64,
         epoch: epoch().map_err(failed("read /dev/urandom"))?,
         original_limits,
-        core: CoreProgram { program: config.program, argv: config.argv, env: config.env },
+        core: CoreProgram { path: config.program, argv: config.argv, env: config.env },
         _kept: kept,
     };
-    Ok(Keeper::new(life, signals, null).run())
+    let executable = lift(config.executable)?;
+    Ok(Keeper::new(life, executable, signals, null).run())
 }
 
 /// Whatever this process was started with stays its own.

@@ -120,7 +120,7 @@ mod tests {
     use watchdog_protocol::Incarnation;
 
     use super::*;
-    use crate::protocol::{SpawnRequest, Stored};
+    use crate::protocol::{CoreEnd, CoreFailure, SpawnRequest, Stored};
 
     fn spawn(env: &str) -> ToKeeper {
         let service = "counter".parse().unwrap();
@@ -176,16 +176,24 @@ mod tests {
             (ToKeeper::SignalOrphan { pid: 9, signal: 15 }, &[0, 6, 9, 30]),
             (ToKeeper::Finish { code: 3 }, &[0, 7, 3]),
             (ToKeeper::Adopt { service: "a".parse().unwrap(), incarnation, pid: 9 }, &[0, 8, 1, b'a', 7, 9]),
+            (ToKeeper::Ready, &[0, 9]),
+            (ToKeeper::Replace { label: vec![5], ready_within_ms: 9 }, &[0, 10, 1, 5, 9]),
         ];
         for (message, bytes) in to {
             assert_eq!(message.encode().unwrap().bytes, bytes, "{message:?}");
         }
+        let late = CoreEnd { how: CoreFailure::Late, last_words: vec![6] };
         let from = [
             (FromKeeper::Descriptors(vec![Stored { name: vec![1], count: 2 }]), &[0, 1, 1, 1, 1, 2][..]),
             (FromKeeper::HandedOver, &[0, 2]),
             (FromKeeper::OrphanReaped { pid: 4 }, &[0, 6, 4]),
             (FromKeeper::Orphans(vec![4]), &[0, 7, 1, 4]),
             (FromKeeper::Signalled { signal: 15 }, &[0, 8, 30]),
+            (
+                FromKeeper::Replaced { label: vec![5], core_generation: 2, undone: Some(late.clone()) },
+                &[0, 10, 1, 5, 2, 1, 2, 1, 6],
+            ),
+            (FromKeeper::Safe { ends: 5, last: late }, &[0, 11, 5, 2, 1, 6]),
         ];
         for (message, bytes) in from {
             assert_eq!(message.encode().unwrap().bytes, bytes, "{message:?}");

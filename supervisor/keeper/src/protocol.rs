@@ -14,6 +14,7 @@
 //!  │  ◄── Spawned + pidfd ─────────── │  or SpawnFailed
 //!  │  ◄── Exited ──────────────────── │  again to each new core, until
 //!  │  ─── AckExit ──────────────────► │
+//!  │  ─── Ready ────────────────────► │  it serves: a core that ends before is taken for one that can't start
 //! ```
 
 use std::ffi::{OsStr, OsString};
@@ -25,13 +26,16 @@ use serde_bytes::ByteBuf;
 use watchdog_protocol::{Incarnation, LaneEpoch, ServiceName};
 
 /// The version told in [`Hello`]. It grows when a variant is added.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Descriptors of one packet, and so of one stored name: the kernel takes 253, a round number is easier to check.
 pub const MAX_DESCRIPTORS: usize = 100;
 
 /// Orphans named in one list. More are there when it is full: ask again when these are gone.
 pub const MAX_ORPHANS: usize = 1024;
+
+/// Bytes kept of what a core wrote before it failed: a screen full.
+pub const MAX_LAST_WORDS: usize = 4096;
 
 /// Attached descriptors may become the child's numbers 0 to 63.
 pub const MAX_CHILD_DESCRIPTOR: u32 = 63;
@@ -98,6 +102,18 @@ pub enum ToKeeper {
         /// The orphan.
         pid: u32,
     },
+    /// This core has taken over and serves. Since [`VERSION`] 2.
+    Ready,
+    /// Run the program beside this, one descriptor, as the core: once this core has ended, which is expected within
+    /// 5 s, and only then. If it is not [`Ready`](Self::Ready) in time, or ends before, the program of this core runs
+    /// again. What became of it is told to every core after by [`FromKeeper::Replaced`]. Since [`VERSION`] 2.
+    Replace {
+        /// Told again with the outcome. Any bytes; the keeper does not read them.
+        #[serde(with = "serde_bytes")]
+        label: Vec<u8>,
+        /// Milliseconds it has from its start until it is ready.
+        ready_within_ms: u64,
+    },
 }
 
 /// Keeper → core.
@@ -139,6 +155,52 @@ pub enum FromKeeper {
     },
     /// A request was not done.
     Refused(Refusal),
+    /// What became of the newest [`ToKeeper::Replace`]. Part of the hand-over to every core after it. Since
+    /// [`VERSION`] 2.
+    Replaced {
+        /// As given.
+        #[serde(with = "serde_bytes")]
+        label: Vec<u8>,
+        /// Which core was the first to be told: the new one, or the one after it.
+        core_generation: u64,
+        /// `None`: the new program runs, and a core of that generation is on trial until it is
+        /// [`Ready`](ToKeeper::Ready). Else why the old one does.
+        undone: Option<CoreEnd>,
+    },
+    /// Core after core could not start: this one is to be content with little (it was given `--safe` as its last
+    /// argument). Part of the hand-over. Since [`VERSION`] 2.
+    Safe {
+        /// How many there were, one after the other.
+        ends: u32,
+        /// What became of the last of them.
+        last: CoreEnd,
+    },
+}
+
+/// How a core ended that did not become ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreEnd {
+    /// In what way.
+    pub how: CoreFailure,
+    /// The end of what it had written to standard error; at most [`MAX_LAST_WORDS`] bytes.
+    #[serde(with = "serde_bytes")]
+    pub last_words: Vec<u8>,
+}
+
+/// In what way a core did not become ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CoreFailure {
+    /// There was no process.
+    NotStarted {
+        /// What failed.
+        step: FailedStep,
+        /// Why.
+        errno: i32,
+    },
+    /// It ended by itself or by somebody's signal.
+    Ended(ExitStatus),
+    /// It took too long, and was killed.
+    Late,
 }
 
 /// What a new core is told first.
@@ -300,6 +362,9 @@ pub enum Attach {
     /// A file open for writing: the child writes its [`PidRecord`](crate::PidRecord) at the start of it before
     /// anything else, so that it is known even if keeper and core die in between.
     PidRecord,
+    /// The file to run, whatever its path leads to by now; the request's program is then only its name. No script:
+    /// its interpreter would find the descriptor closed.
+    Program,
 }
 
 /// One system call of the child between its birth and exec.

@@ -135,6 +135,11 @@ impl Spawner {
         for (what, descriptor) in request.descriptors.iter().zip(beside) {
             match what {
                 Attach::Cgroup => {}
+                Attach::Program => {
+                    let file = in_window(*descriptor)?;
+                    plan.executable = Some(file.as_raw_fd());
+                    staged.push(file);
+                }
                 Attach::PidRecord => {
                     let file = in_window(*descriptor)?;
                     plan.pid_record = Some((file.as_raw_fd(), request.incarnation));

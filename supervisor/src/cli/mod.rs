@@ -33,6 +33,7 @@ mod status;
 mod table;
 mod unregister;
 mod unset;
+mod upgrade;
 mod verdict;
 mod wait;
 mod why;
@@ -122,6 +123,7 @@ enum Verb {
     Bundle(bundle::Arguments),
     Events(events::Arguments),
     Intercoms(intercoms::Arguments),
+    Upgrade(upgrade::Arguments),
     Shutdown(shutdown::Arguments),
     Demo(demo::Arguments),
 }
@@ -186,6 +188,7 @@ impl Verb {
                 Self::Bundle(arguments) => arguments.execute(console).await,
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
+                Self::Upgrade(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,
                 Self::Demo(arguments) => arguments.execute(console).await,
             }

@@ -14,11 +14,13 @@ use watchdog_protocol::control::{Failure, FailureKind};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, ServiceName};
 
+use super::candidate::Candidate;
 use super::control::ControlCall;
 use super::events::Entry as Logged;
 use super::exits::LOOK;
 use super::registration::{Described, next_described};
 use super::session::FromSession;
+use super::upgrade::Leave;
 use super::{Core, CoreError, Shutdown, chain, now};
 use crate::capture::{Sign, SignOf};
 use crate::config::LogSigns;
@@ -51,18 +53,30 @@ enum Input {
     Stored(Done),
     Probe(Heard),
     Described(Box<Described>),
+    Candidate(Result<Candidate, Failure>),
     Timer,
     /// Nothing came, and facts are left to decide on.
     Facts,
 }
 
+/// Why the loop ended.
+pub(super) enum End {
+    /// Everything is stopped: the exit code of the whole watchdog.
+    Finished(u8),
+    /// Another build takes over.
+    Replaced(Leave),
+}
+
 impl Core {
-    /// Until everything is stopped: the exit code of the whole watchdog.
-    pub(super) async fn run(&mut self, inputs: &mut Inputs) -> Result<u8, CoreError> {
+    /// Until everything is stopped, or until another build is to take over.
+    pub(super) async fn run(&mut self, inputs: &mut Inputs) -> Result<End, CoreError> {
         loop {
             self.settle().await?;
             if self.is_finished() {
-                return Ok(0);
+                return Ok(End::Finished(0));
+            }
+            if let Some(leave) = self.upgrade.due() {
+                return Ok(End::Replaced(leave));
             }
             let input = self.next_input(inputs).await?;
             self.take(input).await?;
@@ -81,6 +95,7 @@ impl Core {
             done = self.store.done() => Ok(Input::Stored(done)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
+            candidate = self.upgrade.answered() => Ok(Input::Candidate(candidate)),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
             // Not at once: until this task waits, no socket is looked at and no other task runs.
             () = tokio::task::yield_now(), if !self.pending.is_empty() => Ok(Input::Facts),
@@ -116,6 +131,10 @@ impl Core {
                 Ok(())
             }
             Input::Described(described) => self.described(*described).await,
+            Input::Candidate(candidate) => {
+                self.upgrade.heard(candidate);
+                Ok(())
+            }
             Input::Facts => Ok(()),
             Input::Timer => {
                 let commands = self.roster.tick(now(), self.chance());

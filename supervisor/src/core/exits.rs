@@ -53,7 +53,11 @@ impl Core {
             FromKeeper::Refused(refusal) => {
                 self.events.add(Event::new("keeper", format!("the keeper refused a request: {refusal:?}")));
             }
-            FromKeeper::Hello(_) | FromKeeper::Descriptors(_) | FromKeeper::HandedOver => {
+            FromKeeper::Hello(_)
+            | FromKeeper::Descriptors(_)
+            | FromKeeper::HandedOver
+            | FromKeeper::Replaced { .. }
+            | FromKeeper::Safe { .. } => {
                 self.events.add(Event::new("keeper", "the keeper repeated its hand-over; ignored"));
             }
         }

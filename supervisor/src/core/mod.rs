@@ -13,11 +13,14 @@
 //! Absent here: policy (it is in `watchdog-lifecycle`), message bytes (they go past the core), blocking writes.
 
 mod answer;
+pub(crate) mod build;
+mod candidate;
 pub(crate) mod control;
 mod event_loop;
 pub(crate) mod events;
 mod exits;
 mod from_service;
+mod hand_over;
 mod introduce;
 mod keeper_link;
 mod lanes;
@@ -26,6 +29,7 @@ mod logs;
 mod note;
 mod notified;
 pub(crate) mod registration;
+mod safe;
 mod session;
 mod settings;
 mod spawn;
@@ -33,6 +37,7 @@ mod state;
 mod status;
 mod stored;
 mod takeover;
+mod upgrade;
 mod verbs;
 mod waiting;
 
@@ -62,9 +67,10 @@ use keeper_link::{KeeperLink, LinkError};
 use lanes::Lanes;
 use note::Note;
 use session::{FromSession, Session, SessionEvent};
+use upgrade::Upgrade;
 use waiting::Waiter;
 
-pub(crate) use takeover::main;
+pub(crate) use takeover::{Extent, main};
 
 /// Messages of sessions that wait for the event loop. A full one makes the sessions' tasks wait, and with them the
 /// services that send.
@@ -126,6 +132,7 @@ pub(crate) struct Core {
     is_starting: bool,
     waiters: Vec<Waiter>,
     answered: answer::Answered,
+    upgrade: Upgrade,
     shutdown: Shutdown,
     shutdown_asked: Option<Haste>,
     notes: Vec<String>,

@@ -35,7 +35,8 @@ impl Note {
         Ok(Self { file: File::from(fd), turn: 0, last: Vec::new() })
     }
 
-    /// The one an older core kept, and its newest whole record.
+    /// The one an older core kept, and its newest whole record. A whole record that can't be read is an error: to
+    /// forget what it tells could start a second process beside a first.
     pub(crate) fn reopen<T: DeserializeOwned>(fd: OwnedFd) -> io::Result<(Self, Option<T>)> {
         let file = File::from(fd);
         let newest =
@@ -43,8 +44,8 @@ impl Note {
         Ok(match newest {
             None => (Self { file, turn: 0, last: Vec::new() }, None),
             Some((turn, bytes)) => {
-                let record = postcard::from_bytes(&bytes).ok();
-                (Self { file, turn, last: bytes }, record)
+                let record = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+                (Self { file, turn, last: bytes }, Some(record))
             }
         })
     }
@@ -71,6 +72,11 @@ impl Note {
         self.turn = turn;
         self.last = bytes;
         Ok(())
+    }
+
+    /// What was written last; empty before the first time.
+    pub(crate) fn record(&self) -> &[u8] {
+        &self.last
     }
 
     /// What the keeper stores.

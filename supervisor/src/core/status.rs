@@ -1,6 +1,9 @@
 //! What an operator is shown, computed when asked for.
 
-use watchdog_lifecycle::{Kind, Phase, Policy, Service, Standing, Wanted, Work};
+use std::time::Duration;
+
+use watchdog_keeper::protocol::Hello;
+use watchdog_lifecycle::{Kind, Moment, Phase, Policy, Service, Standing, Wanted, Work};
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::{
@@ -33,15 +36,12 @@ impl Core {
 
     fn watchdog_status(&self) -> WatchdogStatus {
         let hello = &self.keeper_hello;
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |unix| u64::try_from(unix.as_millis()).unwrap_or(u64::MAX));
         let section = &self.config.watchdog;
         WatchdogStatus {
             keeper_pid: hello.pid,
             core_pid: std::process::id(),
             cores: hello.core_generation,
-            up_ms: since.saturating_sub(hello.started_unix_ms),
+            up_ms: up_ms(hello),
             config: self.config.path.display().to_string(),
             state: section.state.display().to_string(),
             runtime: section.runtime.display().to_string(),
@@ -57,10 +57,8 @@ impl Core {
         let entry = self.entry(name);
         let present = now();
         let phase = service.phase();
-        let (wanted, wanted_by) = wanted(service);
         let totals = self.lanes.totals(name);
         let used = self.used(name);
-        let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let started = match phase {
             Phase::Starting(starting) => Some(starting.since),
             Phase::Ready(_) | Phase::Stopping(_) => entry.started,
@@ -70,41 +68,11 @@ impl Core {
             | Phase::Completed { .. } => None,
         };
         Some(ServiceStatus {
-            name: name.clone(),
-            kind: kind(policy),
             task: policy.work == Work::Once,
-            wanted,
-            wanted_by,
-            phase: phase_status(phase),
-            phase_ms: millis(present.since(phase.since())),
             requires: policy.requires.clone(),
             blocked_by: blocked_by(&self.roster.standing(name), service),
-            progress: match phase {
-                Phase::Starting(starting) => starting.progress.clone(),
-                Phase::Stopping(stopping) => stopping.progress.clone(),
-                _ => None,
-            },
-            says: service.says().map(str::to_owned),
-            health: match phase {
-                Phase::Starting(starting) => starting.health.clone(),
-                Phase::Ready(ready) => ready.health.clone(),
-                _ => Health::Ok,
-            },
-            incarnation: service.incarnation(),
             pid: entry.process.as_ref().map(|process| process.pid),
             uptime_ms: entry.process.as_ref().and(started).map(|at| millis(present.since(at))),
-            starts: service.starts(),
-            last_end: service.last_end().map(|end| EndStatus {
-                incarnation: end.incarnation,
-                cause: end.cause.kind().to_owned(),
-                why: end.cause.to_string(),
-                ago_ms: millis(present.since(end.at)),
-                last_lines: end.report.as_ref().map(|report| report.last_lines.clone()).unwrap_or_default(),
-            }),
-            next_try_ms: match phase {
-                Phase::Backoff { until, .. } => Some(millis(until.since(present))),
-                _ => None,
-            },
             memory: used.map(|used| used.0),
             cpu_ms: used.map(|used| used.1),
             settings: self.settings_status(name),
@@ -113,7 +81,7 @@ impl Core {
             messages_in: totals.messages_in,
             messages_out: totals.messages_out,
             queued: totals.queued,
-            survivors: phase.survivors().to_vec(),
+            ..recorded(name, kind(policy), service, present)
         })
     }
 
@@ -134,6 +102,73 @@ impl Core {
     }
 }
 
+/// Since the keeper started.
+pub(super) fn up_ms(keeper: &Hello) -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, millis).saturating_sub(keeper.started_unix_ms)
+}
+
+/// What the lifecycle knows of a service, which is also what a new core finds noted.
+pub(super) fn recorded(
+    name: &ServiceName,
+    kind: ServiceKind,
+    service: &Service,
+    present: Moment,
+) -> ServiceStatus {
+    let phase = service.phase();
+    let (wanted, wanted_by) = wanted(service);
+    ServiceStatus {
+        name: name.clone(),
+        kind,
+        task: false,
+        wanted,
+        wanted_by,
+        phase: phase_status(phase),
+        phase_ms: millis(present.since(phase.since())),
+        requires: Vec::new(),
+        blocked_by: Vec::new(),
+        progress: match phase {
+            Phase::Starting(starting) => starting.progress.clone(),
+            Phase::Stopping(stopping) => stopping.progress.clone(),
+            _ => None,
+        },
+        says: service.says().map(str::to_owned),
+        health: match phase {
+            Phase::Starting(starting) => starting.health.clone(),
+            Phase::Ready(ready) => ready.health.clone(),
+            _ => Health::Ok,
+        },
+        incarnation: service.incarnation(),
+        pid: None,
+        uptime_ms: None,
+        starts: service.starts(),
+        last_end: service.last_end().map(|end| EndStatus {
+            incarnation: end.incarnation,
+            cause: end.cause.kind().to_owned(),
+            why: end.cause.to_string(),
+            ago_ms: millis(present.since(end.at)),
+            last_lines: end.report.as_ref().map(|report| report.last_lines.clone()).unwrap_or_default(),
+        }),
+        next_try_ms: match phase {
+            Phase::Backoff { until, .. } => Some(millis(until.since(present))),
+            _ => None,
+        },
+        memory: None,
+        cpu_ms: None,
+        settings: None,
+        state: None,
+        handles: 0,
+        messages_in: 0,
+        messages_out: 0,
+        queued: 0,
+        survivors: phase.survivors().to_vec(),
+    }
+}
+
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn wanted(service: &Service) -> (WantedStatus, Option<String>) {
     match service.wanted() {
         Wanted::Up => (WantedStatus::Up, None),
@@ -141,7 +176,7 @@ fn wanted(service: &Service) -> (WantedStatus, Option<String>) {
     }
 }
 
-fn kind(policy: &Policy) -> ServiceKind {
+pub(super) fn kind(policy: &Policy) -> ServiceKind {
     match policy.kind {
         Kind::Service => ServiceKind::Service,
         Kind::Program => ServiceKind::Program,

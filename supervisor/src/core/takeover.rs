@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
+use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,17 +17,18 @@ use std::process::ExitCode;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
-use watchdog_keeper::{CHANNEL, PidRecord, start_time};
+use watchdog_keeper::{CHANNEL, PidRecord, STDERR, start_time};
 use watchdog_lifecycle::{Fact, Occurrence, Phase, Roster, Service, Wanted};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
-use watchdog_seqpacket::{Seqpacket, inherited, payload};
+use watchdog_seqpacket::{InheritedError, Seqpacket, inherited, inherited_descriptor, payload};
 
 use super::answer::Answered;
 use super::control::ControlDoor;
-use super::event_loop::Inputs;
+use super::event_loop::{End, Inputs};
 use super::events::{Entry as Logged, EventLog};
 use super::exits::Whose;
+use super::hand_over::{hand, hand_over};
 use super::keeper_link::{KeeperLink, LinkError};
 use super::lanes::{Lane, Lanes};
 use super::note::Note;
@@ -34,6 +36,7 @@ use super::registration::{Found, registered_folder};
 use super::session::Session;
 use super::state::State;
 use super::stored::{self, Stored};
+use super::upgrade::{Told, Upgrade};
 use super::{
     CONTROL_INBOX, Core, CoreError, NOTIFICATIONS, Process, Registered, SESSION_INBOX, SIGNS, Shutdown,
     chain, now, started_at,
@@ -47,19 +50,23 @@ use crate::processes::leftovers;
 use crate::run::{former_incarnations, kept_config};
 use crate::store::writer::Writer;
 
+/// The version of the keeper that wants to know when a core serves.
+const READY_SINCE: u16 = 2;
+
 /// Exit code of a core that can't go on; the keeper starts another.
 const FAILED: u8 = 1;
 
-/// Everything the keeper hands over.
-struct HandOver {
-    hello: Hello,
-    stored: HashMap<Vec<u8>, Vec<OwnedFd>>,
-    /// Ends nobody acknowledged, and spawns, in the order in which they were told.
-    told: Vec<FromKeeper>,
+/// How much a core does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it.
+    Whole,
+    /// What can be done without deciding anything: [`safe`](super::safe).
+    Safe,
 }
 
 /// The core's whole life: called in a process of its own, started by the keeper.
-pub(crate) fn main(config: &Path, runtime: &Path) -> ExitCode {
+pub(crate) fn main(config: &Path, runtime: &Path, extent: Extent) -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -79,6 +86,16 @@ pub(crate) fn main(config: &Path, runtime: &Path) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let stderr = match inherited_descriptor(STDERR) {
+        Ok(stderr) => Some(stderr),
+        Err(InheritedError::NotSet { .. }) => None,
+        Err(err) => {
+            tracing::error!("the core's words stay with the keeper: {}", chain(&err));
+            None
+        }
+    };
+    // Run by descriptor, its name would be that number.
+    let _ = nix::sys::prctl::set_name(c"watchdog");
     let tokio = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(tokio) => tokio,
         Err(err) => {
@@ -86,7 +103,11 @@ pub(crate) fn main(config: &Path, runtime: &Path) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    match tokio.block_on(live(keeper, config, runtime)) {
+    let lived = match extent {
+        Extent::Whole => tokio.block_on(live(keeper, stderr, config, runtime)),
+        Extent::Safe => tokio.block_on(super::safe::live(keeper, config, runtime)),
+    };
+    match lived {
         Ok(code) => ExitCode::from(code),
         Err(err) => {
             tracing::error!("the core ends: {}", chain(&err));
@@ -95,12 +116,19 @@ pub(crate) fn main(config: &Path, runtime: &Path) -> ExitCode {
     }
 }
 
-fn starting<E: std::error::Error + Send + Sync + 'static>(step: &str) -> impl FnOnce(E) -> CoreError {
+pub(super) fn starting<E: std::error::Error + Send + Sync + 'static>(
+    step: &str,
+) -> impl FnOnce(E) -> CoreError {
     let step = step.to_owned();
     move |source| CoreError::Start { step, source: Box::new(source) }
 }
 
-async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, CoreError> {
+async fn live(
+    keeper: Seqpacket,
+    stderr: Option<OwnedFd>,
+    config: &Path,
+    runtime: &Path,
+) -> Result<u8, CoreError> {
     let mut keeper = KeeperLink::new(keeper).map_err(starting("open the channel to the keeper"))?;
     let mut handed = hand_over(&mut keeper).await?;
     write_pid_record(runtime, handed.hello.core_generation)
@@ -114,20 +142,30 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
     let (from_notifications, notifications) = mpsc::channel(NOTIFICATIONS);
     let (from_signs, signs) = mpsc::channel(SIGNS);
     let tells = Tells { sessions: from_sessions, notifications: from_notifications, signs: from_signs };
-    let mut core = Core::new(config, keeper, handed.hello, hand, tells)?;
-    let door =
-        ControlDoor::open(&core.config.watchdog.runtime, core.keeper_hello.pid, service_of(&core.config))
-            .map_err(starting("open the control socket"))?;
+    let mut core = Core::new(config, keeper, handed.hello, handed.upgrade, hand, tells)?;
+    let door = ControlDoor::open(
+        &core.config.watchdog.runtime,
+        core.keeper_hello.pid,
+        service_of(&core.config.watchdog.runtime),
+    )
+    .map_err(starting("open the control socket"))?;
     let (close_door, door_closes) = tokio::sync::oneshot::channel::<()>();
     let mut doors = JoinSet::new();
     core.restore(handed.stored, handed.told).await?;
     doors.spawn(door.serve(calls_in, async {
         let _ = door_closes.await;
     }));
+    core.say_ready(stderr).await?;
     let mut inputs = Inputs { sessions, notifications, signs, calls };
     let outcome = core.run(&mut inputs).await;
     let code = match outcome {
-        Ok(code) => code,
+        Ok(End::Finished(code)) => code,
+        Ok(End::Replaced(leave)) => {
+            // The socket's file stays, so that who calls waits for the next core.
+            doors.shutdown().await;
+            core.leave(&leave).await?;
+            return Ok(0);
+        }
         Err(CoreError::Keeper(LinkError::Gone)) => {
             // The keeper is gone, and with it the promise that a service has one process: all of them end here.
             tracing::error!("the keeper is gone: every service is stopped");
@@ -148,8 +186,8 @@ async fn live(keeper: Seqpacket, config: &Path, runtime: &Path) -> Result<u8, Co
 }
 
 /// Names the service of a process for a refusal at the door: by the record its child left.
-fn service_of(config: &Config) -> impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static {
-    let runtime = config.watchdog.runtime.clone();
+pub(super) fn service_of(runtime: &Path) -> impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static {
+    let runtime = runtime.to_owned();
     move |pid| {
         let records = fs::read_dir(runtime.join("pids")).ok()?;
         records.flatten().find_map(|file| {
@@ -160,46 +198,11 @@ fn service_of(config: &Config) -> impl Fn(u32) -> Option<ServiceName> + Send + S
     }
 }
 
-fn write_pid_record(runtime: &Path, generation: u64) -> std::io::Result<()> {
+pub(super) fn write_pid_record(runtime: &Path, generation: u64) -> std::io::Result<()> {
     let pid = std::process::id();
     let record =
         PidRecord { incarnation: Incarnation::from_stored(generation), pid, start_time: start_time(pid)? };
     fs::write(leftovers::core_pid_file(runtime), record.to_bytes())
-}
-
-async fn hand_over(keeper: &mut KeeperLink) -> Result<HandOver, CoreError> {
-    let mut hello = None;
-    let mut stored = HashMap::new();
-    let mut told = Vec::new();
-    loop {
-        let (message, beside) = keeper.recv().await.map_err(CoreError::Keeper)?;
-        match message {
-            FromKeeper::Hello(said) => hello = Some(said),
-            FromKeeper::Descriptors(names) => {
-                let mut beside = beside.into_iter();
-                for name in names {
-                    let fds = beside.by_ref().take(name.count as usize).collect();
-                    stored.insert(name.name, fds);
-                }
-            }
-            FromKeeper::HandedOver => break,
-            other => told.push(other),
-        }
-    }
-    let hello = hello
-        .ok_or_else(|| CoreError::Keeper(LinkError::Nonsense("a hand-over without a hello".to_owned())))?;
-    Ok(HandOver { hello, stored, told })
-}
-
-/// What a killed core had in hand of somebody's output, or a new one.
-async fn hand(keeper: &KeeperLink, fds: Option<Vec<OwnedFd>>) -> Result<Hand, CoreError> {
-    if let Some(fds) = fds.and_then(|fds| <[OwnedFd; 3]>::try_from(fds).ok()) {
-        return Ok(Hand::from_stored(fds));
-    }
-    let hand = Hand::new().map_err(starting("make the hand of the log capture"))?;
-    let message = ToKeeper::Store { name: stored::HAND.to_vec() };
-    keeper.send(&message, &hand.descriptors()).await.map_err(CoreError::Keeper)?;
-    Ok(hand)
 }
 
 /// Where those outside the event loop tell it what they hear.
@@ -214,6 +217,7 @@ impl Core {
         config: Config,
         keeper: KeeperLink,
         keeper_hello: Hello,
+        upgrade: Option<Told>,
         hand: Hand,
         tells: Tells,
     ) -> Result<Self, CoreError> {
@@ -254,6 +258,7 @@ impl Core {
             is_starting: false,
             waiters: Vec::new(),
             answered: Answered::create().map_err(starting("make the note of answered requests"))?,
+            upgrade: Upgrade::of(upgrade),
             shutdown: Shutdown::No,
             shutdown_asked: None,
             notes,
@@ -321,6 +326,9 @@ impl Core {
             format!("core {} took over", self.keeper_hello.core_generation)
         };
         self.events.add(Logged::new(if is_first { "started" } else { "took-over" }, text));
+        if let Some(event) = self.upgrade.event(&self.keeper_hello) {
+            self.events.add(event);
+        }
         self.decide().await?;
         let chance = self.chance();
         let commands =
@@ -476,6 +484,19 @@ impl Core {
         self.watch_log(&child.service, child.incarnation);
     }
 
+    /// It serves: tells the keeper, and from here on what it says is no last word any more.
+    async fn say_ready(&mut self, stderr: Option<OwnedFd>) -> Result<(), CoreError> {
+        if self.keeper_hello.version >= READY_SINCE {
+            self.keeper.send(&ToKeeper::Ready, &[]).await.map_err(CoreError::Keeper)?;
+        }
+        if let Some(stderr) = stderr
+            && let Err(err) = go_on_at(&stderr)
+        {
+            tracing::warn!("what the core says is not seen: {err}");
+        }
+        Ok(())
+    }
+
     /// Without a keeper: everything by cgroup, else by group, at once after the grace the SDK gives itself.
     async fn end_all_without_keeper(&mut self) {
         let patience = self
@@ -498,6 +519,16 @@ impl Core {
             self.signal_left(service, nix::sys::signal::Signal::SIGKILL, Whose::All);
         }
     }
+}
+
+/// Standard error is the keeper's from here on; first comes there what was said so far.
+fn go_on_at(stderr: &OwnedFd) -> std::io::Result<()> {
+    let mut so_far = fs::File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
+    let length = so_far.stream_position()?;
+    so_far.rewind()?;
+    let mut keepers = fs::File::from(stderr.try_clone()?);
+    std::io::copy(&mut so_far.take(length), &mut keepers)?;
+    Ok(nix::unistd::dup2_stderr(stderr)?)
 }
 
 /// A registered table: its first line says where it was read.

@@ -154,6 +154,9 @@ impl Core {
             Request::Register { file, text } => self.register(asked, &file, text),
             Request::Unregister { service } => self.unregister(&asked, &service).await?,
             Request::Shutdown => self.shutdown_asked(asked),
+            Request::Upgrade { program, ready_within_ms } => {
+                self.upgrade_asked(asked, program, ready_within_ms);
+            }
         }
         Ok(())
     }
@@ -344,6 +347,7 @@ fn verb_of(request: &Request) -> &'static str {
         Request::Unregister { .. } => "unregister",
         Request::Shutdown => "shutdown",
         Request::Why { .. } => "why",
+        Request::Upgrade { .. } => "upgrade",
     }
 }
 
@@ -369,6 +373,8 @@ fn targets_of(request: &Request) -> Vec<ServiceName> {
         | Request::Unregister { service }
         | Request::Why { service }
         | Request::Manifest { service } => vec![service.clone()],
-        Request::Events { .. } | Request::Register { .. } | Request::Shutdown => Vec::new(),
+        Request::Events { .. } | Request::Register { .. } | Request::Shutdown | Request::Upgrade { .. } => {
+            Vec::new()
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 use watchdog_lifecycle::{Absence, Moment, Phase, Standing, Work};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
-use watchdog_protocol::{Incarnation, ServiceName};
+use watchdog_protocol::{Incarnation, RequestId, ServiceName};
 
 use super::{Core, Shutdown, now};
 use crate::store::writer::ChangeNumber;
@@ -36,6 +36,8 @@ pub(super) enum Target {
     Settings(super::settings::SetWaiter),
     /// That everything is stopped.
     Shutdown,
+    /// That another build took over, or did not.
+    Upgrade { id: RequestId },
 }
 
 pub(super) enum Look {
@@ -84,6 +86,7 @@ impl Core {
     fn look(&self, waiter: &Waiter) -> Look {
         match &waiter.target {
             Target::Settings(change) => return self.look_at_settings(change, waiter.deadline <= now()),
+            Target::Upgrade { id } => return self.upgrade.look(*id, &self.keeper_hello),
             Target::Durable { .. } | Target::Up { .. } | Target::Down { .. } | Target::Shutdown => {}
         }
         if let Some(failed) = self.failed_change(&waiter.durable) {
@@ -105,7 +108,7 @@ impl Core {
                     self.roster.iter().filter(|(_, _, s)| s.is_live()).map(|(name, _, _)| name.as_str());
                 Look::Waits(format!("waiting for {}", live.collect::<Vec<_>>().join(", ")))
             }
-            Target::Settings(_) => unreachable!("looked at above"),
+            Target::Settings(_) | Target::Upgrade { .. } => unreachable!("looked at above"),
         }
     }
 

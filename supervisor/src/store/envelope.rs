@@ -16,7 +16,7 @@
 use watchdog_protocol::{Incarnation, Sequence};
 
 /// The format this watchdog writes, and the newest it reads.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 const HEADER: usize = 40;
 const CHECKSUM: usize = 4;
 

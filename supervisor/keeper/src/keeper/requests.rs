@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use watchdog_seqpacket::{MAX_DESCRIPTORS as MOST_IN_A_PACKET, Received, Seqpacket};
 
@@ -78,6 +78,23 @@ impl Keeper {
             }
             ToKeeper::Finish { code } => self.begin_finish(code),
             ToKeeper::Adopt { service, incarnation, pid } => self.adopt(&service, incarnation, pid),
+            ToKeeper::Ready => self.core.is_ready(),
+            ToKeeper::Replace { label, ready_within_ms } => self.replace(label, ready_within_ms, beside),
+        }
+    }
+
+    fn replace(&mut self, label: Vec<u8>, ready_within_ms: u64, mut beside: Vec<OwnedFd>) {
+        let arrived = beside.len();
+        let executable = beside.pop().filter(|_| arrived == 1).and_then(|fd| above_window(fd).ok());
+        match executable {
+            Some(executable) => {
+                let within = Duration::from_millis(ready_within_ms);
+                self.core.replace(executable, label, within, Instant::now());
+            }
+            None => {
+                let refusal = Refusal::Descriptors { name: label, arrived: arrived as u32 };
+                self.tell(&FromKeeper::Refused(refusal), Vec::new());
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 mod end;
 mod hand_over;
 mod refusal;
+mod replacement;
 mod shutdown;
 mod stage;
 mod start;

@@ -43,10 +43,10 @@ fn at_the_end_nothing_is_left() {
 fn a_keeper_whose_core_can_not_start_says_why_and_ends_when_asked_twice() {
     let testbed = env!("CARGO_BIN_EXE_keeper-testbed");
     let mut command = Command::new(testbed);
-    command.args(["keeper", "/no/such/core"]);
+    command.args(["keeper", "/etc/passwd"]);
     let stage = Stage::start_with(command);
     let said = stage.until_said(2);
-    let expected = "watchdog keeper: cannot start a core: exec: there is no file \"/no/such/core\"";
+    let expected = "watchdog keeper: cannot start a core: exec: \"/etc/passwd\" is not executable (mode 644)";
     assert_eq!(said.lines().next(), Some(expected));
     stage.signal(Signal::SIGTERM);
     // Signals of one kind that wait are one signal: two kinds.

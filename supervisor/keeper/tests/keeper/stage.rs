@@ -36,6 +36,8 @@ pub(crate) struct HandOver {
     pub(crate) hello: Hello,
     pub(crate) stored: Vec<(Vec<u8>, Vec<OwnedFd>)>,
     pub(crate) ends: Vec<FromKeeper>,
+    pub(crate) replaced: Vec<FromKeeper>,
+    pub(crate) safe: Option<FromKeeper>,
     pub(crate) most_in_a_packet: usize,
 }
 
@@ -207,7 +209,14 @@ impl Core {
 
     pub(crate) fn hand_over(&mut self) -> HandOver {
         let (FromKeeper::Hello(hello), _) = self.recv() else { panic!("the first message is a hello") };
-        let mut told = HandOver { hello, stored: Vec::new(), ends: Vec::new(), most_in_a_packet: 0 };
+        let mut told = HandOver {
+            hello,
+            stored: Vec::new(),
+            ends: Vec::new(),
+            replaced: Vec::new(),
+            safe: None,
+            most_in_a_packet: 0,
+        };
         loop {
             match self.recv() {
                 (FromKeeper::HandedOver, _) => return told,
@@ -220,6 +229,8 @@ impl Core {
                     }
                     assert!(beside.is_empty(), "more descriptors than were named");
                 }
+                (replaced @ FromKeeper::Replaced { .. }, _) => told.replaced.push(replaced),
+                (safe @ FromKeeper::Safe { .. }, _) => told.safe = Some(safe),
                 (end @ (FromKeeper::Exited(_) | FromKeeper::SpawnFailed { .. }), _) => told.ends.push(end),
                 (other, _) => panic!("not part of a hand-over: {other:?}"),
             }

@@ -3,8 +3,10 @@
 //! `keeper-testbed keeper` is a keeper whose core is `keeper-testbed core`. That core sends its channel to the
 //! test, over the socket that is the standard input of both, then waits to be killed: the test is the core.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use watchdog_keeper::{CHANNEL, KeeperConfig};
@@ -22,8 +24,10 @@ fn main() -> ExitCode {
 /// With a program of that path as core, or this one.
 fn keeper(program: Option<std::ffi::OsString>) -> ExitCode {
     let own = std::env::current_exe().expect("a running program has a path");
+    let program: PathBuf = program.map_or(own, Into::into);
     let config = KeeperConfig {
-        program: program.map_or(own, Into::into),
+        executable: File::open(&program).expect("the core's program is there").into(),
+        program,
         argv: vec!["keeper-testbed".into(), "core".into()],
         env: vec![("TESTBED".into(), "1".into())],
         keep: Vec::new(),

@@ -20,21 +20,21 @@ const GLANCE: Duration = Duration::from_millis(20);
 const MAX_STDERR: usize = 16 * 1024;
 
 /// What a described program left behind.
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// At most one byte more than a manifest may have.
-    pub(super) stdout: Vec<u8>,
+    pub(crate) stdout: Vec<u8>,
     /// Its end.
-    pub(super) stderr: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
     /// `None`: it did not end.
-    pub(super) end: Option<ExitStatus>,
+    pub(crate) end: Option<ExitStatus>,
 }
 
 /// A child that is killed and reaped when dropped.
-pub(super) struct Described(pub(super) Child);
+pub(crate) struct Described(pub(crate) Child);
 
 impl Described {
     /// Reads both outputs until the program ended and said all, until it said too much, or until time is up.
-    pub(super) fn listen(&mut self, timeout: Duration) -> io::Result<Heard> {
+    pub(crate) fn listen(&mut self, timeout: Duration) -> io::Result<Heard> {
         let deadline = Instant::now() + timeout;
         let mut stdout = self.0.stdout.take();
         let mut stderr = self.0.stderr.take();
@@ -83,7 +83,7 @@ impl Described {
     }
 
     /// Its group, then itself: until it is reaped nobody else can have its number.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.0.wait();
     }

@@ -27,7 +27,7 @@ use watchdog_protocol::manifest::{DESCRIBE, Manifest, ManifestError, fnv1a};
 use super::launch::NoExecutable;
 use super::spec::ServiceSpec;
 use crate::account::Account;
-use described::{Described, Heard};
+pub(crate) use described::{Described, Heard};
 
 /// A program that has not described itself by then is killed.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -300,7 +300,8 @@ fn judge(program: &Path, heard: &Heard, after: Duration) -> Result<Manifest, Des
     }
 }
 
-fn last_lines(stderr: &[u8]) -> Vec<String> {
+/// Of what a program wrote to standard error, for people.
+pub(crate) fn last_lines(stderr: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(stderr);
     let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     let lines: Vec<String> = text
