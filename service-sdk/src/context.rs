@@ -15,7 +15,7 @@ use crate::lanes::Lanes;
 use crate::message::Message;
 use crate::query::SessionTransport;
 use crate::session::ledger::{Ledger, News};
-use crate::session::{Link, SessionError};
+use crate::session::{Changes, Link, SessionError};
 use crate::settings::{Settings, SettingsReader};
 use crate::state::{State, StateHandler};
 
@@ -31,8 +31,15 @@ pub struct Context<S, T, M> {
     query: Option<WatchdogQuery>,
     lanes: Lanes,
     inbox: Inbox<M>,
+    changes: Changes,
     /// Of the last message.
     delivery: Option<Delivery>,
+}
+
+/// What `next()` finds.
+enum Heard<M> {
+    News(News),
+    Message(M, Delivery),
 }
 
 /// Who a process is, by the welcome.
@@ -101,7 +108,8 @@ impl<S: Settings, T: State, M: Message> Context<S, T, M> {
         let query = about.is_granted.then(|| WatchdogQuery::over(SessionTransport(link.clone())));
         let About { service, incarnation, .. } = about;
         let inbox = Inbox::new(lanes.clone());
-        Self { service, incarnation, link, settings, state, query, lanes, inbox, delivery: None }
+        let changes = link.changes();
+        Self { service, incarnation, link, settings, state, query, lanes, inbox, changes, delivery: None }
     }
 
     /// The name this process runs under.
@@ -150,24 +158,38 @@ impl<S: Settings, T: State, M: Message> Context<S, T, M> {
     /// [`NextError`]: the process can't go on.
     pub async fn next(&mut self) -> Result<Option<Event<M>>, NextError> {
         self.settings.accept();
-        self.inbox.finish();
         loop {
-            tokio::select! {
-                biased;
-                news = self.link.until(Ledger::news) => match news {
-                    News::Failed(error) => return Err(error),
-                    News::Over => return Ok(None),
-                    News::Settings(offer) => {
-                        if self.settings.try_on(offer).is_some() {
-                            return Ok(Some(Event::SettingsUpdated));
-                        }
-                    }
-                },
-                (message, delivery) = self.inbox.next() => {
+            match self.hear().await {
+                Heard::Message(message, delivery) => {
                     self.delivery = Some(delivery);
                     return Ok(Some(Event::Message(message)));
                 }
+                Heard::News(News::Failed(error)) => return Err(error),
+                Heard::News(News::Over) => return Ok(None),
+                Heard::News(News::Settings(offer)) => {
+                    if self.settings.try_on(offer).is_some() {
+                        return Ok(Some(Event::SettingsUpdated));
+                    }
+                }
             }
+        }
+    }
+
+    async fn hear(&mut self) -> Heard<M> {
+        // What is there needs no wait prepared: a busy inbox gets most of its messages here.
+        if self.changes.any() {
+            self.inbox.finish();
+            if let Some(news) = self.link.now(Ledger::news) {
+                return Heard::News(news);
+            }
+        }
+        if let Some((message, delivery)) = self.inbox.try_next() {
+            return Heard::Message(message, delivery);
+        }
+        tokio::select! {
+            biased;
+            news = self.link.until(Ledger::news) => Heard::News(news),
+            (message, delivery) = self.inbox.next() => Heard::Message(message, delivery),
         }
     }
 

@@ -2,8 +2,6 @@
 
 use std::marker::PhantomData;
 
-use watchdog_seqpacket::clock::monotonic_ns;
-
 use crate::delivery::Delivery;
 use crate::lanes::Lanes;
 use crate::message::Message;
@@ -30,12 +28,22 @@ impl<M: Message> Inbox<M> {
         self.lanes.finish();
     }
 
+    /// The next message if it is there, and nothing else must have its turn first; the one in hand is done.
+    pub(crate) fn try_next(&mut self) -> Option<(M, Delivery)> {
+        let now = self.lanes.now();
+        if now.saturating_sub(self.looked) > TURN {
+            self.finish();
+            return None;
+        }
+        self.lanes.try_next(now)
+    }
+
     /// Waits for the next message; the one in hand is done.
     ///
     /// Cancel safe: a message is yielded, or stays for the next call.
     pub(crate) async fn next(&mut self) -> (M, Delivery) {
         self.finish();
-        let now = monotonic_ns();
+        let now = self.lanes.now();
         if now.saturating_sub(self.looked) > TURN {
             // Before the wait: one that is dropped in it must not find itself here again, and so on for ever.
             self.looked = now;
@@ -49,7 +57,7 @@ impl<M: Message> Inbox<M> {
         })
         .await;
         if has_waited {
-            self.looked = monotonic_ns();
+            self.looked = self.lanes.now();
         }
         delivered
     }

@@ -39,7 +39,7 @@ use self::arriving::{Arriving, Yield};
 pub(crate) use self::asks::AskEnd;
 pub(crate) use self::fit::Fit;
 pub(crate) use self::outgoing::{OutLane, Outgoing, Undelivered};
-use self::turns::Turns;
+use self::turns::{Turn, Turns};
 use crate::delivery::Delivery;
 use crate::message::Message;
 use crate::session::{self, LaneEnds, chain};
@@ -94,6 +94,8 @@ struct Shared {
     outgoing: Mutex<BTreeMap<LaneEpoch, Arc<OutLane>>>,
     arriving: Mutex<ArrivingLanes>,
     turns: Arc<Turns>,
+    #[cfg(test)]
+    clock: std::sync::OnceLock<fn() -> u64>,
     /// Lanes whose task is not started yet.
     new: Mutex<Vec<Task>>,
     news: Notify,
@@ -110,7 +112,6 @@ struct ArrivingLanes {
     in_hand: Option<LaneEpoch>,
     /// Memory for a packet, for all lanes in turn.
     buffer: Vec<u8>,
-    clock: fn() -> u64,
 }
 
 impl Bounds {
@@ -132,13 +133,14 @@ impl Bounds {
 
 impl Lanes {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let arriving =
-            ArrivingLanes { lanes: BTreeMap::new(), in_hand: None, buffer: Vec::new(), clock: monotonic_ns };
+        let arriving = ArrivingLanes { lanes: BTreeMap::new(), in_hand: None, buffer: Vec::new() };
         Self(Arc::new(Shared {
             bounds,
             outgoing: Mutex::default(),
             arriving: Mutex::new(arriving),
             turns: Arc::default(),
+            #[cfg(test)]
+            clock: std::sync::OnceLock::new(),
             new: Mutex::default(),
             news: Notify::new(),
         }))
@@ -154,7 +156,20 @@ impl Lanes {
 
     /// The message in hand is done: it does not come again.
     pub(crate) fn finish(&self) {
-        self.arriving().finish();
+        if let Some(turn) = self.arriving().finish() {
+            turn.queue();
+        }
+    }
+
+    /// As [`finish`](Self::finish), and the next message that is there, of the lane whose turn it is. Taken when it
+    /// is returned.
+    pub(crate) fn try_next<M: Message>(&self, now: u64) -> Option<(M, Delivery)> {
+        let mut arriving = self.arriving();
+        let epoch = match arriving.finish() {
+            Some(turn) => self.0.turns.first_before(turn),
+            None => self.0.turns.first()?,
+        };
+        arriving.turn(epoch, now)
     }
 
     /// The next message, of the lane whose turn it is. Taken when it is returned.
@@ -162,7 +177,7 @@ impl Lanes {
         let mut arriving = self.arriving();
         for _ in 0..IDLE_TURNS {
             let Some(epoch) = self.0.turns.next(context.waker()) else { return Poll::Pending };
-            if let Some(delivered) = arriving.turn(epoch) {
+            if let Some(delivered) = arriving.turn(epoch, self.now()) {
                 return Poll::Ready(delivered);
             }
         }
@@ -171,10 +186,19 @@ impl Lanes {
         Poll::Pending
     }
 
+    /// Nanoseconds of the monotonic clock.
+    pub(crate) fn now(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(clock) = self.0.clock.get() {
+            return clock();
+        }
+        monotonic_ns()
+    }
+
     /// Measures times by another clock.
     #[cfg(test)]
     pub(crate) fn set_clock(&self, clock: fn() -> u64) {
-        self.arriving().clock = clock;
+        assert!(self.0.clock.set(clock).is_ok(), "a clock is set once");
     }
 
     /// Runs the tasks of all lanes, for ever. A task that panics takes this with it.
@@ -220,16 +244,16 @@ impl Lanes {
 }
 
 impl ArrivingLanes {
-    fn finish(&mut self) {
-        if let Some(lane) = self.in_hand.take().and_then(|epoch| self.lanes.get_mut(&epoch)) {
-            lane.finish();
-        }
+    /// The message in hand is done. The place in line of its lane, if it is to have another turn.
+    fn finish(&mut self) -> Option<&Arc<Turn>> {
+        let lane = self.in_hand.take().and_then(|epoch| self.lanes.get_mut(&epoch))?;
+        lane.finish().then_some(&lane.turn)
     }
 
-    fn turn<M: Message>(&mut self, epoch: LaneEpoch) -> Option<(M, Delivery)> {
+    fn turn<M: Message>(&mut self, epoch: LaneEpoch, now: u64) -> Option<(M, Delivery)> {
         // It may be gone.
         let lane = self.lanes.get_mut(&epoch)?;
-        match lane.turn(&mut self.buffer, self.clock) {
+        match lane.turn(&mut self.buffer, now) {
             Yield::Message(message, delivery) => {
                 self.in_hand = Some(epoch);
                 return Some((message, delivery));

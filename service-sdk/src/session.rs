@@ -26,7 +26,7 @@ use watchdog_protocol::{Incarnation, LaneEpoch, MessageNumber, Mismatch, Sequenc
 use watchdog_seqpacket::{AsyncSeqpacket, Received};
 
 use self::ledger::{Ledger, Step};
-pub(crate) use self::link::Link;
+pub(crate) use self::link::{Changes, Link};
 use self::packet::{Fault, Packet};
 
 /// Descriptors beside one packet of a session: a lane has three.

@@ -136,8 +136,8 @@ impl Arriving {
         })
     }
 
-    /// Its turn: at most one message. `buffer` is memory for a packet.
-    pub(super) fn turn<M: Message>(&mut self, buffer: &mut Vec<u8>, clock: fn() -> u64) -> Yield<M> {
+    /// Its turn: at most one message, at a moment of the monotonic clock. `buffer` is memory for a packet.
+    pub(super) fn turn<M: Message>(&mut self, buffer: &mut Vec<u8>, now: u64) -> Yield<M> {
         if self.head.is_none() {
             match self.load(buffer) {
                 Load::Head => {}
@@ -145,7 +145,6 @@ impl Arriving {
                 Load::Nothing => return Yield::Nothing,
             }
         }
-        let now = clock();
         while let Some(next) = self.head.as_mut().and_then(|head| head.next(&self.packet, M::ASKS, now)) {
             match next {
                 Next::Hand { envelope, payload, again } => {
@@ -212,16 +211,14 @@ impl Arriving {
         self.page.mark_done(number);
     }
 
-    /// The message in hand is done, if there is one.
-    pub(super) fn finish(&mut self) {
-        let Some(number) = self.in_hand.take() else { return };
+    /// The message in hand is done, if there is one. Whether the lane is to have another turn.
+    pub(super) fn finish(&mut self) -> bool {
+        let Some(number) = self.in_hand.take() else { return false };
         self.page.mark_done(number);
         if self.head.as_ref().is_some_and(Head::is_spent) {
             self.consume();
         }
-        if self.head.is_some() || self.may_have_more() {
-            self.turn.queue();
-        }
+        self.head.is_some() || self.may_have_more()
     }
 
     /// Drops the packet at the head of the queue, which must be the one that was peeked.

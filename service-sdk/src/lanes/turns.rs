@@ -34,22 +34,46 @@ impl Turns {
         Arc::new(Turn { lane, is_queued: AtomicBool::new(false), turns: Arc::clone(self) })
     }
 
-    /// Takes the first lane out of the line. `None`: `waiter` is woken when there is one.
+    /// Takes the first lane out of the line.
+    pub(super) fn first(&self) -> Option<LaneEpoch> {
+        self.line().take()
+    }
+
+    /// As [`first`](Self::first), when `last` has gone to the end of the line.
+    pub(super) fn first_before(&self, last: &Arc<Turn>) -> LaneEpoch {
+        let mut line = self.line();
+        if line.queue.is_empty() {
+            return last.lane;
+        }
+        if !last.is_queued.swap(true, Ordering::AcqRel) {
+            line.queue.push_back(Arc::clone(last));
+        }
+        line.take().expect("it is not empty")
+    }
+
+    /// As [`first`](Self::first). `None`: `waiter` is woken when there is one.
     pub(super) fn next(&self, waiter: &Waker) -> Option<LaneEpoch> {
         let mut line = self.line();
-        if let Some(turn) = line.queue.pop_front() {
-            turn.is_queued.store(false, Ordering::Release);
-            return Some(turn.lane);
+        let first = line.take();
+        if first.is_none() {
+            match &mut line.waiter {
+                Some(waiting) => waiting.clone_from(waiter),
+                None => line.waiter = Some(waiter.clone()),
+            }
         }
-        match &mut line.waiter {
-            Some(waiting) => waiting.clone_from(waiter),
-            None => line.waiter = Some(waiter.clone()),
-        }
-        None
+        first
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
         self.0.lock().expect("nothing panics while it is held")
+    }
+}
+
+impl Line {
+    fn take(&mut self) -> Option<LaneEpoch> {
+        let turn = self.queue.pop_front()?;
+        turn.is_queued.store(false, Ordering::Release);
+        Some(turn.lane)
     }
 }
 
@@ -61,8 +85,10 @@ impl Turn {
         }
         let mut line = self.turns.line();
         line.queue.push_back(Arc::clone(self));
-        if let Some(waiter) = &line.waiter {
-            waiter.wake_by_ref();
+        // Once: who is at work finds the line by itself, and a wake it does not need costs it a look around.
+        if let Some(waiter) = line.waiter.take() {
+            drop(line);
+            waiter.wake();
         }
     }
 }

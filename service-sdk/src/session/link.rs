@@ -29,21 +29,48 @@ impl Link {
         look(&self.0.borrow())
     }
 
+    /// Who tells whether the ledger has changed, without looking at it. At first it has.
+    pub(crate) fn changes(&self) -> Changes {
+        let mut changes = self.0.subscribe();
+        changes.mark_changed();
+        Changes(changes)
+    }
+
+    /// What `take` finds now, and may take out.
+    pub(crate) fn now<R>(&self, take: impl FnOnce(&mut Ledger) -> Option<R>) -> Option<R> {
+        let mut found = None;
+        self.0.send_if_modified(|ledger| {
+            found = take(ledger);
+            found.is_some()
+        });
+        found
+    }
+
     /// Waits until `take` finds what it looks for, which it may take out.
     ///
     /// Cancel safe: what was taken is returned in the same poll.
     pub(crate) async fn until<R>(&self, mut take: impl FnMut(&mut Ledger) -> Option<R>) -> R {
         let mut changes = self.0.subscribe();
         loop {
-            let mut found = None;
-            self.0.send_if_modified(|ledger| {
-                found = take(ledger);
-                found.is_some()
-            });
-            if let Some(found) = found {
+            if let Some(found) = self.now(&mut take) {
                 return found;
             }
             changes.changed().await.expect("the sender is held here");
         }
+    }
+}
+
+/// Whether the ledger has changed.
+#[derive(Debug)]
+pub(crate) struct Changes(watch::Receiver<Ledger>);
+
+impl Changes {
+    /// Whether it has since the last call.
+    pub(crate) fn any(&mut self) -> bool {
+        let any = self.0.has_changed().unwrap_or(true);
+        if any {
+            self.0.mark_unchanged();
+        }
+        any
     }
 }
