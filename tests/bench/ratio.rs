@@ -32,8 +32,17 @@ impl Rounds {
 
     /// Prints the line of this figure, and the times behind it to standard error.
     pub(crate) fn report(&self) {
-        let mut ratios: Vec<f64> =
-            self.pairs.iter().map(|(product, floor)| product.as_secs_f64() / floor.as_secs_f64()).collect();
+        self.print(|product, floor| product / floor);
+    }
+
+    /// As [`report`](Self::report), of work done a second: the same work, so it is the times' ratio upside down.
+    pub(crate) fn report_rates(&self) {
+        self.print(|product, floor| floor / product);
+    }
+
+    fn print(&self, ratio: fn(f64, f64) -> f64) {
+        let of = |(product, floor): &(Duration, Duration)| ratio(product.as_secs_f64(), floor.as_secs_f64());
+        let mut ratios: Vec<f64> = self.pairs.iter().map(of).collect();
         ratios.sort_by(f64::total_cmp);
         let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
         println!("ratio {} {:.2} (n={}, {least:.2}..{most:.2})", self.key, median(&ratios), ratios.len());

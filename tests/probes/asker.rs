@@ -1,13 +1,21 @@
-//! Asks `echo` and measures: takes `SIZE COUNT` lines at the socket ASKER_AT, asks so often with so many bytes,
-//! one after the other, and answers the nanoseconds all of them took.
+//! Talks to ECHO (`echo` unless set) and measures. Takes lines at the socket ASKER_AT and answers each with
+//! nanoseconds:
+//!
+//! ```text
+//! ask SIZE COUNT      asks so often with so many bytes, one after the other         all of them
+//! feed SIZE COUNT     feeds so many and asks whether all are handled                all of them
+//! rest SIZE COUNT     asks so often, resting for 5 ms before each                   each of them
+//! ```
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
 use watchdog_service::{Context, Intercom, ServiceError};
 use watchdog_tests::contract::EchoMsg;
+
+const REST: Duration = Duration::from_millis(5);
 
 fn main() -> ExitCode {
     watchdog_service::run(asker)
@@ -15,7 +23,8 @@ fn main() -> ExitCode {
 
 async fn asker(mut ctx: Context<(), (), ()>) -> Result<(), ServiceError> {
     let listener = UnixListener::bind(std::env::var("ASKER_AT")?)?;
-    let echo = ctx.intercom::<EchoMsg>("echo").await?;
+    let echo = std::env::var("ECHO").unwrap_or_else(|_| "echo".to_owned());
+    let echo = ctx.intercom::<EchoMsg>(echo).await?;
     ctx.ready().await?;
     tokio::select! {
         event = ctx.next() => { event?; }
@@ -29,17 +38,58 @@ async fn serve(listener: &UnixListener, echo: &Intercom<EchoMsg>) -> Result<(), 
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     while stream.read_line(&mut line).await? > 0 {
-        let (size, count) = line.trim().split_once(' ').ok_or_else(|| ServiceError::new("SIZE COUNT"))?;
-        let (size, count): (usize, u32) = (size.parse()?, count.parse()?);
-        let begin = Instant::now();
-        for _ in 0..count {
-            let bytes = vec![7; size];
-            let back = echo.ask(|reply| EchoMsg::Echo { bytes, reply }).await?;
-            assert_eq!(back.len(), size, "an echo is as long as what it answers");
-        }
-        let took = begin.elapsed().as_nanos();
-        stream.write_all(format!("{took}\n").as_bytes()).await?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [what, size, count] = words[..] else { return Err(ServiceError::new("WHAT SIZE COUNT")) };
+        let (size, count): (usize, u64) = (size.parse()?, count.parse()?);
+        let times = match what {
+            "ask" => ask(echo, size, count).await?,
+            "feed" => feed(echo, size, count).await?,
+            "rest" => rest(echo, size, count).await?,
+            _ => return Err(ServiceError::new("ask, feed or rest")),
+        };
+        let times: Vec<String> = times.iter().map(|time| time.as_nanos().to_string()).collect();
+        stream.write_all(format!("{}\n", times.join(" ")).as_bytes()).await?;
         line.clear();
     }
     Ok(())
+}
+
+async fn ask(echo: &Intercom<EchoMsg>, size: usize, count: u64) -> Result<Vec<Duration>, ServiceError> {
+    let begin = Instant::now();
+    for _ in 0..count {
+        once(echo, size).await?;
+    }
+    Ok(vec![begin.elapsed()])
+}
+
+async fn once(echo: &Intercom<EchoMsg>, size: usize) -> Result<(), ServiceError> {
+    let bytes = vec![7; size];
+    let back = echo.ask(|reply| EchoMsg::Echo { bytes, reply }).await?;
+    assert_eq!(back.len(), size, "an echo is as long as what it answers");
+    Ok(())
+}
+
+async fn feed(echo: &Intercom<EchoMsg>, size: usize, count: u64) -> Result<Vec<Duration>, ServiceError> {
+    let before = echo.ask(|reply| EchoMsg::Taken { reply }).await?;
+    let begin = Instant::now();
+    for _ in 0..count {
+        echo.feed(EchoMsg::Take { bytes: vec![7; size] }).await?;
+    }
+    echo.flush().await?;
+    // Behind all that was fed.
+    let taken = echo.ask(|reply| EchoMsg::Taken { reply }).await? - before;
+    let took = begin.elapsed();
+    assert_eq!(taken, count, "each is handled once");
+    Ok(vec![took])
+}
+
+async fn rest(echo: &Intercom<EchoMsg>, size: usize, count: u64) -> Result<Vec<Duration>, ServiceError> {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        tokio::time::sleep(REST).await;
+        let begin = Instant::now();
+        once(echo, size).await?;
+        times.push(begin.elapsed());
+    }
+    Ok(times)
 }

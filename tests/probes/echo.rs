@@ -1,4 +1,4 @@
-//! Gives back what it is asked with: the answering side of the benchmark.
+//! Gives back what it is asked with, and counts what it is told: the other side of the benchmarks.
 
 use std::process::ExitCode;
 
@@ -10,10 +10,14 @@ fn main() -> ExitCode {
 }
 
 async fn echo(mut ctx: Context<(), (), EchoMsg>) -> Result<(), ServiceError> {
+    let mut taken = 0;
     ctx.ready().await?;
     while let Some(event) = ctx.next().await? {
-        if let Event::Message(EchoMsg::Echo { bytes, reply }) = event {
-            reply.send(bytes);
+        match event {
+            Event::Message(EchoMsg::Echo { bytes, reply }) => reply.send(bytes),
+            Event::Message(EchoMsg::Take { .. }) => taken += 1,
+            Event::Message(EchoMsg::Taken { reply }) => reply.send(taken),
+            Event::SettingsUpdated => {}
         }
     }
     Ok(())

@@ -57,6 +57,16 @@ pub enum EchoMsg {
         /// Takes them back.
         reply: Reply<Vec<u8>>,
     },
+    /// Bytes that are to be counted.
+    Take {
+        /// Any.
+        bytes: Vec<u8>,
+    },
+    /// How many were counted.
+    Taken {
+        /// Takes the count.
+        reply: Reply<u64>,
+    },
 }
 
 /// What the receiver of the proof takes.

@@ -1,0 +1,61 @@
+//! Pairs of services under a watchdog: one of each answers, the other asks when told to.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use watchdog_tests::{Entry, Seen, TestWatchdog, probe};
+
+/// The asking sides.
+pub(crate) struct Askers {
+    askers: Vec<BufReader<UnixStream>>,
+    _watchdog: TestWatchdog,
+}
+
+impl Askers {
+    /// Starts so many pairs.
+    pub(crate) fn start(pairs: usize) -> Self {
+        let mut watchdog = TestWatchdog::idle();
+        let sockets: Vec<_> = (0..pairs).map(|pair| watchdog.path(&format!("{pair}.sock"))).collect();
+        let entries: Vec<Entry> = sockets
+            .iter()
+            .enumerate()
+            .flat_map(|(pair, socket)| {
+                let echo = format!("echo-{pair}");
+                let asker = probe(&format!("asker-{pair}"), "asker", &[]).with_session();
+                let asker = asker.env("ASKER_AT", socket.display().to_string()).env("ECHO", &echo);
+                [probe(&echo, "echo", &[]).with_session(), asker]
+            })
+            .collect();
+        watchdog.configure("", &entries);
+        watchdog.run_again();
+        watchdog.until("all are ready", Seen::all_ready);
+        let connect = |socket| {
+            let stream = UnixStream::connect(socket).expect("an asker listens before it is ready");
+            fs::remove_file(socket).expect("one connection is enough");
+            BufReader::new(stream)
+        };
+        Self { askers: sockets.iter().map(connect).collect(), _watchdog: watchdog }
+    }
+
+    /// Has each do `what` with `size` bytes `count` times, all at once, and gives the times they answer.
+    pub(crate) fn each(&mut self, what: &str, size: usize, count: u32) -> Vec<Duration> {
+        for asker in &mut self.askers {
+            writeln!(asker.get_mut(), "{what} {size} {count}").expect("the asker reads");
+        }
+        let mut times = Vec::new();
+        for asker in &mut self.askers {
+            times.extend(answered(asker));
+        }
+        times
+    }
+}
+
+/// The nanoseconds of a line.
+pub(crate) fn answered(from: &mut impl BufRead) -> Vec<Duration> {
+    let mut line = String::new();
+    from.read_line(&mut line).expect("an answer");
+    let nanos = |word: &str| Duration::from_nanos(word.parse().expect("nanoseconds"));
+    line.split_whitespace().map(nanos).collect()
+}
