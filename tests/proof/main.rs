@@ -4,12 +4,14 @@ use std::env;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use watchdog_tests::proof::core::{self, Fate};
 use watchdog_tests::proof::{self, Broken, restart};
 
 /// One round with a seed: what it showed, as `key=value…`.
 type Prove = fn(u64) -> Result<String, Broken>;
 
-const PROOFS: [(&str, Prove); 2] = [("intercom", intercom), ("restart", restarts)];
+const PROOFS: [(&str, Prove); 4] =
+    [("intercom", intercom), ("restart", restarts), ("core-death", core_deaths), ("upgrade", upgrades)];
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -76,6 +78,29 @@ fn restarts(_seed: u64) -> Result<String, Broken> {
         ms(shown.longest),
         shown.took.as_secs_f64(),
     ))
+}
+
+fn core_deaths(seed: u64) -> Result<String, Broken> {
+    let plan = core::Plan { fate: Fate::Killed, times: 100, messages: 10_000, seed };
+    Ok(format!("kills={} {}", plan.times, of_core(&core::core(plan)?)))
+}
+
+fn upgrades(seed: u64) -> Result<String, Broken> {
+    let plan = core::Plan { fate: Fate::Upgraded, times: 20, messages: 20_000, seed };
+    let shown = core::core(plan)?;
+    let pause = shown.longest_pause.as_millis();
+    Ok(format!("upgrades={} longest_pause_ms={pause} {}", plan.times, of_core(&shown)))
+}
+
+fn of_core(shown: &core::Shown) -> String {
+    format!(
+        "messages={} lost=0 out_of_order=0 restarts=0 revisions={} saves={} longest_set_ms={} seconds={:.1}",
+        shown.messages,
+        shown.revisions,
+        shown.saves,
+        shown.longest_set.as_millis(),
+        shown.took.as_secs_f64(),
+    )
 }
 
 fn fresh_seed() -> u64 {

@@ -7,6 +7,7 @@ use watchdog_protocol::Incarnation;
 use watchdog_protocol::status::{EventRecord, PhaseStatus};
 use watchdog_tests::inject::Doomed;
 use watchdog_tests::proc::Process;
+use watchdog_tests::proof::core::{self, Fate};
 use watchdog_tests::{Seen, TestWatchdog, probe, sample};
 
 #[test]
@@ -56,6 +57,13 @@ fn a_core_killed_at_any_send_of_a_restart_loses_neither_end_nor_start() {
         killed >= 4,
         "the core makes four sends at least: session, start, acknowledgement, welcome; it was killed at {killed}"
     );
+}
+
+#[test]
+fn messages_settings_and_states_go_on_though_the_core_is_killed_under_them() {
+    let plan = core::Plan { fate: Fate::Killed, times: 8, messages: 1000, seed: 1 };
+    let shown = core::core(plan).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(shown.messages >= 8000 && shown.revisions > 0 && shown.saves > 0, "{shown:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use watchdog_protocol::status::ServiceStatus;
 use watchdog_tests::proc::Process;
+use watchdog_tests::proof::core::{self, Fate};
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::{Order, Shown, puppet};
 use watchdog_tests::{Said, Seen, TestWatchdog, binary, probe};
@@ -131,4 +132,11 @@ fn what_can_not_become_the_core_is_refused_before_anything_happens() {
     let said = wd.cli(&["upgrade", "--binary", "absent", "--no-wait"]).ok();
     assert!(said.stdout.contains("accepted"), "{said}");
     assert!(!wd.events().iter().any(|event| event.what.starts_with("upgrade")));
+}
+
+#[test]
+fn messages_settings_and_states_go_on_while_build_follows_build() {
+    let plan = core::Plan { fate: Fate::Upgraded, times: 4, messages: 1000, seed: 1 };
+    let shown = core::core(plan).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(shown.messages >= 4000 && shown.revisions > 0 && shown.saves > 0, "{shown:?}");
 }

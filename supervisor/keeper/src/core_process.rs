@@ -54,6 +54,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// After so many cores in a row that could not start, the next is to be content with little.
 const CRASHES: u32 = 5;
 
+const KILLED: ExitStatus = ExitStatus::Signal { signal: libc::SIGKILL, core_dumped: false };
+
 /// How every core is started.
 #[derive(Debug)]
 pub(crate) struct CoreProgram {
@@ -286,12 +288,16 @@ impl Core {
         } else if is_undone || (!process.is_ready && !process.is_safe && life < LONG_LIFE) {
             self.failed(CoreEnd { how, last_words: last_words.clone() }, now);
         } else {
-            // One that served and was killed from outside shows that cores can start.
-            let killed = matches!(status, ExitStatus::Signal { signal: libc::SIGKILL, .. });
+            // One that served and was killed from outside shows that cores can start: the next is due soon, only not
+            // so soon that whoever kills them all the time keeps this machine busy.
+            let killed = process.is_ready && status == KILLED;
             if !process.is_safe && (killed || life >= LONG_LIFE) {
                 self.crashes = Crashes::default();
             } else if !process.is_safe {
                 self.crashes.add(CoreEnd { how, last_words: last_words.clone() });
+            }
+            if killed {
+                self.quick_deaths = self.quick_deaths.min(1);
             }
             self.next_after(life, now);
         }
@@ -411,7 +417,6 @@ mod tests {
 
     use super::*;
 
-    const KILLED: ExitStatus = ExitStatus::Signal { signal: libc::SIGKILL, core_dumped: false };
     const PANIC: ExitStatus = ExitStatus::Code(101);
 
     fn core(now: Instant) -> Core {
@@ -485,5 +490,6 @@ mod tests {
             core.ended(KILLED, now);
         }
         assert_eq!(core.crashes.count, 0);
+        assert!(core.due().unwrap() <= now + FIRST_DELAY);
     }
 }
