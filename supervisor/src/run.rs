@@ -22,7 +22,7 @@ use crate::config::{self, Config, ConfigErrors};
 use crate::processes::cgroup::CgroupTree;
 use crate::processes::leftovers::{self, LeftoverError, STATE};
 use crate::store::lock::{LockError, lock};
-use crate::store::replace::{ReplaceError, replace, sweep};
+use crate::store::replace::{ReplaceError, replace_unsynced, sweep};
 use crate::store::runtime;
 
 /// How long what is left of a former life may take to end once it was killed.
@@ -108,7 +108,7 @@ pub fn run(path: &Path) -> Result<u8, RunError> {
     config::check(&config, Some(&config::manifest_cache(&config)))?;
     let text =
         fs::read(&config.path).map_err(|source| RunError::Folder { path: config.path.clone(), source })?;
-    replace(&kept_config(&section.runtime), &text)?;
+    replace_unsynced(&kept_config(&section.runtime), &text)?;
     say(&greeting(&config));
     let program = std::env::current_exe().map_err(RunError::Executable)?;
     let argv = [

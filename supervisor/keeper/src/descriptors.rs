@@ -1,14 +1,33 @@
 //! Named descriptors, kept for whichever core comes next.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::close;
 
 use crate::child::WINDOW_END;
 use crate::protocol::{MAX_DESCRIPTORS, Stored};
+
+/// Descriptors for a thousand services with lanes between them; the table of so many takes 128 KiB.
+const TABLE: RawFd = 16 * 1024;
+
+/// Makes this process's table of descriptors as large as it should ever have to be, within its limit of open files.
+///
+/// To be called while nobody shares the table, no thread and no child: the kernel doubles a full table, and if it is
+/// shared waits until every processor has been through its scheduler (`synchronize_rcu` in `expand_fdtable`), 10 ms
+/// each time.
+pub fn widen_table() {
+    let limit =
+        getrlimit(Resource::RLIMIT_NOFILE).map_or(TABLE, |(soft, _)| RawFd::try_from(soft).unwrap_or(TABLE));
+    // Refused where memory is short: the table grows when it has to, as it would have.
+    if let Ok(number) = fcntl(std::io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(TABLE.min(limit) - 1)) {
+        let _ = close(number);
+    }
+}
 
 /// The same open description under a number that no child ever sees. `EMFILE` when the table is full.
 pub(crate) fn above_window(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {

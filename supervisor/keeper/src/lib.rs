@@ -60,6 +60,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use watchdog_protocol::LaneEpoch;
 
 pub use core_process::{CHANNEL, SAFE, STDERR};
+pub use descriptors::widen_table;
 pub use packet::{DecodeError, EncodeError, Packet};
 pub use pid_record::{PidRecord, start_time};
 
@@ -136,6 +137,8 @@ pub fn run(config: KeeperConfig) -> Result<u8, KeeperError> {
     raw::take_over_signals().map_err(failed("block signals"))?;
     close_on_exec().map_err(failed("set close-on-exec"))?;
     let original_limits = vec![raise_open_files()?];
+    // A child shares the table until it has unshared it.
+    widen_table();
 
     let lift = |descriptor| above_window(descriptor).map_err(refused("keep a descriptor"));
     let kept = config.keep.into_iter().map(lift).collect::<Result<_, _>>()?;

@@ -100,6 +100,15 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// The pipes of both streams: read and write end of standard output, then of standard error.
+///
+/// # Errors
+/// Out of descriptors.
+pub fn pipes() -> io::Result<[OwnedFd; 4]> {
+    let ((out_read, output), (err_read, errors)) = (pipe()?, pipe()?);
+    Ok([out_read, output, err_read, errors])
+}
+
 /// Four times the longest line: a full pipe holds a page of a few bytes for a small write in the worst case, and
 /// still the longest line fits.
 const CAPACITY: i32 = 256 * 1024;
@@ -118,6 +127,7 @@ pub struct Capture {
     /// incarnation its last lines were waited for.
     commands: mpsc::Sender<Command>,
     wake: Arc<EventFd>,
+    has_added: bool,
     thread: Option<JoinHandle<()>>,
     /// To see whether anything is left to write: the pipes of each service, and the hand.
     pipes: HashMap<ServiceName, Vec<Arc<OwnedFd>>>,
@@ -138,14 +148,31 @@ impl Capture {
         let (tails, out) = (Tails::default(), hand.out().try_clone()?.into());
         let mut collector = Collector::new(logs, hand, tails.clone(), signs, inbox, Arc::clone(&wake))?;
         let thread = thread::Builder::new().name("capture".into()).spawn(move || collector.run())?;
-        Ok(Self { commands, wake, thread: Some(thread), pipes: HashMap::new(), hand: out, tails })
+        Ok(Self {
+            commands,
+            wake,
+            has_added: false,
+            thread: Some(thread),
+            pipes: HashMap::new(),
+            hand: out,
+            tails,
+        })
     }
 
-    /// Captures what comes out of `pipe`, the read end. Not twice for one service and stream.
+    /// Captures what comes out of `pipe`, the read end, from the next [`begin`](Self::begin) on. Not twice for one
+    /// service and stream.
     pub fn add(&mut self, service: &ServiceName, stream: Stream, pipe: OwnedFd) {
         let pipe = Arc::new(pipe);
         self.pipes.entry(service.clone()).or_default().push(Arc::clone(&pipe));
-        self.command(Command::Add { service: service.clone(), stream, pipe });
+        self.has_added |= self.commands.send(Command::Add { service: service.clone(), stream, pipe }).is_ok();
+    }
+
+    /// Begins to read the pipes that were added. Apart from it, because waking the thread for each of a thousand takes
+    /// longer than all that is done with them.
+    pub fn begin(&mut self) {
+        if std::mem::take(&mut self.has_added) {
+            self.wake();
+        }
     }
 
     /// Writes what is in the service's pipes and lets go of them. Its files stay.
@@ -210,6 +237,10 @@ impl Capture {
             tracing::error!("the thread that captures output has ended");
             return;
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         // Fails only on a full counter, which wakes as well.
         let _ = self.wake.write(1);
     }

@@ -341,6 +341,7 @@ async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
     let (read, write) = pipe().unwrap();
     capture.starting(&counter(), Incarnation::FIRST);
     capture.add(&counter(), Stream::Errors, read);
+    capture.begin();
     nix::unistd::write(&write, b"oops\n").unwrap();
     assert_eq!(capture.last_lines(&counter()).await, ["oops"]);
     nix::unistd::write(&write, b"by itself\n").unwrap();
@@ -368,6 +369,7 @@ async fn a_removed_service_is_written_to_its_end_and_let_go_of() {
     let mut capture = Capture::start(logs(folder.path()), Hand::new().unwrap(), signs().0).unwrap();
     let (read, write) = pipe().unwrap();
     capture.add(&counter(), Stream::Output, read);
+    capture.begin();
     nix::unistd::write(&write, b"last\n").unwrap();
     capture.remove(&counter());
     capture.stop().await;

@@ -19,7 +19,7 @@ use super::console::{Console, Format};
 use super::look::{ColorChoice, Look, Paint};
 use super::report::CliError;
 use super::{Arguments, Exit, command, intercoms, status};
-use crate::core::control::ControlDoor;
+use crate::core::control::{ControlDoor, Hours};
 
 const WIDE: Look = Look { color: false, width: None };
 
@@ -390,7 +390,8 @@ async fn a_command_reaches_the_watchdog_of_its_configuration() {
     let door = ControlDoor::open(&folder.path().join("here"), u32::MAX, |_| None).unwrap();
     let (sender, mut calls) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
-    tasks.spawn(door.serve(sender, std::future::pending()));
+    let (_hours, until) = tokio::sync::watch::channel(Hours::Open);
+    tasks.spawn(door.serve(sender, until));
     let answer = async {
         let call = calls.recv().await.unwrap();
         call.replies.send(Reply::End(Ok(Outcome::Status(Box::new(motley()))))).await.unwrap();

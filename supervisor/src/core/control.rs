@@ -27,7 +27,7 @@ use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use watchdog_protocol::ServiceName;
@@ -59,6 +59,17 @@ const REPLIES: usize = 256;
 
 /// After the door was told to close, how long replies under way have to get out.
 const CLOSING: Duration = Duration::from_secs(1);
+
+/// How long the door is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hours {
+    /// It stays, whatever becomes of its file.
+    Open,
+    /// Everything is being stopped: whoever comes is let in, a file that is deleted does not come back.
+    Closing,
+    /// Nobody is let in.
+    Closed,
+}
 
 /// One request of an operator, for the event loop.
 #[derive(Debug)]
@@ -128,14 +139,17 @@ impl ControlDoor {
         Ok(Self { bound: Bound::listen(runtime)?, folder: runtime.to_owned(), doorkeeper })
     }
 
-    /// Lets operators in until `stop`, or until nobody takes `calls`. Then the socket goes, and replies that were
+    /// Lets operators in until it is closed, or until nobody takes `calls`. Then the socket goes, and replies that were
     /// handed over get out, for at most 1 s.
-    pub(crate) async fn serve(mut self, calls: mpsc::Sender<ControlCall>, stop: impl Future<Output = ()>) {
+    pub(crate) async fn serve(mut self, calls: mpsc::Sender<ControlCall>, mut until: watch::Receiver<Hours>) {
         let mut connections = JoinSet::new();
-        tokio::pin!(stop);
         loop {
             tokio::select! {
-                () = &mut stop => break,
+                hours = changed(&mut until) => match hours {
+                    Hours::Open => {}
+                    Hours::Closing => self.bound.folder.forget(),
+                    Hours::Closed => break,
+                },
                 () = calls.closed() => break,
                 accepted = self.bound.listener.accept() => match accepted {
                     Ok(stream) if connections.len() < CONNECTIONS => {
@@ -175,6 +189,11 @@ impl ControlDoor {
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "no control socket"),
         }
     }
+}
+
+async fn changed(until: &mut watch::Receiver<Hours>) -> Hours {
+    // Nobody left to close the door closes it.
+    until.changed().await.map_or(Hours::Closed, |()| *until.borrow_and_update())
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {

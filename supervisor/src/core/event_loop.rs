@@ -15,7 +15,7 @@ use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::candidate::Candidate;
-use super::control::ControlCall;
+use super::control::{ControlCall, Hours};
 use super::events::Entry as Logged;
 use super::exits::LOOK;
 use super::registration::{Described, next_described};
@@ -221,6 +221,7 @@ impl Core {
         for (service, command) in commands {
             self.perform(&service, command).await?;
         }
+        self.capture.begin();
         Ok(())
     }
 
@@ -307,6 +308,7 @@ impl Core {
     pub(super) fn begin_shutdown(&mut self, haste: Haste) {
         self.shutdown = Shutdown::Stopping;
         self.shutdown_asked = Some(haste);
+        self.hours.send_replace(Hours::Closing);
     }
 
     /// Nothing lives, nothing is being written: the watchdog may end.

@@ -48,7 +48,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use watchdog_lifecycle::{Event, Fact, Haste, Moment, Roster, WallTime, Wanted};
 use watchdog_protocol::session::ToService;
@@ -135,6 +135,8 @@ pub(crate) struct Core {
     upgrade: Upgrade,
     shutdown: Shutdown,
     shutdown_asked: Option<Haste>,
+    /// Until when operators are let in.
+    hours: watch::Sender<control::Hours>,
     notes: Vec<String>,
 }
 
@@ -155,8 +157,8 @@ struct Entry {
     settings: Option<settings::Settings>,
     state: Option<state::State>,
     note: Note,
-    output: OwnedFd,
-    errors: OwnedFd,
+    /// Made for the first start, and given to each process; so is the cgroup.
+    outlets: Option<Outlets>,
     cgroup: Option<Cgroup>,
     /// The cgroup was killed as a whole, or may have been by an older core.
     cgroup_worn: bool,
@@ -178,6 +180,13 @@ struct Entry {
     /// What is, or will be, on disk of what the operator wants.
     kept: Option<Kept>,
     kept_change: Option<ChangeNumber>,
+}
+
+/// Where a service's output goes in: the write ends of pipes that are captured.
+#[derive(Debug)]
+struct Outlets {
+    output: OwnedFd,
+    errors: OwnedFd,
 }
 
 /// What outlives a restart of the watchdog, beside settings and state.

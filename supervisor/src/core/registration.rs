@@ -21,7 +21,7 @@ use super::note::Note;
 use super::settings::Settings;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
-use super::{Core, CoreError, Entry, Kept, Registered, chain, now, stored, wall_time};
+use super::{Core, CoreError, Entry, Kept, Outlets, Registered, chain, now, stored, wall_time};
 use crate::capture::Stream;
 use crate::config::{self, CheckedService, ConfigErrors, LogSigns, ServiceSpec};
 use crate::store::record;
@@ -244,23 +244,18 @@ impl Core {
             let step = format!("{step} of `{name}`");
             move |source: std::io::Error| CoreError::Start { step, source: source.into() }
         };
-        let is_new = found.is_none();
-        let Found { note, pipes, notify, manifest_is_kept } = match found {
-            Some(found) => found,
-            None => Found {
-                note: Note::create().map_err(failed("make the note"))?,
-                pipes: self.make_pipes().map_err(failed("make the log pipes"))?,
-                notify: None,
-                manifest_is_kept: false,
-            },
+        let (note, pipes, notify, manifest_is_kept, cgroup) = match found {
+            Some(Found { note, pipes, notify, manifest_is_kept }) => {
+                let cgroup = self.cgroups.as_ref().map(|tree| tree.service(&name)).transpose();
+                (note, pipes, notify, manifest_is_kept, cgroup.map_err(failed("find the cgroup"))?)
+            }
+            None => {
+                let note = Note::create().map_err(failed("make the note"))?;
+                let message = ToKeeper::Store { name: stored::note(&name) };
+                self.keeper.send(&message, &[note.fd()]).await.map_err(CoreError::Keeper)?;
+                (note, None, None, false, None)
+            }
         };
-        if is_new {
-            let message = ToKeeper::Store { name: stored::note(&name) };
-            self.keeper.send(&message, &[note.fd()]).await.map_err(CoreError::Keeper)?;
-            let message = ToKeeper::Store { name: stored::pipes(&name) };
-            let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
-            self.keeper.send(&message, &fds).await.map_err(CoreError::Keeper)?;
-        }
         if let Some(checked) = &checked
             && !manifest_is_kept
         {
@@ -271,13 +266,7 @@ impl Core {
         if let Some(child) = lives.filter(|_| spec.log_signs != LogSigns::default()) {
             self.capture.resuming(&name, child.incarnation);
         }
-        let [out_read, output, err_read, errors] = pipes;
-        self.capture.add(&name, Stream::Output, out_read);
-        self.capture.add(&name, Stream::Errors, err_read);
-        let cgroup = match &self.cgroups {
-            Some(tree) => Some(tree.service(&name).map_err(failed("make the cgroup"))?),
-            None => None,
-        };
+        let outlets = pipes.map(|pipes| self.capture_from(&name, pipes));
         let (manifest, schema) = match checked {
             Some(checked) => (Some(checked.manifest), Some(checked.schema)),
             None => (None, None),
@@ -290,10 +279,9 @@ impl Core {
             settings,
             state: None,
             note,
-            output,
-            errors,
+            outlets,
+            cgroup_worn: cgroup.is_some(),
             cgroup,
-            cgroup_worn: !is_new,
             session: None,
             process: None,
             spawning: None,
@@ -347,10 +335,13 @@ impl Core {
         settings
     }
 
-    fn make_pipes(&self) -> std::io::Result<[OwnedFd; 4]> {
-        let (out_read, out_write) = crate::capture::pipe()?;
-        let (err_read, err_write) = crate::capture::pipe()?;
-        Ok([out_read, out_write, err_read, err_write])
+    /// The write ends of these pipes, once their read ends are captured: read and write end of standard output, then of
+    /// standard error.
+    pub(super) fn capture_from(&mut self, name: &ServiceName, pipes: [OwnedFd; 4]) -> Outlets {
+        let [out_read, output, err_read, errors] = pipes;
+        self.capture.add(name, Stream::Output, out_read);
+        self.capture.add(name, Stream::Errors, err_read);
+        Outlets { output, errors }
     }
 
     /// What the operator wanted in an earlier life of the watchdog.
@@ -371,8 +362,8 @@ impl Core {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) note: Note,
-    /// Read and write end of standard output, then of standard error.
-    pub(super) pipes: [OwnedFd; 4],
+    /// Read and write end of standard output, then of standard error; none before the first start.
+    pub(super) pipes: Option<[OwnedFd; 4]>,
     /// The socket of a program that notifies.
     pub(super) notify: Option<OwnedFd>,
     pub(super) manifest_is_kept: bool,

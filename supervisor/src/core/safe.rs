@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use watchdog_keeper::protocol::{Child, CoreEnd, ExitReport, FromKeeper, Hello, ToKeeper};
@@ -30,7 +30,7 @@ use watchdog_seqpacket::Seqpacket;
 
 use super::build::{self, Found};
 use super::candidate::{self, Question};
-use super::control::{ControlCall, ControlDoor};
+use super::control::{ControlCall, ControlDoor, Hours};
 use super::events::{Entry as Logged, EventLog};
 use super::hand_over::{hand, hand_over};
 use super::keeper_link::{KeeperLink, LinkError};
@@ -118,11 +118,9 @@ pub(super) async fn live(keeper: Seqpacket, path: &Path, runtime: &Path) -> Resu
     let door = ControlDoor::open(runtime, core.hello.pid, service_of(runtime))
         .map_err(starting("open the control socket"))?;
     let (calls_in, mut calls) = mpsc::channel(CONTROL_INBOX);
-    let (close_door, door_closes) = oneshot::channel::<()>();
+    let (hours, until) = watch::channel(Hours::Open);
     let mut doors = JoinSet::new();
-    doors.spawn(door.serve(calls_in, async {
-        let _ = door_closes.await;
-    }));
+    doors.spawn(door.serve(calls_in, until));
     match core.serve(&mut calls).await {
         Ok(None) => {}
         Ok(Some(leave)) => {
@@ -139,7 +137,7 @@ pub(super) async fn live(keeper: Seqpacket, path: &Path, runtime: &Path) -> Resu
         Err(err) => return Err(err),
     }
     core.answer_shutdown();
-    let _ = close_door.send(());
+    hours.send_replace(Hours::Closed);
     doors.join_all().await;
     core.finish().await?;
     Ok(0)

@@ -20,6 +20,7 @@ use watchdog_seqpacket::Seqpacket;
 use super::launch::{self, NoLaunch, SESSION_NUMBER};
 use super::session::Session;
 use super::{Core, CoreError, stored};
+use crate::capture;
 use crate::notify;
 use crate::processes::leftovers;
 use watchdog_lifecycle::Kind;
@@ -95,6 +96,7 @@ impl Core {
 
     async fn try_spawn(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), NoSpawn> {
         self.renew_cgroup(service).map_err(failed("cgroup"))?;
+        self.make_outlets(service).await?;
         let entry = self.entry(service);
         let kind = entry.spec.kind();
         let notify = notify::address(self.keeper_hello.epoch, service);
@@ -111,8 +113,9 @@ impl Core {
             request.descriptors.push(what);
             beside.push(fd);
         };
-        attach(Attach::Child(1), entry.output.as_fd());
-        attach(Attach::Child(2), entry.errors.as_fd());
+        let outlets = entry.outlets.as_ref().expect("made above");
+        attach(Attach::Child(1), outlets.output.as_fd());
+        attach(Attach::Child(2), outlets.errors.as_fd());
         attach(Attach::PidRecord, record.as_fd());
         if let Some(cgroup) = &entry.cgroup {
             attach(Attach::Cgroup, cgroup.folder().map_err(failed("cgroup"))?);
@@ -131,11 +134,29 @@ impl Core {
     /// compares the count of its kills with that of the cgroup the parent is in. A new folder has no count.
     fn renew_cgroup(&mut self, service: &ServiceName) -> io::Result<()> {
         let entry = self.entries.get_mut(service).expect("the roster and the entries hold the same names");
-        if let (Some(tree), Some(cgroup), true) = (&self.cgroups, &entry.cgroup, entry.cgroup_worn) {
-            cgroup.remove()?;
+        let Some(tree) = &self.cgroups else { return Ok(()) };
+        if let Some(worn) = entry.cgroup.as_ref().filter(|_| entry.cgroup_worn) {
+            worn.remove()?;
+            entry.cgroup = None;
+        }
+        if entry.cgroup.is_none() {
             entry.cgroup = Some(tree.service(service)?);
             entry.cgroup_worn = false;
         }
+        Ok(())
+    }
+
+    /// The pipes of its output, kept by the keeper before anything is written to them.
+    async fn make_outlets(&mut self, service: &ServiceName) -> Result<(), NoSpawn> {
+        if self.entry(service).outlets.is_some() {
+            return Ok(());
+        }
+        let pipes = capture::pipes().map_err(failed("log pipes"))?;
+        let message = ToKeeper::Store { name: stored::pipes(service) };
+        let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
+        self.keeper.send(&message, &fds).await.map_err(CoreError::Keeper)?;
+        let outlets = self.capture_from(service, pipes);
+        self.entry_mut(service).outlets = Some(outlets);
         Ok(())
     }
 

@@ -14,17 +14,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
-use watchdog_keeper::{CHANNEL, PidRecord, STDERR, start_time};
+use watchdog_keeper::{CHANNEL, PidRecord, STDERR, start_time, widen_table};
 use watchdog_lifecycle::{Fact, Occurrence, Phase, Roster, Service, Wanted};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::{InheritedError, Seqpacket, inherited, inherited_descriptor, payload};
 
 use super::answer::Answered;
-use super::control::ControlDoor;
+use super::control::{ControlDoor, Hours};
 use super::event_loop::{End, Inputs};
 use super::events::{Entry as Logged, EventLog};
 use super::exits::Whose;
@@ -96,6 +96,8 @@ pub(crate) fn main(config: &Path, runtime: &Path, extent: Extent) -> ExitCode {
     };
     // Run by descriptor, its name would be that number.
     let _ = nix::sys::prctl::set_name(c"watchdog");
+    // Before there is a second thread.
+    widen_table();
     let tokio = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(tokio) => tokio,
         Err(err) => {
@@ -149,12 +151,9 @@ async fn live(
         service_of(&core.config.watchdog.runtime),
     )
     .map_err(starting("open the control socket"))?;
-    let (close_door, door_closes) = tokio::sync::oneshot::channel::<()>();
     let mut doors = JoinSet::new();
     core.restore(handed.stored, handed.told).await?;
-    doors.spawn(door.serve(calls_in, async {
-        let _ = door_closes.await;
-    }));
+    doors.spawn(door.serve(calls_in, core.hours.subscribe()));
     core.say_ready(stderr).await?;
     let mut inputs = Inputs { sessions, notifications, signs, calls };
     let outcome = core.run(&mut inputs).await;
@@ -175,7 +174,7 @@ async fn live(
         }
         Err(err) => return Err(err),
     };
-    let _ = close_door.send(());
+    core.hours.send_replace(Hours::Closed);
     doors.join_all().await;
     core.remove_cgroups();
     core.events.add(Logged::new("stopped", "everything is stopped"));
@@ -261,6 +260,7 @@ impl Core {
             upgrade: Upgrade::of(upgrade),
             shutdown: Shutdown::No,
             shutdown_asked: None,
+            hours: watch::Sender::new(Hours::Open),
             notes,
             config,
         })
@@ -302,6 +302,7 @@ impl Core {
             self.entry_mut(&name).kept = kept;
             services.push((name, policy, service));
         }
+        self.capture.begin();
         self.roster = Roster::new(services).map_err(starting("order the services"))?;
         self.add_missing_events();
         self.restore_lanes(&mut stored);
@@ -539,12 +540,12 @@ fn registered(file: &Path, text: &str) -> Result<ServiceSpec, config::ConfigErro
 }
 
 /// A service's record, note and pipes.
-type FoundService = (Option<Service>, Option<(Note, [OwnedFd; 4])>);
+type FoundService = (Option<Service>, Option<(Note, Option<[OwnedFd; 4]>)>);
 
 fn found(stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>, name: &ServiceName) -> Result<FoundService, CoreError> {
     let note = stored.remove(&stored::note(name)).and_then(|mut fds| fds.pop());
     let pipes = stored.remove(&stored::pipes(name)).and_then(|fds| <[OwnedFd; 4]>::try_from(fds).ok());
-    let (Some(note), Some(pipes)) = (note, pipes) else { return Ok((None, None)) };
+    let Some(note) = note else { return Ok((None, None)) };
     let (note, record) = Note::reopen(note).map_err(starting("read a note"))?;
     Ok((record, Some((note, pipes))))
 }

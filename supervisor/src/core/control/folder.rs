@@ -1,10 +1,11 @@
 //! Whether something happened to the files in the runtime folder.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -21,7 +22,7 @@ pub(super) struct WatchedFolder(How);
 #[derive(Debug)]
 enum How {
     /// Costs nothing while nothing happens.
-    Told(Receiver),
+    Told { inotify: Inotify, folder: WatchDescriptor, events: Receiver },
     /// The user's instances are used up.
     Looked(Interval),
 }
@@ -33,30 +34,37 @@ impl WatchedFolder {
             let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
             let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
             let itself = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-            inotify.add_watch(folder, gone | itself)?;
+            let folder = inotify.add_watch(folder, gone | itself)?;
             // What is read of it as of a pipe are events; nobody looks at them.
-            Receiver::from_owned_fd_unchecked(inotify.into())
+            let events = Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
+            Ok(How::Told { inotify, folder, events })
         };
-        Self(told().map_or_else(
-            |error| {
-                tracing::warn!(%error, "the runtime folder is looked at every {LOOK:?}");
-                let mut look = interval(LOOK);
-                look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                How::Looked(look)
-            },
-            How::Told,
-        ))
+        Self(told().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the runtime folder is looked at every {LOOK:?}");
+            let mut look = interval(LOOK);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            How::Looked(look)
+        }))
+    }
+
+    /// Watches no longer. Some time before the drop: the kernel takes a watch apart in the background, 10 ms and
+    /// more, and whoever closes the last descriptor before that waits for it.
+    pub(super) fn forget(&mut self) {
+        if let How::Told { inotify, folder, .. } = &self.0 {
+            // The folder may be gone, and the watch with it.
+            let _ = inotify.rm_watch(*folder);
+        }
     }
 
     /// A name in the folder may be gone, or another file's. Cancel safe.
     pub(super) async fn changed(&mut self) {
         match &mut self.0 {
-            How::Told(inotify) => loop {
-                if inotify.readable().await.is_err() {
+            How::Told { events, .. } => loop {
+                if events.readable().await.is_err() {
                     return std::future::pending().await;
                 }
                 // What happened is looked up; a full queue says as much.
-                if inotify.try_read(&mut [0; EVENTS]).is_ok() {
+                if events.try_read(&mut [0; EVENTS]).is_ok() {
                     return;
                 }
             },

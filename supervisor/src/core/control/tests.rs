@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use watchdog_protocol::control::{Change, Outcome, Request, SetOutcome};
 use watchdog_protocol::status::{EventRecord, STATUS_VERSION, Status, VerdictStatus, WatchdogStatus};
 use watchdog_protocol::{RequestId, Revision};
@@ -56,14 +56,19 @@ fn event(number: u64) -> EventRecord {
 struct Fixture {
     folder: tempfile::TempDir,
     calls: mpsc::Receiver<ControlCall>,
-    stop: Option<oneshot::Sender<()>>,
+    hours: watch::Sender<Hours>,
     tasks: JoinSet<()>,
 }
 
 impl Fixture {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut fixture = Self { folder, calls: mpsc::channel(1).1, stop: None, tasks: JoinSet::new() };
+        let mut fixture = Self {
+            folder,
+            calls: mpsc::channel(1).1,
+            hours: watch::Sender::new(Hours::Open),
+            tasks: JoinSet::new(),
+        };
         fixture.open(|_| None);
         fixture
     }
@@ -71,10 +76,10 @@ impl Fixture {
     /// As a new core does, over what the old one left.
     fn open(&mut self, service_of: impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static) {
         let (sender, calls) = mpsc::channel(64);
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (hours, until) = watch::channel(Hours::Open);
         let door = ControlDoor::open(&self.runtime(), u32::MAX, service_of).unwrap();
-        self.tasks.spawn(door.serve(sender, async move { drop(stopped.await) }));
-        (self.calls, self.stop) = (calls, Some(stop));
+        self.tasks.spawn(door.serve(sender, until));
+        (self.calls, self.hours) = (calls, hours);
     }
 
     /// As SIGKILL does: no word, and the socket file stays.
@@ -398,7 +403,8 @@ async fn a_path_too_long_for_a_socket_address_works_on_both_sides() {
     let door = ControlDoor::open(&runtime, u32::MAX, |_| None).unwrap();
     let (sender, mut calls) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
-    tasks.spawn(door.serve(sender, std::future::pending()));
+    let (_hours, until) = watch::channel(Hours::Open);
+    tasks.spawn(door.serve(sender, until));
     let query = WatchdogQuery::at(&runtime.join(SOCKET));
     let (answer, ()) = tokio::join!(query.status(&[]), async {
         let call = calls.recv().await.unwrap();
@@ -434,7 +440,7 @@ async fn an_orderly_end_lets_the_last_answer_out_and_leaves_no_socket() {
     let query = fixture.query();
     let (answer, ()) = tokio::join!(query.shutdown(Some(LONG)), async {
         let call = fixture.call().await;
-        fixture.stop.take().unwrap().send(()).unwrap();
+        fixture.hours.send_replace(Hours::Closed);
         while fixture.socket().exists() {
             tokio::task::yield_now().await;
         }
@@ -450,7 +456,7 @@ async fn a_shutdown_whose_answer_was_lost_has_still_ended_the_watchdog() {
     let query = fixture.query();
     let (answer, ()) = tokio::join!(query.shutdown(Some(LONG)), async {
         drop(fixture.call().await);
-        fixture.stop.take().unwrap().send(()).unwrap();
+        fixture.hours.send_replace(Hours::Closed);
     });
     assert_eq!(answer.unwrap(), "the watchdog has ended");
 }
