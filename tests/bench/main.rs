@@ -6,18 +6,23 @@
 //! ```text
 //! ask       typed round trip of two services over a lane    / two bare processes on a stream socket pair
 //! pairs     the slowest in a hundred of 50 pairs that rest  / 50 such pairs of bare processes
-//! restart   kill -9 until the new process is in main        / a bare parent that polls a pidfd and respawns
 //! tell      messages a second, fed, and counted at the handler / bare processes, a packet a message: here more is better
+//! restart   kill -9 until the new process is in main        / the floor supervisor: pidfds in an epoll, respawn
+//! boot      start of all until the last one is in main      / the floor supervisor
+//! storm     kill -9 of all until all are in main again      / the floor supervisor
+//! stop      the wish to end until nothing is left           / the floor supervisor
 //! ```
 
 mod ask;
 mod asker;
 mod cores;
+mod fleet;
+mod floor;
 mod pairs;
 mod ping;
 mod ratio;
-mod respawn;
 mod restart;
+mod stamps;
 mod tell;
 
 use std::env;
@@ -31,13 +36,16 @@ fn main() -> ExitCode {
         ["pairs"] => pairs::run(),
         ["restart"] => restart::run(),
         ["tell"] => tell::run(),
+        ["boot"] => fleet::boot(),
+        ["storm"] => fleet::storm(),
+        ["stop"] => fleet::stop(),
         // The other side of a floor, started by this program itself.
         ["pong", size] => ping::pong(size.parse().expect("a size")),
         ["drain"] => tell::drain(),
-        ["rest"] => pairs::rest(),
-        ["respawn", program] => respawn::parent(program),
+        ["resting"] => pairs::resting(),
+        ["floor", program, count] => floor::supervise(program, count.parse().expect("a count")),
         _ => {
-            eprintln!("usage: bench ask | pairs | restart | tell");
+            eprintln!("usage: bench ask | pairs | tell | restart | boot | storm | stop");
             return ExitCode::from(2);
         }
     }

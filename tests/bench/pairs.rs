@@ -46,7 +46,7 @@ struct Resting {
 impl Resting {
     fn start() -> Self {
         let mut process = Command::new(env::current_exe().expect("the path of this program"))
-            .arg("rest")
+            .arg("resting")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -73,7 +73,7 @@ impl Drop for Resting {
 }
 
 /// One process of such a pair: asks as often as a line of standard input says, and prints what each call took.
-pub(crate) fn rest() {
+pub(crate) fn resting() {
     let mut ping = Ping::start(SIZE);
     for line in io::stdin().lock().lines() {
         let count: u32 = line.expect("a line").parse().expect("a count");

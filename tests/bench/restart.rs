@@ -4,8 +4,9 @@ use std::path::Path;
 
 use watchdog_tests::{Entry, Seen, TestWatchdog, binary, probe};
 
+use crate::floor::Floor;
 use crate::ratio::Rounds;
-use crate::respawn::{Parent, Stamps};
+use crate::stamps::Stamps;
 
 const ROUNDS: usize = 51;
 
@@ -21,7 +22,7 @@ fn warm() {
     let (stamps, bare_stamps) = (Stamps::listen(&ours), Stamps::listen(&bare));
     let always = entry(&ours).key("restart_limit = \"off\"").key("restart_delay = \"0s\"");
     let watchdog = TestWatchdog::run(&[always]);
-    let parent = Parent::start(&binary("probe-stamp"), &bare);
+    let floor = Floor::start(&binary("probe-stamp"), 1, &bare);
     let (mut last, mut last_bare) = (stamps.next(), bare_stamps.next());
     let mut kill = || {
         watchdog.until("it is ready", Seen::all_ready);
@@ -38,8 +39,7 @@ fn warm() {
     kill();
     kill_bare();
     Rounds::measure("restart_warm", ROUNDS, kill, kill_bare).report();
-    drop(parent);
-    last_bare.process.signal(nix::sys::signal::Signal::SIGKILL);
+    drop(floor);
 }
 
 fn early() {
@@ -58,12 +58,11 @@ fn early() {
         stamps.kill(first).0
     };
     let kill_bare = || {
-        let parent = Parent::start(&binary("probe-stamp"), &bare);
+        let floor = Floor::start(&binary("probe-stamp"), 1, &bare);
         let first = bare_stamps.next();
         watchdog.until("as much passes as above", Seen::all_ready);
-        let (took, next) = bare_stamps.kill(first);
-        drop(parent);
-        next.process.signal(nix::sys::signal::Signal::SIGKILL);
+        let (took, _next) = bare_stamps.kill(first);
+        drop(floor);
         took
     };
     kill();

@@ -7,6 +7,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -238,6 +239,18 @@ impl TestWatchdog {
         until("the end of `watchdog run`", || self.explain(), || run.try_wait().expect("a child of ours"))
     }
 
+    /// Ends it as a service manager would, by SIGTERM, and gives how long that took.
+    pub fn stop(&mut self) -> Duration {
+        let mut run = self.run.take().expect("it was started");
+        let begin = Instant::now();
+        terminate(&run);
+        // No looking again and again: this is for who measures.
+        let status = run.wait().expect("a child of ours");
+        let took = begin.elapsed();
+        assert!(status.signal().is_none(), "the keeper ended by {status}\n{}", self.explain());
+        took
+    }
+
     /// What the last `watchdog run` printed.
     pub fn output(&self) -> String {
         let read = |kind: &str| fs::read_to_string(self.path(&format!("run-{}.{kind}", self.runs)));
@@ -278,8 +291,7 @@ impl TestWatchdog {
         let mut left = Vec::new();
         let cgroups = self.cgroups();
         if let Some(mut run) = self.run.take() {
-            let pid = Pid::from_raw(i32::try_from(run.id()).expect("the kernel's numbers fit"));
-            let _gone = signal::kill(pid, Signal::SIGTERM);
+            terminate(&run);
             let ended = until::or_give_up(|| run.try_wait().ok().flatten());
             match ended {
                 None => left.push("`watchdog run` itself, asked by SIGTERM to end".to_owned()),
@@ -289,7 +301,7 @@ impl TestWatchdog {
                 Some(_) => {}
             }
             if ended.is_none() {
-                let _gone = signal::killpg(pid, Signal::SIGKILL);
+                let _gone = signal::killpg(number(&run), Signal::SIGKILL);
                 let _reaped = run.wait();
             }
         }
@@ -315,6 +327,14 @@ impl Drop for TestWatchdog {
             panic!("left behind: {}\n{}", left.join(", "), self.explain());
         }
     }
+}
+
+fn number(run: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(run.id()).expect("the kernel's numbers fit"))
+}
+
+fn terminate(run: &Child) {
+    let _gone = signal::kill(number(run), Signal::SIGTERM);
 }
 
 /// The files of a folder and of those in it.

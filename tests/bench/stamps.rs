@@ -1,13 +1,10 @@
-//! The floor of a restart: a bare parent that waits on a pidfd and starts the next one.
+//! Processes of `probe-stamp`, and when each came to life.
 
-use std::env;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use nix::sys::signal::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use watchdog_tests::proc::Process;
 
@@ -48,43 +45,34 @@ impl Stamps {
     /// Kills a process and gives the time until the next one is in `main`, with that one.
     pub(crate) fn kill(&self, old: Stamp) -> (Duration, Stamp) {
         let begin = now();
-        old.process.signal(nix::sys::signal::Signal::SIGKILL);
+        old.process.signal(Signal::SIGKILL);
         let next = self.next();
         (next.at.saturating_sub(begin), next)
     }
+
+    /// The next processes in `main`, this many.
+    pub(crate) fn next_of(&self, count: usize) -> Vec<Stamp> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    /// Kills all of them and gives the time until as many others are in `main`, with those.
+    pub(crate) fn kill_all(&self, old: &[Stamp]) -> (Duration, Vec<Stamp>) {
+        let begin = now();
+        for stamp in old {
+            stamp.process.signal(Signal::SIGKILL);
+        }
+        let next = self.next_of(old.len());
+        (last(&next).saturating_sub(begin), next)
+    }
 }
 
-fn now() -> Duration {
+/// When the last of them came to life.
+pub(crate) fn last(stamps: &[Stamp]) -> Duration {
+    stamps.iter().map(|stamp| stamp.at).max().expect("one at least")
+}
+
+/// The monotonic clock, as the stamps have it.
+pub(crate) fn now() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).expect("nanoseconds"))
-}
-
-/// A process of this program that keeps `program` alive, until dropped.
-#[derive(Debug)]
-pub(crate) struct Parent(Child);
-
-impl Parent {
-    /// Starts it; `program` says to `stamps` when it lives.
-    pub(crate) fn start(program: &Path, stamps: &Path) -> Self {
-        let mut command = Command::new(env::current_exe().expect("the path of this program"));
-        Self(command.arg("respawn").arg(program).env("STAMP_TO", stamps).spawn().expect("this program runs"))
-    }
-}
-
-impl Drop for Parent {
-    fn drop(&mut self) {
-        let _ended = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-/// The bare parent: starts `program` again each time it ends, and does nothing else. The standard library
-/// spawns as `vfork` does, by `posix_spawn`: nothing is copied.
-pub(crate) fn parent(program: &str) {
-    loop {
-        let mut child = Command::new(program).spawn().expect("the program runs");
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a child of ours");
-        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).expect("a pidfd can be polled");
-        child.wait().expect("it ended");
-    }
 }
