@@ -3,6 +3,7 @@
 
 mod control;
 mod faults;
+mod group;
 mod health;
 mod hostile;
 mod intercom;

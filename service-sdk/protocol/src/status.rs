@@ -19,8 +19,36 @@ pub struct Status {
     pub version: u32,
     /// The watchdog itself.
     pub watchdog: WatchdogStatus,
-    /// Services and programs, by name.
+    /// Services, programs and tasks, by name.
     pub services: Vec<ServiceStatus>,
+    /// The groups that these are in, by name.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// Services that restart together, and fail as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: ServiceName,
+    /// Whom a failure takes along: `one-for-one`, `rest-for-one` or `one-for-all`.
+    pub strategy: String,
+    /// In the order of their starts.
+    pub members: Vec<ServiceName>,
+    /// Failures that still count against the limit.
+    pub failures: u64,
+    /// How many are borne; `None`: any number.
+    pub limit: Option<LimitStatus>,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
+}
+
+/// How many failures are borne within a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// So many; one more is too much.
+    pub failures: u32,
+    /// Within this time.
+    pub within_ms: u64,
 }
 
 /// The watchdog itself.

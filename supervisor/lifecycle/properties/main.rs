@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a model that is wrong is a failed test")]
 
 mod causes;
+mod group;
 mod roster;
 mod service;
 mod settings;

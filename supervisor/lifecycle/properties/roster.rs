@@ -6,16 +6,17 @@ use std::time::Duration;
 use proptest::prelude::*;
 use watchdog_lifecycle::roster::{Roster, Standing};
 use watchdog_lifecycle::{
-    Absence, Cause, Chance, Command, Event, Exit, Haste, Kind, Moment, Occurrence, Phase, Policy, Service,
-    ServiceCommand, Verb, Wanted, Work,
+    Absence, Cause, Chance, Command, Event, Exit, Group, GroupPolicy, Haste, Kind, Moment, Occurrence, Phase,
+    Policy, Service, ServiceCommand, Verb, Wanted, Work,
 };
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use crate::config;
+use crate::group::Groups;
 use crate::world::{Move, OPERATOR, World, moves, policies, verbs, waits};
 
 #[derive(Debug, Clone)]
-enum Input {
+pub(crate) enum Input {
     Ask(usize, Verb),
     World(usize, Move),
     /// A healthy world goes on by so many facts.
@@ -24,7 +25,7 @@ enum Input {
     TakeOver,
 }
 
-fn inputs(services: usize) -> impl Strategy<Value = Input> {
+pub(crate) fn inputs(services: usize) -> impl Strategy<Value = Input> {
     prop_oneof![
         2 => (0..services, verbs()).prop_map(|(who, verb)| Input::Ask(who, verb)),
         8 => (0..services, moves()).prop_map(|(who, wish)| Input::World(who, wish)),
@@ -35,7 +36,7 @@ fn inputs(services: usize) -> impl Strategy<Value = Input> {
 }
 
 /// Services of which each may require, or come after, those before it: every such graph has an order.
-fn graphs() -> impl Strategy<Value = Vec<(ServiceName, Policy)>> {
+pub(crate) fn graphs() -> impl Strategy<Value = Vec<(ServiceName, Policy)>> {
     let edge = prop_oneof![3 => Just(None), 2 => Just(Some(true)), 1 => Just(Some(false))];
     let service = (policies(), prop::collection::vec(edge, 6));
     prop::collection::vec(service, 1..7).prop_map(|services| {
@@ -61,37 +62,50 @@ fn histories() -> impl Strategy<Value = (Vec<(ServiceName, Policy)>, Vec<Input>)
     })
 }
 
-struct Run {
-    graph: Vec<(ServiceName, Policy)>,
-    roster: Roster,
-    worlds: BTreeMap<ServiceName, World>,
+pub(crate) struct Run {
+    pub(crate) graph: Vec<(ServiceName, Policy)>,
+    pub(crate) roster: Roster,
+    pub(crate) worlds: BTreeMap<ServiceName, World>,
+    pub(crate) groups: Groups,
     deaf: bool,
-    now: Moment,
-    chance: Chance,
+    pub(crate) now: Moment,
+    pub(crate) chance: Chance,
 }
 
 impl Run {
     fn new(graph: Vec<(ServiceName, Policy)>) -> Self {
+        Self::with_groups(graph, Vec::new())
+    }
+
+    pub(crate) fn with_groups(
+        graph: Vec<(ServiceName, Policy)>,
+        groups: Vec<(ServiceName, GroupPolicy)>,
+    ) -> Self {
         let now = Moment::from_nanos(1_000_000_000);
         let service = || Service::new(Wanted::Up, Incarnation::NONE, now);
         let services = graph.iter().map(|(name, policy)| (name.clone(), policy.clone(), service()));
         let mut roster = Roster::new(services).unwrap();
+        for (name, policy) in &groups {
+            roster.group(name.clone(), policy.clone(), Group::default());
+        }
         let worlds = graph.iter().map(|(name, _)| (name.clone(), World::default())).collect();
         let first = roster.begin(now, Chance::from_bits(1));
-        let mut run = Self { graph, roster, worlds, deaf: false, now, chance: Chance::from_bits(2) };
+        let groups = Groups::new(groups);
+        let mut run = Self { graph, roster, worlds, groups, deaf: false, now, chance: Chance::from_bits(2) };
         run.perform(first);
         run
     }
 
-    fn step(&mut self, name: &ServiceName, event: Event) -> Vec<ServiceCommand> {
+    pub(crate) fn step(&mut self, name: &ServiceName, event: Event) -> Vec<ServiceCommand> {
         self.chance = self.chance.next();
         let commands = self.roster.step(name, event, self.now, self.chance);
         self.perform(commands)
     }
 
     /// Does what is commanded, after a look at whether it may be.
-    fn perform(&mut self, commands: Vec<ServiceCommand>) -> Vec<ServiceCommand> {
-        for (name, command) in &commands {
+    pub(crate) fn perform(&mut self, commands: Vec<ServiceCommand>) -> Vec<ServiceCommand> {
+        for (at, (name, command)) in commands.iter().enumerate() {
+            self.groups.look(name, command, &commands[at + 1..], &self.worlds, &self.roster, self.now);
             if self.is_fresh_spawn(name, command) {
                 self.check_start(name);
             }
@@ -103,6 +117,7 @@ impl Run {
         for (name, _, service) in self.roster.iter() {
             assert_eq!(service.phase().incarnation(), self.worlds[name].current(), "{name}");
         }
+        self.groups.compare(&self.roster);
         commands
     }
 
@@ -130,7 +145,8 @@ impl Run {
                 Work::Lasting => !matches!(service.phase(), Phase::Starting(_)),
                 Work::Once => !matches!(service.phase(), Phase::Starting(_) | Phase::Ready(_)),
             };
-            assert!(has_had_its_turn, "{name} overtakes {other}");
+            // What is to stop is waited for by nobody.
+            assert!(has_had_its_turn || service.wanted() != &Wanted::Up, "{name} overtakes {other}");
         }
     }
 
@@ -142,10 +158,12 @@ impl Run {
                 let service = self.roster.get(on).unwrap();
                 match absence {
                     Absence::Stopped => assert_ne!(service.wanted(), &Wanted::Up, "{name} stops for {on}"),
-                    Absence::Failed => assert!(
-                        matches!(service.phase(), Phase::Failed { .. }),
-                        "{name} stops for {on}: {service:?}"
-                    ),
+                    Absence::Failed => {
+                        let of = self.roster.groups().find(|(_, policy, _)| policy.members.contains(on));
+                        let has_failed = matches!(service.phase(), Phase::Failed { .. })
+                            || of.is_some_and(|(_, _, group)| group.failed().is_some());
+                        assert!(has_failed, "{name} stops for {on}: {service:?}");
+                    }
                 }
                 true
             }
@@ -172,10 +190,11 @@ impl Run {
         found
     }
 
-    fn input(&mut self, input: &Input) {
+    pub(crate) fn input(&mut self, input: &Input) {
         match input {
             Input::Ask(who, verb) => {
                 let name = self.graph[*who].0.clone();
+                self.groups.asked(&name, *verb, &self.roster);
                 self.step(&name, Event::Asked { verb: *verb, by: OPERATOR });
             }
             Input::World(who, wish) => {
@@ -199,7 +218,15 @@ impl Run {
                     (name.clone(), policy.clone(), postcard::from_bytes(&stored).unwrap())
                 });
                 let services: Vec<_> = services.collect();
+                let stored = |group: &Group| postcard::to_stdvec(group).unwrap();
+                let groups = self.roster.groups();
+                let groups =
+                    groups.map(|(name, policy, group)| (name.clone(), policy.clone(), stored(group)));
+                let groups: Vec<_> = groups.collect();
                 self.roster = Roster::new(services).unwrap();
+                for (name, policy, stored) in groups {
+                    self.roster.group(name, policy, postcard::from_bytes(&stored).unwrap());
+                }
                 self.chance = self.chance.next();
                 let commands = self.roster.took_over(self.now, self.chance);
                 self.perform(commands);
@@ -218,7 +245,7 @@ impl Run {
     }
 
     /// One thing a healthy world does by itself.
-    fn obey(&mut self) -> bool {
+    pub(crate) fn obey(&mut self) -> bool {
         for (name, policy) in self.graph.clone() {
             if let Some((incarnation, fact)) = self.worlds.get_mut(&name).unwrap().obey(self.deaf, &policy) {
                 self.step(&name, Event::Fact { incarnation, fact });
@@ -229,7 +256,7 @@ impl Run {
     }
 
     /// Lets a healthy world go on until nothing happens but heartbeats.
-    fn run_out(&mut self) {
+    pub(crate) fn run_out(&mut self) {
         let mut ticks = 0;
         loop {
             if self.obey() {
@@ -364,7 +391,7 @@ proptest! {
     }
 }
 
-fn name(text: &str) -> ServiceName {
+pub(crate) fn name(text: &str) -> ServiceName {
     text.parse().unwrap()
 }
 
@@ -385,7 +412,7 @@ fn chain() -> Run {
     run
 }
 
-fn phases(run: &Run) -> Vec<&'static str> {
+pub(crate) fn phases(run: &Run) -> Vec<&'static str> {
     run.roster.iter().map(|(_, _, service)| service.phase().as_str()).collect()
 }
 

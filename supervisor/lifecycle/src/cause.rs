@@ -188,6 +188,24 @@ pub enum Cause {
         /// What became of it.
         absence: Absence,
     },
+    /// It restarts with another member of its group.
+    Group {
+        /// Which group.
+        group: ServiceName,
+        /// Who failed.
+        member: ServiceName,
+    },
+    /// Its group failed, and it with it.
+    GroupFailed {
+        /// Which group.
+        group: ServiceName,
+        /// Who failed last.
+        member: ServiceName,
+        /// So many failures within this time; `None`: the member was given up by its own policy.
+        limit: Option<(u32, Duration)>,
+        /// The last failure.
+        last: Box<Cause>,
+    },
     /// Its settings were refused.
     Settings {
         /// Which; `None` when the process ended with exit code 78 and named none.
@@ -225,6 +243,7 @@ impl Cause {
             Self::Protocol { .. } => "protocol",
             Self::Limit { .. } => "limit",
             Self::Dependency { .. } => "dependency",
+            Self::Group { .. } | Self::GroupFailed { .. } => "group",
             Self::Settings { .. } => "settings",
             Self::Operator { .. } => "operator",
             Self::Watchdog { .. } => "watchdog",
@@ -234,7 +253,11 @@ impl Cause {
     /// Somebody wanted this end: it is no failure, and no message is to blame.
     pub fn was_asked_for(&self) -> bool {
         match self {
-            Self::Operator { .. } | Self::Watchdog { .. } | Self::Dependency { .. } => true,
+            Self::Operator { .. }
+            | Self::Watchdog { .. }
+            | Self::Dependency { .. }
+            | Self::Group { .. }
+            | Self::GroupFailed { .. } => true,
             Self::ExitCode { .. }
             | Self::Signal { .. }
             | Self::Oom { .. }
@@ -284,6 +307,14 @@ impl fmt::Display for Cause {
                 write!(out, "requires `{on}`, which is stopped")
             }
             Self::Dependency { on, absence: Absence::Failed } => write!(out, "requires `{on}`, which failed"),
+            Self::Group { group, member } => write!(out, "restarted with `{member}` of group `{group}`"),
+            Self::GroupFailed { group, member, limit: Some((failures, window)), last } => write!(
+                out,
+                "group `{group}` failed: {failures} failures within {window:?}, the last one of `{member}`: {last}"
+            ),
+            Self::GroupFailed { group, member, limit: None, last } => {
+                write!(out, "group `{group}` failed with `{member}`: {last}")
+            }
             Self::Settings { revision: Some(revision), reason } => {
                 write!(out, "settings revision {revision} refused: {reason}")
             }

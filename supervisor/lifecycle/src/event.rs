@@ -53,7 +53,7 @@ pub enum Event {
         /// What.
         fact: Fact,
     },
-    /// What the other services allow; the [`Roster`](crate::Roster) says it, nobody else.
+    /// What the other services and its group allow; the [`Roster`](crate::Roster) says it, nobody else.
     Gate(Gate),
     /// Time passed.
     Tick,
@@ -162,6 +162,11 @@ pub enum Gate {
         cause: Cause,
         /// With how much patience.
         haste: Haste,
+    },
+    /// Its group failed: it must not run, and counts as failed itself. Nothing that depends on it runs any more.
+    GivenUp {
+        /// Why.
+        cause: Cause,
     },
 }
 

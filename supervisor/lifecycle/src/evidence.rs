@@ -36,7 +36,7 @@ impl Occurrence {
     /// The settings it is about, where it is about settings.
     pub fn revision(&self) -> Option<Revision> {
         let cause = match self.cause()? {
-            Cause::Limit { last, .. } => last,
+            Cause::Limit { last, .. } | Cause::GroupFailed { last, .. } => last,
             cause => cause,
         };
         if let Cause::Settings { revision, .. } = cause { *revision } else { None }
@@ -50,7 +50,14 @@ impl Cause {
             Self::Limit { failures, .. } => {
                 Some(Evidence { failures: Some(*failures), ..Evidence::default() })
             }
-            Self::Dependency { on, .. } => Some(Evidence { on: Some(on.clone()), ..Evidence::default() }),
+            Self::Dependency { on: other, .. } | Self::Group { member: other, .. } => {
+                Some(Evidence { on: Some(other.clone()), ..Evidence::default() })
+            }
+            Self::GroupFailed { member, limit, .. } => Some(Evidence {
+                on: Some(member.clone()),
+                failures: limit.map(|(failures, _)| failures),
+                ..Evidence::default()
+            }),
             Self::Operator { by, verb } => Some(Evidence {
                 by: Some(by.to_string()),
                 verb: Some(verb.to_string()),

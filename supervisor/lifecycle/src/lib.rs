@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            event ─► Roster ─► Service::step ─► commands ─► the core performs them
-//!                      │  gate: may it run, as the others stand?
+//!                      │  gate: may it run, as the others and its group stand?
 //!                      └─ Policy: restart, limits, timeouts, order, access
 //!
 //!   set, verdict ─► SettingsUpdater ─► notices: acknowledge, deliver, settle  ┐ each behind
@@ -15,6 +15,7 @@
 //! - A service has never two processes: a spawn leaves only from a phase that has none.
 //! - Nothing starts before what it requires is ready; what is required stops last.
 //! - Only an operator's verb changes what is wanted; only facts change what is.
+//! - Members of a group never run against their order; each failure counts once.
 //! - Every verb is legal in every phase, and every stop ends.
 //! - Revisions and sequences only grow, and what is promised is on disk.
 //!
@@ -26,6 +27,7 @@ pub mod cause;
 pub mod event;
 mod evidence;
 pub mod graph;
+pub mod group;
 pub mod moment;
 pub mod phase;
 pub mod policy;
@@ -44,6 +46,7 @@ pub use event::{
     Command, Event, Fact, Fallback, Gate, Haste, Occurrence, Purpose, Refusal, ServiceCommand, Verb,
 };
 pub use graph::GraphError;
+pub use group::{Group, GroupPolicy, Strategy};
 pub use moment::{Chance, Moment, WallTime};
 pub use phase::{Phase, Wanted};
 pub use policy::{Kind, Liveness, Policy, Readiness, Work};

@@ -36,6 +36,17 @@ pub enum Limit {
     },
 }
 
+impl Limit {
+    /// Counts a failure: how many there were within which time, when these are too many.
+    pub(crate) fn count(self, recent: &mut Vec<Moment>, now: Moment) -> Option<(u32, Duration)> {
+        let Self::Within { failures, window } = self else { return None };
+        recent.retain(|then| now.since(*then) <= window);
+        recent.push(now);
+        let count = u32::try_from(recent.len()).unwrap_or(u32::MAX);
+        (count > failures).then_some((count, window))
+    }
+}
+
 /// The wait before a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delay {
@@ -136,17 +147,8 @@ impl Restart {
         now: Moment,
         chance: Chance,
     ) -> Decision {
-        if let Limit::Within { failures, window } = self.limit {
-            history.recent.retain(|then| now.since(*then) <= window);
-            history.recent.push(now);
-            let count = u32::try_from(history.recent.len()).unwrap_or(u32::MAX);
-            if count > failures {
-                return Decision::Fail(Cause::Limit {
-                    failures: count,
-                    window,
-                    last: Box::new(cause.clone()),
-                });
-            }
+        if let Some((failures, window)) = self.limit.count(&mut history.recent, now) {
+            return Decision::Fail(Cause::Limit { failures, window, last: Box::new(cause.clone()) });
         }
         let Delay::Growing { min, max, reset } = self.delay else {
             history.streak = history.streak.saturating_add(1);

@@ -20,6 +20,7 @@
 //! Absent: time, chance and I/O; a stored "blocked"; a second writer.
 
 mod gate;
+mod grouped;
 mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,15 +32,17 @@ pub use self::refusal::{TalkError, UnregisterError};
 use crate::access;
 use crate::event::{Event, Haste, ServiceCommand};
 use crate::graph::{self, GraphError};
+use crate::group::{Group, GroupPolicy};
 use crate::moment::{Chance, Moment};
 use crate::phase::{Phase, Wanted};
 use crate::policy::{Kind, Policy};
-use crate::service::Service;
+use crate::service::{Service, Stepped};
 
 /// All services. One task owns it: event, step, commands, perform.
 #[derive(Debug, Default)]
 pub struct Roster {
     entries: BTreeMap<ServiceName, Entry>,
+    groups: BTreeMap<ServiceName, (GroupPolicy, Group)>,
     shutdown: Option<Haste>,
     /// Each entry's deadline, soonest first.
     deadlines: BTreeSet<(Moment, ServiceName)>,
@@ -51,6 +54,7 @@ struct Entry {
     service: Service,
     required_by: BTreeSet<ServiceName>,
     followed_by: BTreeSet<ServiceName>,
+    group: Option<ServiceName>,
     deadline: Option<Moment>,
 }
 
@@ -126,7 +130,8 @@ impl Roster {
         chance: Chance,
     ) -> Vec<ServiceCommand> {
         let mut out = Vec::new();
-        if self.feed(name, event, now, chance, &mut out) {
+        self.asked_of_member(name, &event, now, chance, &mut out);
+        if self.feed(name, event, now, chance, &mut out) || !out.is_empty() {
             self.settle(self.concerned(name), now, chance.next(), &mut out);
         }
         out
@@ -263,7 +268,7 @@ impl Roster {
         let deadline = service.deadline(&policy);
         self.deadlines.extend(deadline.map(|at| (at, name.clone())));
         let (required_by, followed_by) = (BTreeSet::new(), BTreeSet::new());
-        self.entries.insert(name, Entry { policy, service, required_by, followed_by, deadline });
+        self.entries.insert(name, Entry { policy, service, required_by, followed_by, group: None, deadline });
     }
 
     /// Enters `name` with all it requires and comes after.
@@ -293,7 +298,7 @@ impl Roster {
     ) -> bool {
         let Some(entry) = self.entries.get_mut(name) else { return false };
         let before = Posture::of(&entry.service);
-        let commands = entry.service.step(&entry.policy, event, now, chance);
+        let Stepped { commands, failure } = entry.service.stepped(&entry.policy, event, now, chance);
         out.extend(commands.into_iter().map(|command| (name.clone(), command)));
         let deadline = entry.service.deadline(&entry.policy);
         if deadline != entry.deadline {
@@ -303,7 +308,11 @@ impl Roster {
             self.deadlines.extend(deadline.map(|at| (at, name.clone())));
             entry.deadline = deadline;
         }
-        before != Posture::of(&entry.service)
+        let is_changed = before != Posture::of(&entry.service);
+        if let Some((incarnation, cause)) = failure {
+            self.member_failed(name, incarnation, &cause, now);
+        }
+        is_changed
     }
 
     /// Tells services their gates until nothing changes any more. It ends: a gate starts what is stopped or stops
@@ -317,7 +326,7 @@ impl Roster {
     ) {
         while let Some(name) = concerned.pop_first() {
             let Some(entry) = self.entries.get(&name) else { continue };
-            let gate = self.gate(entry);
+            let gate = self.gate(&name, entry);
             chance = chance.next();
             if self.feed(&name, Event::Gate(gate), now, chance, out) {
                 concerned.extend(self.concerned(&name));

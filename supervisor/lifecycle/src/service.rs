@@ -69,6 +69,16 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Moment,
     chance: Chance,
     pub(crate) commands: Vec<Command>,
+    /// An end that nobody asked for, of a service that was wanted and not done.
+    failure: Option<(Incarnation, Cause)>,
+}
+
+/// What a step came to.
+#[derive(Debug)]
+pub(crate) struct Stepped {
+    pub(crate) commands: Vec<Command>,
+    /// An incarnation that failed: its group has to know.
+    pub(crate) failure: Option<(Incarnation, Cause)>,
 }
 
 impl Turn<'_> {
@@ -157,7 +167,11 @@ impl Service {
 
     /// One event; what is to be done about it.
     pub fn step(&mut self, policy: &Policy, event: Event, now: Moment, chance: Chance) -> Vec<Command> {
-        let mut turn = Turn { policy, now, chance, commands: Vec::new() };
+        self.stepped(policy, event, now, chance).commands
+    }
+
+    pub(crate) fn stepped(&mut self, policy: &Policy, event: Event, now: Moment, chance: Chance) -> Stepped {
+        let mut turn = Turn { policy, now, chance, commands: Vec::new(), failure: None };
         match event {
             Event::Asked { verb, by } => self.asked(verb, by, &mut turn),
             Event::Fact { incarnation, fact } => self.fact(incarnation, fact, &mut turn),
@@ -165,7 +179,7 @@ impl Service {
             Event::Tick => self.tick(&mut turn),
             Event::TookOver => self.took_over(&mut turn),
         }
-        turn.commands
+        Stepped { commands: turn.commands, failure: turn.failure }
     }
 
     fn asked(&mut self, verb: Verb, by: Actor, turn: &mut Turn<'_>) {
@@ -266,6 +280,16 @@ impl Service {
                     Haste::Orderly | Haste::AtOnce,
                 ) => {}
             },
+            Gate::GivenUp { cause } => match &self.phase {
+                Phase::Starting(_) | Phase::Ready(_) => {
+                    self.stop(cause, Haste::Orderly, Next::AsPolicySays, turn);
+                }
+                Phase::Stopped { .. } | Phase::Backoff { .. } => {
+                    turn.log(Occurrence::Failed { cause: cause.clone() });
+                    self.phase = Phase::Failed { since: turn.now, cause };
+                }
+                Phase::Stopping(_) | Phase::Failed { .. } | Phase::Completed { .. } => {}
+            },
         }
     }
 
@@ -324,22 +348,31 @@ impl Service {
         match next {
             Next::Again => AT_ONCE,
             Next::FallBack => {
+                turn.failure = Some((end.incarnation, end.cause.clone()));
                 match restart.failed(&mut self.history, &end.cause, end.ready_for, turn.now, turn.chance) {
                     Decision::Fail(cause) => Decision::Fail(cause),
                     Decision::Restart { .. } | Decision::Complete => AT_ONCE,
                 }
             }
+            // Its gate says what comes of it: the group may have come back meanwhile.
+            Next::AsPolicySays if matches!(end.cause, Cause::GroupFailed { .. }) => AT_ONCE,
             Next::AsPolicySays if end.cause.was_asked_for() => {
                 turn.log(Occurrence::Stopped);
                 AT_ONCE
             }
-            Next::AsPolicySays => match &end.cause {
-                // Another try would end the same way.
-                Cause::Settings { .. } | Cause::State { .. } => Decision::Fail(end.cause.clone()),
-                // What its policy says is about the other ends.
-                Cause::ExitCode { code: 0 } if turn.policy.work == Work::Once => Decision::Complete,
-                cause => restart.decide(&mut self.history, cause, end.ready_for, turn.now, turn.chance),
-            },
+            Next::AsPolicySays => {
+                let decision = match &end.cause {
+                    // Another try would end the same way.
+                    Cause::Settings { .. } | Cause::State { .. } => Decision::Fail(end.cause.clone()),
+                    // What its policy says is about the other ends.
+                    Cause::ExitCode { code: 0 } if turn.policy.work == Work::Once => Decision::Complete,
+                    cause => restart.decide(&mut self.history, cause, end.ready_for, turn.now, turn.chance),
+                };
+                if decision != Decision::Complete {
+                    turn.failure = Some((end.incarnation, end.cause.clone()));
+                }
+                decision
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //! ```
 //! Each way back is one of these, told apart by the cause's name:
 //! - somebody asked: who and when;
+//! - its group restarts or failed: the failure of the member that took it along;
 //! - what it requires is not there: on with that service, over any number of them;
 //! - a crash loop: its last failure, then its first, and on from there;
 //! - settings refused: who set them;
@@ -186,5 +187,5 @@ fn is_asked_up(record: &EventRecord) -> bool {
 
 /// An end that nobody wanted.
 fn is_failure(end: &EventRecord) -> bool {
-    !matches!(end.cause.as_deref(), Some("operator" | "watchdog" | "dependency"))
+    !matches!(end.cause.as_deref(), Some("operator" | "watchdog" | "dependency" | "group"))
 }

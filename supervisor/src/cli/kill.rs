@@ -12,7 +12,7 @@ use super::wait::Wait;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog kill counter\n  watchdog kill --signal HUP nginx")]
 pub(super) struct Arguments {
-    /// Names of services or programs.
+    /// Names of services, programs, tasks or groups.
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<ServiceName>,
     /// Only send this signal (HUP, SIGUSR1, 10); what is wanted stays as it is.

@@ -5,7 +5,7 @@ mod one;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::{
-    PhaseStatus, ServiceKind, ServiceStatus, Status, VerdictStatus, WantedStatus, WatchdogStatus,
+    GroupStatus, PhaseStatus, ServiceKind, ServiceStatus, Status, VerdictStatus, WantedStatus, WatchdogStatus,
 };
 
 use super::console::{Console, Format};
@@ -20,7 +20,7 @@ pub(super) use self::one::{detail, headline};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog status\n  watchdog status counter\n  watchdog status --json")]
 pub(super) struct Arguments {
-    /// Names of services or programs; all when there is none.
+    /// Names of services, programs, tasks or groups; all when there is none.
     #[arg(value_name = "SERVICE")]
     services: Vec<ServiceName>,
 }
@@ -46,6 +46,23 @@ pub(super) fn text(status: &Status, look: &Look) -> String {
         return text;
     }
     text += &table(&status.services).render(look);
+    for group in &status.groups {
+        text += &of_group(group, look);
+    }
+    text
+}
+
+fn of_group(group: &GroupStatus, look: &Look) -> String {
+    let name = look.paint(Paint::Strong, group.name.as_str());
+    let mut text = format!("group {name}: {} of {}", group.strategy, names(&group.members));
+    if let Some(limit) = group.limit.filter(|_| group.failures > 0 && group.failed.is_none()) {
+        let (failures, within) = (count(group.failures, "failure"), span(limit.within_ms));
+        text += &format!("; {failures} within {within}, {} are borne", limit.failures);
+    }
+    if let Some(why) = &group.failed {
+        text += &format!("; {}", look.paint(Paint::Bad, &harmless(why)));
+    }
+    text.push('\n');
     text
 }
 

@@ -135,7 +135,7 @@ fn motley() -> Status {
         stopping: false,
         notes: vec!["no cgroup: orphans are found by their environment".into()],
     };
-    Status { version: STATUS_VERSION, watchdog, services }
+    Status { version: STATUS_VERSION, watchdog, services, groups: Vec::new() }
 }
 
 fn lane(sender: &str, held_ms: Option<u64>, mismatch: Option<&str>) -> LaneStatus {

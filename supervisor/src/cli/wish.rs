@@ -10,7 +10,7 @@ use super::wait::Wait;
 /// Of which services.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Names of services or programs.
+    /// Names of services, programs, tasks or groups.
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<ServiceName>,
     #[command(flatten)]

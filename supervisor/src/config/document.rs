@@ -16,7 +16,7 @@ use super::section::{Entry, Report, Section};
 use super::service_table::Title;
 use super::source::Source;
 use super::spec::{Config, ServiceSpec, WatchdogSection};
-use super::{graph, service_table};
+use super::{graph, group_table, service_table};
 
 /// Reads the text of a `watchdog.toml`. `path` is absolute; relative paths in the text start at its folder.
 ///
@@ -27,14 +27,15 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
     let mut file = Section::new("the file".to_owned(), root.get_ref());
     let watchdog = file.get("watchdog").and_then(|entry| entry.section(&mut report, "a table"));
     let watchdog = watchdog_section(watchdog, &mut report);
-    let (services, _) = tables(&mut file, &mut report);
+    let (mut services, _) = tables(&mut file, &mut report);
+    let groups = group_table::groups(&mut file, &mut services, &mut report);
     file.end(&mut report);
     // A table that could not be read is no missing name.
     if report.errors.is_empty() {
         report.errors = graph::check(&services);
     }
     ConfigErrors::none_of(report.errors)?;
-    Ok(Config { path: path.to_owned(), watchdog, services })
+    Ok(Config { path: path.to_owned(), watchdog, services, groups })
 }
 
 /// Reads a file that registers one service, program or task: one such table and nothing else. The names it mentions

@@ -38,13 +38,11 @@ fn missing(spec: &ServiceSpec, services: &BTreeMap<ServiceName, ServiceSpec>) ->
         .collect()
 }
 
-/// At the entry that closes the circle.
+/// At the entry that closes the circle; one that the order of a group closes, at another of its entries.
 fn cycle(path: Vec<ServiceName>, services: &BTreeMap<ServiceName, ServiceSpec>) -> ConfigError {
-    let closing = match path.as_slice() {
-        [.., from, to] => services.get(from).map(|spec| (spec, to)),
-        _ => None,
-    };
-    let place = closing.and_then(|(spec, to)| {
+    let place = path.windows(2).rev().find_map(|edge| {
+        let [from, to] = edge else { return None };
+        let spec = services.get(from)?;
         let waits = |key: &str| key == "requires" || key == "after";
         let mention = spec.places.mentions.iter().find(|m| waits(m.key) && m.name == *to)?;
         Some(spec.source().place(mention.at.clone()))

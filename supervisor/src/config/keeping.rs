@@ -1,5 +1,6 @@
 //! The keys about starting, restarting and stopping.
 
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -21,6 +22,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the keys about starting, restarting and stopping say.
 pub(super) struct Keeping {
     pub(super) policy: Policy,
+    /// The place of `restart_limit`, where it is given.
+    pub(super) restart_limit: Option<Range<usize>>,
     pub(super) stop_signal: Signal,
     pub(super) ready_probe: Option<Probe>,
     pub(super) liveness_probe: Option<Probe>,
@@ -36,7 +39,8 @@ pub(super) fn keeping(
     let kind = policy.kind;
     let when = table.get("restart").and_then(|entry| when(policy.work, &entry, report));
     policy.restart.when = when.unwrap_or(policy.restart.when);
-    let limit = table.get("restart_limit").and_then(|entry| limit(&entry, report));
+    let limit_entry = table.get("restart_limit");
+    let limit = limit_entry.as_ref().and_then(|entry| limit(entry, report));
     policy.restart.limit = limit.unwrap_or(policy.restart.limit);
     let delay = table.get("restart_delay").and_then(|entry| delay(&entry, report));
     policy.restart.delay = delay.unwrap_or(policy.restart.delay);
@@ -78,7 +82,8 @@ pub(super) fn keeping(
     });
     policy.failing_timeout = failing.unwrap_or(policy.failing_timeout);
     let stop_signal = stop_signal.unwrap_or(Signal::SIGTERM);
-    Keeping { policy, stop_signal, ready_probe, liveness_probe, log_signs }
+    let restart_limit = limit_entry.map(|entry| entry.key);
+    Keeping { policy, restart_limit, stop_signal, ready_probe, liveness_probe, log_signs }
 }
 
 pub(super) fn time(table: &mut Section<'_>, key: &'static str, report: &mut Report) -> Option<Duration> {
@@ -98,7 +103,7 @@ fn when(work: Work, entry: &Entry<'_>, report: &mut Report) -> Option<When> {
     })
 }
 
-fn limit(entry: &Entry<'_>, report: &mut Report) -> Option<Limit> {
+pub(super) fn limit(entry: &Entry<'_>, report: &mut Report) -> Option<Limit> {
     const EXPECTED: &str = "\"off\", \"5/60s\" or { count = 5, within = \"60s\" }";
     if let Some(table) = entry.value.get_ref().as_table() {
         let mut table = Section::new("`restart_limit`".to_owned(), table);

@@ -17,6 +17,7 @@ mod document;
 mod fixture;
 mod grant;
 pub mod graph;
+mod group_table;
 mod keeping;
 mod launch;
 mod locate;

@@ -128,6 +128,22 @@ pub enum Problem {
         /// One that looks like it.
         nearest: Option<String>,
     },
+    /// A member of a group with a limit of its own.
+    #[error("`{service}` is in group `{group}`, whose limit counts for it")]
+    LimitOfMember {
+        /// The member.
+        service: ServiceName,
+        /// Its group.
+        group: ServiceName,
+    },
+    /// A member of two groups.
+    #[error("`{service}` is in group `{first}` already")]
+    InTwoGroups {
+        /// The member.
+        service: ServiceName,
+        /// The group it is in.
+        first: ServiceName,
+    },
     /// A file that holds more or less than the one service to register.
     #[error("expected exactly one [service.NAME], [program.NAME] or [task.NAME], found {found}")]
     NotOne {
@@ -199,6 +215,7 @@ impl Problem {
                     None => format!("verbs are: {}", super::VERBS.join(", ")),
                 })
             }
+            Self::LimitOfMember { group, .. } => Some(format!("put restart_limit into [group.{group}]")),
             Self::UnknownService { nearest: Some(name), .. } => Some(format!("did you mean `{name}`?")),
             Self::Describe { service, error } => error.hint(service),
             Self::Settings { error, .. } => error.hint(),
@@ -211,6 +228,7 @@ impl Problem {
             | Self::Name(_)
             | Self::Grant(GrantError::Target(_))
             | Self::Cycle { .. }
+            | Self::InTwoGroups { .. }
             | Self::UnknownService { nearest: None, .. }
             | Self::NotOne { .. }
             | Self::NoUser { .. }

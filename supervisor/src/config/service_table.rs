@@ -81,7 +81,7 @@ pub(super) fn read(
     let umask = table.get("umask").and_then(|umask| mask(&umask, report)).unwrap_or(DEFAULT_UMASK);
     let rlimits = table.get("rlimits").and_then(|limits| rlimits(&limits, report)).unwrap_or_default();
 
-    let Keeping { mut policy, stop_signal, ready_probe, liveness_probe, log_signs } =
+    let Keeping { mut policy, restart_limit, stop_signal, ready_probe, liveness_probe, log_signs } =
         keeping(policy, &folder, &mut table, report);
     let mut mentions = Vec::new();
     policy.requires = names("requires", &mut table, report, &mut mentions);
@@ -137,6 +137,7 @@ pub(super) fn read(
             name: entry.key.clone(),
             exec: exec_place,
             user: user_place,
+            restart_limit,
             settings: settings_place,
             mentions,
         },

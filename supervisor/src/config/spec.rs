@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
+use watchdog_lifecycle::GroupPolicy;
 use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness};
 use watchdog_protocol::ServiceName;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub watchdog: WatchdogSection,
     /// `[service.…]`, `[program.…]` and `[task.…]`.
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// `[group.…]`. Their members are among the services, each in one group at most.
+    pub groups: BTreeMap<ServiceName, GroupPolicy>,
 }
 
 /// `[watchdog]`: where files lie and how large they become.
@@ -90,6 +93,7 @@ pub(super) struct Places {
     pub(super) name: Range<usize>,
     pub(super) exec: Range<usize>,
     pub(super) user: Range<usize>,
+    pub(super) restart_limit: Option<Range<usize>>,
     /// The key `settings`, else the name.
     pub(super) settings: Range<usize>,
     /// Names in `requires`, `after`, `offer` and `use`, in file order.

@@ -7,8 +7,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use serde_json::json;
+use watchdog_lifecycle::Strategy as Takes;
 use watchdog_lifecycle::policy::{Liveness, Policy, Readiness, Work};
 use watchdog_lifecycle::restart::{Delay, Limit, When};
+
+use watchdog_protocol::ServiceName;
 
 use super::*;
 
@@ -113,6 +116,83 @@ sdk = true
          | ^^^
       hint: known are: exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
     "#);
+}
+
+#[test]
+fn a_group_puts_its_members_in_order_and_under_its_limit() {
+    let config = config(
+        r#"
+        [group.shop]
+        members = ["store", "front"]
+        strategy = "rest-for-one"
+        restart_limit = "2/10s"
+        [program.front]
+        exec = ["front"]
+        [program.store]
+        exec = ["store"]
+        "#,
+    );
+    let group = &config.groups["shop"];
+    assert_eq!(group.members.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["store", "front"]);
+    assert_eq!(group.strategy, Takes::RestForOne);
+    assert_eq!(group.limit, Limit::Within { failures: 2, window: Duration::from_secs(10) });
+    assert_eq!(config.services["front"].policy.after, [group.members[0].clone()]);
+    assert!(config.services.values().all(|spec| spec.policy.restart.limit == Limit::Off));
+}
+
+#[test]
+fn what_is_wrong_with_a_group_is_told() {
+    let services = "[program.a]\nexec = [\"a\"]\n[program.b]\nexec = [\"b\"]\n";
+    let table = |keys: &str| wrong(&format!("{services}{keys}"));
+    insta::assert_snapshot!(
+        [
+            table("restart_limit = \"off\"\n[group.g]\nmembers = [\"a\", \"b\"]\nstrategy = \"one-for-all\""),
+            table("requires = [\"a\"]\n[group.g]\nmembers = [\"b\", \"a\"]\nstrategy = \"one-for-all\""),
+            table("[group.a]\nmembers = [\"b\"]\nstrategy = \"one-for-all\""),
+            table("[group.g]\nstrategy = \"all\"\nlimit = 3"),
+            table("[group.g]\nmembers = [\"aa\"]\nstrategy = \"one-for-all\""),
+            table("[group.g]\nmembers = [\"a\", \"a\"]\nstrategy = \"one-for-all\"\n[group.h]\nmembers = [\"a\"]\nstrategy = \"one-for-one\""),
+        ]
+        .join("\n---\n"),
+        @r#"
+    watchdog.toml:5:1: `b` is in group `g`, whose limit counts for it
+      5 | restart_limit = "off"
+        | ^^^^^^^^^^^^^
+      hint: put restart_limit into [group.g]
+    ---
+    watchdog.toml:5:13: these wait for each other: a → b → a
+      5 | requires = ["a"]
+        |             ^^^
+    ---
+    watchdog.toml:5:8: `a` is given twice
+      5 | [group.a]
+        |        ^
+      hint: the first one is at watchdog.toml:1:10
+    ---
+    watchdog.toml:5:8: [group.g] has no `members`; expected an array of names, like ["store", "front"]
+      5 | [group.g]
+        |        ^
+    watchdog.toml:6:12: strategy = "all", expected "one-for-one", "rest-for-one" or "one-for-all"
+      6 | strategy = "all"
+        |            ^^^^^
+    watchdog.toml:7:1: unknown key `limit` in [group.g]
+      7 | limit = 3
+        | ^^^^^
+      hint: known are: members, strategy, restart_limit
+    ---
+    watchdog.toml:6:12: members names `aa`, and there is no such service
+      6 | members = ["aa"]
+        |            ^^^^
+      hint: did you mean `a`?
+    ---
+    watchdog.toml:6:17: `a` is given twice
+      6 | members = ["a", "a"]
+        |                 ^^^
+    watchdog.toml:9:12: `a` is in group `g` already
+      9 | members = ["a"]
+        |            ^^^
+    "#
+    );
 }
 
 #[test]

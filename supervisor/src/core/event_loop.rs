@@ -1,5 +1,6 @@
 //! The loop: one input at a time, decided on, noted, performed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -210,6 +211,8 @@ impl Core {
 
     /// Notes first: a core that takes over from here must know what this one set out to do.
     pub(super) async fn perform_all(&mut self, commands: Vec<ServiceCommand>) -> Result<(), CoreError> {
+        // Before those of the members: a failure that is told again is known, one that was forgotten is not.
+        self.write_groups()?;
         let mut noted: Option<&ServiceName> = None;
         for (service, _) in &commands {
             if noted != Some(service) {
@@ -269,6 +272,14 @@ impl Core {
         let Some(record) = self.roster.get(service) else { return Ok(()) };
         let Some(entry) = self.entries.get_mut(service) else { return Ok(()) };
         entry.note.write(record).map_err(|source| CoreError::Note { service: service.clone(), source })
+    }
+
+    fn write_groups(&mut self) -> Result<(), CoreError> {
+        let groups: BTreeMap<_, _> = self.roster.groups().map(|(name, _, group)| (name, group)).collect();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        self.groups_note.write(&groups).map_err(|source| CoreError::GroupsNote { source })
     }
 
     /// What the operator wants outlives a restart of the watchdog; so does the number of the newest process.

@@ -95,6 +95,8 @@ pub(crate) enum CoreError {
     Proc(#[source] io::Error),
     #[error("cannot write the note of `{service}`")]
     Note { service: ServiceName, source: io::Error },
+    #[error("cannot write the note of the groups")]
+    GroupsNote { source: io::Error },
     #[error("cannot start: {step}")]
     Start { step: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
@@ -133,6 +135,7 @@ pub(crate) struct Core {
     waiters: Vec<Waiter>,
     answered: answer::Answered,
     upgrade: Upgrade,
+    groups_note: Note,
     shutdown: Shutdown,
     shutdown_asked: Option<Haste>,
     /// Until when operators are let in.

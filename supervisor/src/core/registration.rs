@@ -83,6 +83,9 @@ impl Core {
             Ok(spec) => spec,
             Err(errors) => return end(&asked.replies, Err(wrong(errors.to_string()))),
         };
+        if self.roster.members(&spec.name).is_some() {
+            return end(&asked.replies, Err(wrong(format!("`{}` is the name of a group", spec.name))));
+        }
         if self.entries.contains_key(&spec.name) {
             let failure = wrong(format!("`{}` is already registered", spec.name));
             let hint = format!("watchdog unregister {}", spec.name);

@@ -173,8 +173,14 @@ impl SafeCore {
                         self.services.entry(service).or_default().session = session;
                     }
                 }
-                Some(Stored::Manifest(_) | Stored::Notify(_) | Stored::Lane(_) | Stored::Answered) | None => {
-                }
+                Some(
+                    Stored::Manifest(_)
+                    | Stored::Notify(_)
+                    | Stored::Lane(_)
+                    | Stored::Answered
+                    | Stored::Groups,
+                )
+                | None => {}
             }
         }
         for child in &self.hello.children {

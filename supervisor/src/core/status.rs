@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use watchdog_keeper::protocol::Hello;
-use watchdog_lifecycle::{Kind, Moment, Phase, Policy, Service, Standing, Wanted, Work};
+use watchdog_lifecycle::restart::Limit;
+use watchdog_lifecycle::{Group, GroupPolicy, Kind, Moment, Phase, Policy, Service, Standing, Wanted, Work};
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::{
-    EndStatus, PhaseStatus, STATUS_VERSION, ServiceKind, ServiceStatus, Status, WantedStatus, WatchdogStatus,
+    EndStatus, GroupStatus, LimitStatus, PhaseStatus, STATUS_VERSION, ServiceKind, ServiceStatus, Status,
+    WantedStatus, WatchdogStatus,
 };
 use watchdog_protocol::why::Why;
 
@@ -22,7 +24,29 @@ impl Core {
             version: STATUS_VERSION,
             watchdog: self.watchdog_status(),
             services: names.iter().filter_map(|name| self.service_status(name)).collect(),
+            groups: self.groups_status(&names),
         }
+    }
+
+    /// Of those that one of these is in.
+    fn groups_status(&self, services: &[ServiceName]) -> Vec<GroupStatus> {
+        let groups = self.roster.groups();
+        let groups = groups.filter(|(_, policy, _)| policy.members.iter().any(|it| services.contains(it)));
+        let status = |(name, policy, group): (&ServiceName, &GroupPolicy, &Group)| GroupStatus {
+            name: name.clone(),
+            strategy: policy.strategy.as_str().to_owned(),
+            members: policy.members.clone(),
+            failures: group.failures(policy, now()) as u64,
+            limit: match policy.limit {
+                Limit::Off => None,
+                Limit::Within { failures, window } => {
+                    let within_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+                    Some(LimitStatus { failures, within_ms })
+                }
+            },
+            failed: group.failed().map(ToString::to_string),
+        };
+        groups.map(status).collect()
     }
 
     /// From the state a service is in back to its first cause.

@@ -19,6 +19,8 @@ pub(crate) enum Stored {
     Lane(String),
     /// The requests that were answered: the note.
     Answered,
+    /// What is remembered of the groups: the note.
+    Groups,
 }
 
 /// Of a session.
@@ -52,11 +54,17 @@ pub(crate) const HAND: &[u8] = b"hand";
 /// Of the note of answered requests.
 pub(crate) const ANSWERED: &[u8] = b"answered";
 
+/// Of the note of the groups.
+pub(crate) const GROUPS: &[u8] = b"groups";
+
 /// Reads a name; `None`: not of this version.
 pub(crate) fn parse(name: &[u8]) -> Option<Stored> {
     let text = std::str::from_utf8(name).ok()?;
     if text.as_bytes() == ANSWERED {
         return Some(Stored::Answered);
+    }
+    if text.as_bytes() == GROUPS {
+        return Some(Stored::Groups);
     }
     let (kind, rest) = text.split_once('/')?;
     Some(match kind {
@@ -86,6 +94,7 @@ mod tests {
         assert_eq!(parse(&pipes(&name)), Some(Stored::Pipes(name.clone())));
         assert_eq!(parse(&notify(&name)), Some(Stored::Notify(name)));
         assert_eq!(parse(ANSWERED), Some(Stored::Answered));
+        assert_eq!(parse(GROUPS), Some(Stored::Groups));
         assert_eq!(parse(b"of the future"), None);
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
 use watchdog_keeper::{CHANNEL, PidRecord, STDERR, start_time, widen_table};
-use watchdog_lifecycle::{Fact, Occurrence, Phase, Roster, Service, Wanted};
+use watchdog_lifecycle::{Fact, Group, Occurrence, Phase, Roster, Service, Wanted};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::{InheritedError, Seqpacket, inherited, inherited_descriptor, payload};
@@ -258,6 +258,7 @@ impl Core {
             waiters: Vec::new(),
             answered: Answered::create().map_err(starting("make the note of answered requests"))?,
             upgrade: Upgrade::of(upgrade),
+            groups_note: Note::create().map_err(starting("make the note of the groups"))?,
             shutdown: Shutdown::No,
             shutdown_asked: None,
             hours: watch::Sender::new(Hours::Open),
@@ -274,6 +275,7 @@ impl Core {
     ) -> Result<(), CoreError> {
         let is_first = self.keeper_hello.core_generation <= 1;
         self.restore_answered(stored.remove(stored::ANSWERED)).await?;
+        let mut groups = self.restore_groups(stored.remove(stored::GROUPS)).await?;
         let specs = self.specs();
         let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
         let mut services = Vec::new();
@@ -304,6 +306,10 @@ impl Core {
         }
         self.capture.begin();
         self.roster = Roster::new(services).map_err(starting("order the services"))?;
+        for (name, policy) in &self.config.groups {
+            let group = groups.remove(name).unwrap_or_default();
+            self.roster.group(name.clone(), policy.clone(), group);
+        }
         self.add_missing_events();
         self.restore_lanes(&mut stored);
         self.restore_sessions(&mut stored)?;
@@ -377,6 +383,21 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// What the older core remembered of the groups.
+    async fn restore_groups(
+        &mut self,
+        fds: Option<Vec<OwnedFd>>,
+    ) -> Result<BTreeMap<ServiceName, Group>, CoreError> {
+        if let Some(fd) = fds.and_then(|mut fds| fds.pop()) {
+            let (note, groups) = Note::reopen(fd).map_err(starting("read the note of the groups"))?;
+            self.groups_note = note;
+            return Ok(groups.unwrap_or_default());
+        }
+        let message = ToKeeper::Store { name: stored::GROUPS.to_vec() };
+        self.keeper.send(&message, &[self.groups_note.fd()]).await.map_err(CoreError::Keeper)?;
+        Ok(BTreeMap::new())
     }
 
     /// All services: of the configuration, and registered since.

@@ -77,7 +77,7 @@ impl Core {
     fn granted(&self, service: &ServiceName, request: &Request) -> Result<(), Failure> {
         let grant = &self.entry(service).spec.control;
         let verb = verb_of(request);
-        let targets = targets_of(request);
+        let targets = self.targets(request);
         let allowed = if targets.is_empty() {
             grant.iter().any(|entry| entry.allows(verb, None))
         } else {
@@ -96,7 +96,7 @@ impl Core {
     async fn asked(&mut self, call: Call, by: Actor, replies: mpsc::Sender<Reply>) -> Result<(), CoreError> {
         let wait = call.wait_ms.map(Duration::from_millis);
         let asked = Asked { id: call.id, by, wait, replies };
-        if let Err(failure) = self.known(&targets_of(&call.request)) {
+        if let Err(failure) = self.known(&self.targets(&call.request)) {
             end(&asked.replies, Err(failure));
             return Ok(());
         }
@@ -167,7 +167,13 @@ impl Core {
             return Ok(());
         };
         let failure = Failure::new(FailureKind::Usage, format!("no service `{unknown}` is registered"));
-        Err(match nearest(unknown.as_str(), self.entries.keys()) {
+        if let Some(members) = self.roster.members(unknown) {
+            let message = format!("`{unknown}` is a group, and this is for one service");
+            let names = members.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Failure::new(FailureKind::Usage, message).hint(format!("its members are {names}")));
+        }
+        let groups = self.roster.groups().map(|(name, _, _)| name);
+        Err(match nearest(unknown.as_str(), self.entries.keys().chain(groups)) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),
             None => failure.hint("`watchdog status` lists them"),
         })
@@ -175,20 +181,55 @@ impl Core {
 
     /// The named services, or all.
     pub(super) fn named_services(&self, services: &[ServiceName]) -> Vec<ServiceName> {
-        if services.is_empty() { self.entries.keys().cloned().collect() } else { services.to_vec() }
+        if services.is_empty() { self.entries.keys().cloned().collect() } else { self.spread(services) }
+    }
+
+    /// These services, a group's members in its place; each once.
+    fn spread(&self, names: &[ServiceName]) -> Vec<ServiceName> {
+        let mut services: Vec<ServiceName> = Vec::new();
+        for name in names {
+            let members = self.roster.members(name).unwrap_or(std::slice::from_ref(name));
+            let new = members.iter().filter(|member| !services.contains(member)).cloned();
+            services.extend(new.collect::<Vec<_>>());
+        }
+        services
+    }
+
+    /// The services a request is about.
+    fn targets(&self, request: &Request) -> Vec<ServiceName> {
+        match named_in(request) {
+            Named::Services(names) => self.spread(names),
+            Named::Service(name) => vec![name.clone()],
+            Named::None => Vec::new(),
+        }
     }
 
     /// A verb of the lifecycle, on each service. One that was taken before is not taken again, but waited for.
-    async fn verb(&mut self, asked: Asked, services: Vec<ServiceName>, verb: Verb) -> Result<(), CoreError> {
+    async fn verb(&mut self, asked: Asked, named: Vec<ServiceName>, verb: Verb) -> Result<(), CoreError> {
+        let services = self.spread(&named);
         let before = match self.answered.find(asked.id) {
             Some(taken) => taken.before.clone(),
             None => {
                 let before =
                     services.iter().map(|name| (name.clone(), self.newest(name))).collect::<Vec<_>>();
                 self.enter(asked.id, before.clone());
-                for service in &services {
-                    let event = Event::Asked { verb, by: asked.by.clone() };
-                    let commands = self.roster.step(service, event, now(), self.chance());
+                // The members of a group restart in an order of theirs.
+                let mut units: Vec<_> = match verb {
+                    Verb::Restart => named.iter().collect(),
+                    Verb::Start | Verb::Stop | Verb::Kill | Verb::Reset => services.iter().collect(),
+                };
+                if verb == Verb::Stop {
+                    // One that is to stop waits for those behind it that are, too.
+                    units.reverse();
+                }
+                for unit in units {
+                    let commands = match self.roster.members(unit) {
+                        Some(_) => self.roster.restart_group(unit, &asked.by, now(), self.chance()),
+                        None => {
+                            let event = Event::Asked { verb, by: asked.by.clone() };
+                            self.roster.step(unit, event, now(), self.chance())
+                        }
+                    };
                     self.perform_all(commands).await?;
                 }
                 before
@@ -249,9 +290,10 @@ impl Core {
     async fn only_signal(
         &mut self,
         asked: &Asked,
-        services: &[ServiceName],
+        named: &[ServiceName],
         signal: i32,
     ) -> Result<(), CoreError> {
+        let services = &self.spread(named)[..];
         let Ok(signal) = Signal::try_from(signal) else {
             let failure = Failure::new(FailureKind::Usage, format!("there is no signal {signal}"));
             end(&asked.replies, Err(failure));
@@ -351,8 +393,17 @@ fn verb_of(request: &Request) -> &'static str {
     }
 }
 
-/// The services a request names.
-fn targets_of(request: &Request) -> Vec<ServiceName> {
+/// What a request names.
+enum Named<'r> {
+    /// Services, or groups in place of their members.
+    Services(&'r [ServiceName]),
+    /// One service.
+    Service(&'r ServiceName),
+    /// None.
+    None,
+}
+
+fn named_in(request: &Request) -> Named<'_> {
     match request {
         Request::Status { services }
         | Request::Start { services }
@@ -361,7 +412,7 @@ fn targets_of(request: &Request) -> Vec<ServiceName> {
         | Request::Restart { services }
         | Request::Reset { services }
         | Request::Intercoms { services }
-        | Request::Logs { services, .. } => services.clone(),
+        | Request::Logs { services, .. } => Named::Services(services),
         Request::Set { service, .. }
         | Request::Rollback { service, .. }
         | Request::Get { service }
@@ -372,9 +423,9 @@ fn targets_of(request: &Request) -> Vec<ServiceName> {
         | Request::StateReset { service }
         | Request::Unregister { service }
         | Request::Why { service }
-        | Request::Manifest { service } => vec![service.clone()],
+        | Request::Manifest { service } => Named::Service(service),
         Request::Events { .. } | Request::Register { .. } | Request::Shutdown | Request::Upgrade { .. } => {
-            Vec::new()
+            Named::None
         }
     }
 }

@@ -36,37 +36,54 @@ impl Roster {
         if let Some((by, absence)) = self.blocked_by(entry) {
             return Standing::Blocked { by, absence };
         }
-        let on: BTreeSet<_> = self.waits_for(entry).cloned().collect();
+        let on: BTreeSet<_> = self.waits_for(name, entry).cloned().collect();
         if on.is_empty() { Standing::Free } else { Standing::Waiting { on: on.into_iter().collect() } }
     }
 
-    pub(super) fn gate(&self, entry: &Entry) -> Gate {
+    pub(super) fn gate(&self, name: &ServiceName, entry: &Entry) -> Gate {
         let blocked = || self.blocked_by(entry).map(|(on, absence)| Cause::Dependency { on, absence });
         let must_not = match (self.shutdown, entry.service.wanted()) {
             (Some(_), _) => Some(Cause::Watchdog { reason: WatchdogReason::Shutdown }),
             (None, Wanted::Down { by, verb }) => Some(Cause::Operator { by: by.clone(), verb: *verb }),
             (None, Wanted::Up) => blocked(),
         };
+        if let (None, Wanted::Up, Some(cause)) =
+            (self.shutdown, entry.service.wanted(), self.failed_group(entry))
+        {
+            // Before what it requires, which may be of the same group.
+            return match self.is_held_up(name, entry) {
+                true => Gate::Waiting,
+                false => Gate::GivenUp { cause: cause.clone() },
+            };
+        }
         match (must_not, self.shutdown) {
             (Some(cause), Some(Haste::AtOnce)) => Gate::Shut { cause, haste: Haste::AtOnce },
             (Some(cause), Some(Haste::Orderly) | None) => {
-                if self.is_held_up(entry) {
+                if self.is_held_up(name, entry) {
                     Gate::Waiting
                 } else {
                     Gate::Shut { cause, haste: Haste::Orderly }
                 }
             }
-            (None, _) if self.waits_for(entry).next().is_some() => Gate::Waiting,
-            (None, _) => Gate::Open,
+            (None, _) => match self.group_gate(name, entry) {
+                Some(gate) => gate,
+                None if self.waits_for(name, entry).next().is_some() => Gate::Waiting,
+                None => Gate::Open,
+            },
         }
     }
 
-    /// What is not ready that it requires, and what is on its way up that it comes after.
-    fn waits_for<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a ServiceName> {
+    /// What is not ready that it requires, what is on its way up that it comes after, and whom its group puts before it.
+    fn waits_for<'a>(
+        &'a self,
+        name: &ServiceName,
+        entry: &'a Entry,
+    ) -> impl Iterator<Item = &'a ServiceName> {
         let is_missing =
             |name: &&ServiceName| self.entries.get(*name).is_some_and(|other| !other.satisfies());
         let requires = entry.policy.requires.iter().filter(is_missing);
-        requires.chain(entry.policy.after.iter().filter(|name| self.is_on_its_way_up(name)))
+        let after = entry.policy.after.iter().filter(|name| self.is_on_its_way_up(name));
+        requires.chain(after).chain(self.members_before(name, entry))
     }
 
     /// The first cause why it must not run: what failed or is stopped at the end of the chain.
@@ -81,6 +98,9 @@ impl Roster {
             match (other.service.wanted(), other.service.phase()) {
                 (Wanted::Down { .. }, _) => return Some((name.clone(), Absence::Stopped)),
                 (Wanted::Up, Phase::Failed { .. }) => return Some((name.clone(), Absence::Failed)),
+                (Wanted::Up, _) if self.failed_group(other).is_some() => {
+                    return Some((name.clone(), Absence::Failed));
+                }
                 (
                     Wanted::Up,
                     Phase::Stopped { .. }
@@ -96,8 +116,9 @@ impl Roster {
     }
 
     /// Something that has to stop before it still lives.
-    fn is_held_up(&self, entry: &Entry) -> bool {
+    fn is_held_up(&self, name: &ServiceName, entry: &Entry) -> bool {
         let mut open: Vec<&ServiceName> = entry.must_stop_before(self.shutdown).collect();
+        open.extend(self.members_to_stop_before(name, entry));
         let mut seen = BTreeSet::new();
         while let Some(name) = open.pop() {
             if !seen.insert(name) {
@@ -108,6 +129,7 @@ impl Roster {
                 return true;
             }
             open.extend(other.must_stop_before(self.shutdown));
+            open.extend(self.members_to_stop_before(name, other));
         }
         false
     }
@@ -131,7 +153,7 @@ impl Roster {
 
 impl Entry {
     /// Whoever requires it may start.
-    fn satisfies(&self) -> bool {
+    pub(super) fn satisfies(&self) -> bool {
         match (self.service.phase(), self.policy.work) {
             (Phase::Ready(_), Work::Lasting) | (Phase::Completed { .. }, _) => true,
             (Phase::Ready(_), Work::Once)

@@ -21,7 +21,7 @@ impl<'a> Walk<'a> {
         self.link(at);
         let record = &self.log[at];
         let Some(name) = &record.service else { return Step::End(Origin::FirstCause(record.text.clone())) };
-        if record.what == "failed" && record.cause.as_deref() != Some("limit") {
+        if record.what == "failed" && !matches!(record.cause.as_deref(), Some("limit" | "group")) {
             // It has the same cause, and the end what the process left behind.
             let end = self.last(name, at, |end| end.what == "ended" && end.cause == record.cause);
             if let Some(end) = end {
@@ -55,6 +55,13 @@ impl<'a> Walk<'a> {
                 Some(on) => self.absence(on, at),
                 None => self.not_in_log(name, "which service it required"),
             },
+            Some("group") => {
+                let on = evidence.on.as_ref().unwrap_or(name);
+                match self.last(on, at, |end| end.what == "ended" && is_failure(end)) {
+                    Some(end) => Step::Because(end),
+                    None => self.not_in_log(on, "how it failed"),
+                }
+            }
             Some("settings") => self.refusal(at, name, record.revision),
             Some("signal") => self.signal(at, name, evidence.signal),
             Some("watchdog") => match self.last_of_watchdog(at, "shutdown") {

@@ -34,7 +34,7 @@ fn status() -> Status {
         stopping: false,
         notes: vec![],
     };
-    Status { version: STATUS_VERSION, watchdog, services: vec![] }
+    Status { version: STATUS_VERSION, watchdog, services: vec![], groups: vec![] }
 }
 
 fn event(number: u64) -> EventRecord {
