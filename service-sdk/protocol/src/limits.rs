@@ -27,8 +27,9 @@ pub const MAX_OPEN_ASKS: usize = 1024;
 /// Messages in one packet: the header counts them in 16 bits, and a turn of the receiver stays short.
 pub const MAX_BATCH: usize = 4096;
 
-/// One frame of the control socket: a status of 2,000 services with room to spare, and a state export.
-pub const MAX_FRAME: usize = 64 * 1024 * 1024;
+/// One frame of the control socket: a status of 2,000 services with room to spare, and the export of the largest state,
+/// which is 64 MiB and its header.
+pub const MAX_FRAME: usize = 65 * 1024 * 1024;
 
 /// A line of text a service sends to be shown: a reason, a progress text. Longer ones are cut.
 pub const MAX_TEXT: usize = 1024;

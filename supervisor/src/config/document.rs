@@ -194,8 +194,8 @@ fn watchdog_section(section: Option<Section<'_>>, report: &mut Report) -> Watchd
     }
     // What a packet holds goes always; a state must fit in a frame of the control socket, to be exported.
     let range = MAX_PACKET as u64..=(MAX_FRAME - (1 << 20)) as u64;
-    if let Some(size) = size(section.get("max_message"), report, range, "from 64KiB to 63MiB") {
-        watchdog.max_message = usize::try_from(size).expect("at most 63 MiB");
+    if let Some(size) = size(section.get("max_message"), report, range, "from 64KiB to 64MiB") {
+        watchdog.max_message = usize::try_from(size).expect("at most 64 MiB");
     }
     section.end(report);
     watchdog

@@ -46,7 +46,7 @@ pub struct WatchdogSection {
     pub log_size: u64,
     /// Log files kept of a service, the one written to included. Default 5, 1 to 1000.
     pub log_files: u32,
-    /// The largest message, reply or state in bytes. Default 16 MiB, 64 KiB to 63 MiB.
+    /// The largest message, reply or state in bytes. Default 16 MiB, 64 KiB to 64 MiB.
     pub max_message: usize,
 }
 

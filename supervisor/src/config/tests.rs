@@ -490,7 +490,7 @@ liveness = { log = "a", timeout = "1s" }
     watchdog.toml:5:13: log_files = 0, expected a whole number from 1 to 1000
       5 | log_files = 0
         |             ^
-    watchdog.toml:6:15: max_message = "1KiB", expected a size like "64KiB" or "10MiB", from 64KiB to 63MiB
+    watchdog.toml:6:15: max_message = "1KiB", expected a size like "64KiB" or "10MiB", from 64KiB to 64MiB
       6 | max_message = "1KiB"
         |               ^^^^^^
     watchdog.toml:9:8: exec = "a b", expected a program and its arguments, like ["bin/worker", "--fast"]
