@@ -21,6 +21,7 @@ use watchdog_protocol::{Incarnation, ServiceName};
 use crate::config::{self, Config, ConfigErrors};
 use crate::processes::cgroup::CgroupTree;
 use crate::processes::leftovers::{self, LeftoverError, STATE};
+use crate::store::journal::{self, JournalError};
 use crate::store::lock::{LockError, lock};
 use crate::store::replace::{ReplaceError, replace_unsynced, sweep};
 use crate::store::runtime;
@@ -67,6 +68,9 @@ pub enum RunError {
         /// Who we are.
         ours: u32,
     },
+    /// The journal can't be read, or is a newer watchdog's.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// What a new core needs can't be kept.
     #[error(transparent)]
     Keep(#[from] ReplaceError),
@@ -95,6 +99,7 @@ pub fn run(path: &Path) -> Result<u8, RunError> {
     for folder in STATE_FOLDERS.map(|folder| section.state.join(folder)).iter().chain([&section.state]) {
         sweep(folder).map_err(|source| RunError::Folder { path: folder.clone(), source })?;
     }
+    journal::check(&section.state)?;
     let tree = CgroupTree::make(&section.state).ok();
     let ended = leftovers::end(&section.runtime, &section.state, tree.as_ref(), PATIENCE)?;
     for leftover in &ended {

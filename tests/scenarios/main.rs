@@ -7,6 +7,7 @@ mod group;
 mod health;
 mod hostile;
 mod intercom;
+mod journal;
 mod layout;
 mod logs;
 mod notify;

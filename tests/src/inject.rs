@@ -1,7 +1,8 @@
-//! Death at a chosen system call: `strace` stands beside a process and kills it there.
+//! Death or failure at a chosen system call: `strace` stands beside a process and brings it about there.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::proc::Process;
 use crate::until::until;
@@ -11,7 +12,7 @@ use crate::until::until;
 /// Dropping it lets a process that never got there go on undisturbed.
 #[derive(Debug)]
 pub struct Doomed {
-    strace: Child,
+    _strace: Strace,
 }
 
 impl Doomed {
@@ -20,24 +21,56 @@ impl Doomed {
     /// # Panics
     /// When there is no `strace`, or it may not trace the process.
     pub fn at(process: Process, call: &str, nth: usize) -> Self {
-        let inject = format!("inject={call}:signal=KILL:when={nth}");
+        Self { _strace: Strace::attach(process, call, &format!("signal=KILL:when={nth}")) }
+    }
+}
+
+/// A process whose system calls of one kind all fail, or all take their time. Dropping it ends that.
+#[derive(Debug)]
+pub struct Hampered {
+    _strace: Strace,
+}
+
+impl Hampered {
+    /// None is made, each fails with this error, like `EIO`.
+    ///
+    /// # Panics
+    /// When there is no `strace`, or it may not trace the process.
+    pub fn failing(process: Process, call: &str, error: &str) -> Self {
+        Self { _strace: Strace::attach(process, call, &format!("error={error}")) }
+    }
+
+    /// Each takes so much longer.
+    ///
+    /// # Panics
+    /// As [`failing`](Self::failing).
+    pub fn slow(process: Process, call: &str, by: Duration) -> Self {
+        Self { _strace: Strace::attach(process, call, &format!("delay_enter={}", by.as_micros())) }
+    }
+}
+
+#[derive(Debug)]
+struct Strace(Child);
+
+impl Strace {
+    fn attach(process: Process, call: &str, what: &str) -> Self {
         let strace = Command::new("strace")
-            .args(["-q", "-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject])
-            .args(["-p", &process.pid.to_string()])
+            .args(["-q", "-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={call}:{what}"), "-p", &process.pid.to_string()])
             .stdin(Stdio::null())
             .spawn()
             .expect("strace, which tests/run installs");
-        let this = Self { strace };
+        let this = Self(strace);
         until("strace has all threads", || format!("{process:?}"), || all_traced(process.pid).then_some(()));
         this
     }
 }
 
-impl Drop for Doomed {
+impl Drop for Strace {
     fn drop(&mut self) {
         // Its end, even a sudden one, detaches it.
-        let _ended = self.strace.kill();
-        let _reaped = self.strace.wait();
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }
 

@@ -147,6 +147,12 @@ impl StateSaver {
         Self { current: snapshot.incarnation, newest: snapshot, origin, disk, ..self }
     }
 
+    /// As [`found`](Self::found), where it could not be synced anew: it is not on disk, and is written once more.
+    pub fn found_unsynced(self, snapshot: Snapshot, origin: StateOrigin, now: Moment) -> Self {
+        let due = Due::At(now.after(self.interval));
+        Self { disk: Disk::Nothing, due, ..self.found(snapshot, origin) }
+    }
+
     /// What the next incarnation starts with: the newest known, on disk or not.
     pub fn handler(&self) -> Handler {
         Handler { origin: self.origin, snapshot: self.newest.clone() }

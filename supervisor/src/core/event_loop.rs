@@ -28,7 +28,7 @@ use crate::config::LogSigns;
 use crate::notify::Notified;
 use crate::probe::Heard;
 use crate::store::record;
-use crate::store::writer::{ChangeNumber, Done};
+use crate::store::writer::{ChangeNumber, Done, Ended};
 
 /// Where inputs come from, apart from the keeper and the store, which the core asks itself.
 pub(super) struct Inputs {
@@ -51,7 +51,7 @@ enum Input {
     Call(ControlCall),
     Notified(Notified),
     Sign(Sign),
-    Stored(Done),
+    Stored(Ended),
     Probe(Heard),
     Described(Box<Described>),
     Candidate(Result<Candidate, Failure>),
@@ -93,7 +93,7 @@ impl Core {
             Some(told) = inputs.sessions.recv() => Ok(Input::Session(told)),
             Some(notified) = inputs.notifications.recv() => Ok(Input::Notified(notified)),
             Some(sign) = inputs.signs.recv() => Ok(Input::Sign(sign)),
-            done = self.store.done() => Ok(Input::Stored(done)),
+            ended = self.store.ended() => Ok(Input::Stored(ended)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
             candidate = self.upgrade.answered() => Ok(Input::Candidate(candidate)),
@@ -123,8 +123,8 @@ impl Core {
                 self.fact(&sign.service, sign.incarnation, fact);
                 Ok(())
             }
-            Input::Stored(done) => {
-                self.stored(done);
+            Input::Stored(ended) => {
+                self.store_said(ended);
                 Ok(())
             }
             Input::Probe(heard) => {
@@ -211,20 +211,26 @@ impl Core {
 
     /// Notes first: a core that takes over from here must know what this one set out to do.
     pub(super) async fn perform_all(&mut self, commands: Vec<ServiceCommand>) -> Result<(), CoreError> {
+        self.note_all(&commands)?;
+        for (service, command) in commands {
+            self.perform(&service, command).await?;
+        }
+        self.capture.begin();
+        Ok(())
+    }
+
+    /// Notes what was decided.
+    pub(super) fn note_all(&mut self, commands: &[ServiceCommand]) -> Result<(), CoreError> {
         // Before those of the members: a failure that is told again is known, one that was forgotten is not.
         self.write_groups()?;
         let mut noted: Option<&ServiceName> = None;
-        for (service, _) in &commands {
+        for (service, _) in commands {
             if noted != Some(service) {
                 self.write_note(service)?;
                 self.keep_wanted(service);
                 noted = Some(service);
             }
         }
-        for (service, command) in commands {
-            self.perform(&service, command).await?;
-        }
-        self.capture.begin();
         Ok(())
     }
 
@@ -246,6 +252,9 @@ impl Core {
                 self.add_event(service, &occurrence);
                 if let Occurrence::Ended(end) = occurrence {
                     self.save_last_state(service, end.incarnation);
+                }
+                if self.rests(service) {
+                    self.settle_files(service);
                 }
                 Ok(())
             }
@@ -296,7 +305,7 @@ impl Core {
         // A service that is wanted up and never was anything else needs no file to say so; nor is a crash loop
         // worth a write for each of its processes.
         if wanted_changed && !(was_up && kept.wanted == Wanted::Up) {
-            entry.kept_change = Some(self.store.put(&path, record::saving(&kept)));
+            entry.kept_change = Some(self.store.put(&path, record::encode(&kept)));
         }
         entry.kept = Some(kept);
     }
@@ -323,17 +332,34 @@ impl Core {
     }
 
     /// Nothing lives, nothing is being written: the watchdog may end.
-    fn is_finished(&self) -> bool {
-        self.shutdown == Shutdown::Stopping
+    fn is_finished(&mut self) -> bool {
+        let is_at_rest = self.shutdown == Shutdown::Stopping
             && self.roster.is_at_rest()
             && self.pending.is_empty()
-            && self.store.is_idle()
-            && !self.has_waiters()
+            && !self.has_waiters();
+        if is_at_rest {
+            self.store.close();
+        }
+        is_at_rest && self.store.is_idle()
+    }
+
+    fn store_said(&mut self, ended: Ended) {
+        match ended {
+            Ended::Change(done) => self.stored(done),
+            Ended::Settled { outcome: Ok(()), .. } | Ended::Journal { outcome: Ok(()) } => {}
+            Ended::Settled { path, outcome: Err(err) } => {
+                let text = format!("{} stays in the journal: {}", path.display(), chain(&err));
+                self.events.add(Logged::new("disk", text));
+            }
+            Ended::Journal { outcome: Err(err) } => {
+                self.events.add(Logged::new("disk", format!("the journal: {}", chain(&*err))));
+            }
+        }
     }
 
     /// A write ended.
     fn stored(&mut self, done: Done) {
-        let outcome = done.outcome.as_ref().map(drop).map_err(|err| chain(err));
+        let outcome = done.outcome.as_ref().map(drop).map_err(|err| chain(&**err));
         if !self.settings_stored(&done)
             && !self.state_stored(&done)
             && let Err(reason) = &outcome

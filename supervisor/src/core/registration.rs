@@ -86,6 +86,10 @@ impl Core {
         if self.roster.members(&spec.name).is_some() {
             return end(&asked.replies, Err(wrong(format!("`{}` is the name of a group", spec.name))));
         }
+        if self.is_settling(&spec.name) {
+            let text = format!("the last state of the `{}` before is still being written", spec.name);
+            return end(&asked.replies, Err(Failure::new(FailureKind::TryAgain, text)));
+        }
         if self.entries.contains_key(&spec.name) {
             let failure = wrong(format!("`{}` is already registered", spec.name));
             let hint = format!("watchdog unregister {}", spec.name);
@@ -309,7 +313,7 @@ impl Core {
     fn load_settings(&mut self, spec: &ServiceSpec, schema: config::schema::Schema) -> Settings {
         let file = Values::new(spec.settings.values.clone());
         let folder = self.config.watchdog.state.join("settings");
-        let loaded = record::load_record::<SettingsUpdater>(&folder, spec.name.as_str());
+        let loaded = record::load::<SettingsUpdater>(&mut self.store, &folder, spec.name.as_str());
         let mut told = |text: String| {
             self.events.add(Logged::of(&spec.name, "settings", text).because("settings"));
         };
@@ -350,7 +354,7 @@ impl Core {
     /// What the operator wanted in an earlier life of the watchdog.
     pub(super) fn load_wanted(&mut self, name: &ServiceName) -> Option<Kept> {
         let folder = self.config.watchdog.state.join("wanted");
-        match record::load_record::<Kept>(&folder, name.as_str()) {
+        match record::load::<Kept>(&mut self.store, &folder, name.as_str()) {
             Ok(loaded) => loaded.content(),
             Err(err) => {
                 let text = format!("what was wanted of it can't be read, it is started: {}", chain(&err));

@@ -143,7 +143,7 @@ fn in_words(wrong: &[Invalid]) -> String {
 }
 
 impl Core {
-    fn settings_path(&self, service: &ServiceName) -> PathBuf {
+    pub(super) fn settings_path(&self, service: &ServiceName) -> PathBuf {
         record::path(&self.config.watchdog.state.join("settings"), service.as_str())
     }
 
@@ -219,7 +219,7 @@ impl Core {
             let bytes = record::encode(&settings.updater);
             if bytes != settings.last {
                 settings.last.clone_from(&bytes);
-                let change = self.store.put(&path, crate::store::writer::Change::ReplaceKeeping(bytes));
+                let change = self.store.put(&path, bytes);
                 settings.writing.push((change, version));
             } else if let Some((_, newest)) = settings.writing.last_mut() {
                 // The same bytes are on their way.
@@ -236,12 +236,12 @@ impl Core {
 
     /// A write of the store ended: `true` when it was of settings.
     pub(super) fn settings_stored(&mut self, done: &Done) -> bool {
-        let owner = self.entries.iter().find(|(name, entry)| {
-            entry.settings.is_some()
-                && done.path == record::path(&self.config.watchdog.state.join("settings"), name.as_str())
-        });
-        let Some(service) = owner.map(|(name, _)| name.clone()) else { return false };
-        let settings = self.entry_mut(&service).settings.as_mut().expect("looked at above");
+        let folder = self.config.watchdog.state.join("settings");
+        let Some(service) = record::name_of(&folder, &done.path).and_then(|name| name.parse().ok()) else {
+            return false;
+        };
+        let entry = self.entries.get_mut(&service);
+        let Some(settings) = entry.and_then(|entry| entry.settings.as_mut()) else { return true };
         let ended: Vec<_> = settings.writing.extract_if(.., |(change, _)| *change <= done.up_to).collect();
         if let Some((_, version)) = ended.last() {
             match &done.outcome {

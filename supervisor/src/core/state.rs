@@ -1,7 +1,7 @@
 //! State, performed: what the [`StateSaver`] decides is written, answered and shown.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use watchdog_lifecycle::Refusal;
@@ -17,8 +17,8 @@ use super::session::content;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, chain, now};
-use crate::store::snapshot::{self, Loaded};
-use crate::store::writer::{ChangeNumber, Done};
+use crate::store::snapshot;
+use crate::store::writer::{ChangeNumber, Done, Found};
 
 /// One service's state.
 #[derive(Debug)]
@@ -28,7 +28,27 @@ pub(super) struct State {
     /// The newest version its program can read.
     pub(super) known: u32,
     /// The write on its way.
-    writing: Option<(ChangeNumber, Sequence)>,
+    writing: Option<(ChangeNumber, OnDisk)>,
+    /// What is on disk.
+    on_disk: Option<OnDisk>,
+}
+
+/// What is known of a state on disk, without its content.
+#[derive(Debug, Clone, Copy)]
+struct OnDisk {
+    version: u32,
+    incarnation: Incarnation,
+    sequence: Sequence,
+    bytes: u64,
+    written: Option<SystemTime>,
+}
+
+impl OnDisk {
+    /// `None`: when it was written can't be told.
+    fn age_ms(&self) -> Option<u64> {
+        let age = self.written?.elapsed().ok()?;
+        u64::try_from(age.as_millis()).ok()
+    }
 }
 
 impl State {
@@ -56,10 +76,11 @@ impl Core {
         let manifest = entry.manifest.as_ref()?.state.clone()?;
         let fresh = StateSaver::new(manifest.version, manifest.initial, entry.spec.save_interval);
         let folder = self.config.watchdog.state.clone();
+        let mut on_disk = None;
         // Whether a version is too new is the program's to say: it may have been built anew since it described itself.
-        let saver = match snapshot::load(&folder, service, u32::MAX) {
-            Ok(loaded) => {
-                for aside in loaded.set_aside() {
+        let saver = match snapshot::load(&mut self.store, &folder, service, u32::MAX) {
+            Ok(found) => {
+                for aside in found.loaded.set_aside() {
                     let text = format!(
                         "a state file is damaged ({}) and was set aside as {}",
                         aside.damage,
@@ -67,7 +88,14 @@ impl Core {
                     );
                     self.events.add(Logged::of(service, "state", text).because("state"));
                 }
-                self.settled(service, fresh, loaded)
+                on_disk = found.loaded.peek().map(|state| OnDisk {
+                    version: state.version,
+                    incarnation: state.incarnation,
+                    sequence: state.sequence,
+                    bytes: state.content.len() as u64,
+                    written: found.written,
+                });
+                Ok(self.found(service, fresh, found))
             }
             Err(err) => {
                 let text = format!("its state can't be used, and is left as it is: {}", chain(&err));
@@ -75,20 +103,18 @@ impl Core {
                 Err(chain(&err))
             }
         };
-        Some(State { saver, known: manifest.version, writing: None })
+        Some(State { saver, known: manifest.version, writing: None, on_disk })
     }
 
-    /// What was found may be in the page cache only, left by a core that was killed: written anew before this core
-    /// answers for it.
-    fn settled(
+    fn found(
         &mut self,
         service: &ServiceName,
         fresh: StateSaver,
-        loaded: Loaded<snapshot::Snapshot>,
-    ) -> Result<StateSaver, String> {
-        let origin = loaded.origin();
-        let Some(found) = loaded.content() else { return Ok(fresh) };
-        snapshot::settle(&self.config.watchdog.state, service, &found).map_err(|err| chain(&err))?;
+        found: Found<snapshot::Snapshot>,
+    ) -> StateSaver {
+        let origin = found.loaded.origin();
+        let is_durable = found.is_durable;
+        let Some(found) = found.loaded.content() else { return fresh };
         let found = Snapshot {
             incarnation: found.incarnation,
             sequence: found.sequence,
@@ -102,7 +128,7 @@ impl Core {
             );
             self.events.add(Logged::of(service, "state", text).because("state"));
         }
-        Ok(fresh.found(found, origin))
+        if is_durable { fresh.found(found, origin) } else { fresh.found_unsynced(found, origin, now()) }
     }
 
     /// What an incarnation starts with.
@@ -165,14 +191,14 @@ impl Core {
         let entry = self.entries.get_mut(service).expect("the caller looked it up");
         let Some(State { saver: Ok(saver), writing, .. }) = &mut entry.state else { return };
         if let Some(newest) = saver.write(now()) {
-            let sequence = newest.sequence;
-            let change = snapshot::saving(&snapshot::Snapshot {
+            let on_its_way = OnDisk {
                 version: newest.version,
                 incarnation: newest.incarnation,
-                sequence,
-                content: newest.content.to_vec(),
-            });
-            *writing = Some((self.store.put(&path, change), sequence));
+                sequence: newest.sequence,
+                bytes: newest.content.len() as u64,
+                written: None,
+            };
+            *writing = Some((self.store.put(&path, file_of(&newest)), on_its_way));
         }
     }
 
@@ -198,7 +224,7 @@ impl Core {
         self.entries.values().filter_map(due).min()
     }
 
-    /// The incarnation ended: what is not on disk goes there now.
+    /// The incarnation ended: what is not on disk goes there now, and all of it to a file of its own.
     pub(super) fn save_last_state(&mut self, service: &ServiceName, incarnation: Incarnation) {
         if let Some(State { saver: Ok(saver), .. }) = &mut self.entry_mut(service).state {
             saver.ended(incarnation);
@@ -206,17 +232,31 @@ impl Core {
         self.save_state(service);
     }
 
+    /// Nothing of the service is to start: what the journal has of it goes to its files.
+    pub(super) fn settle_files(&mut self, service: &ServiceName) {
+        for path in [self.state_path(service), self.settings_path(service), self.wanted_path(service)] {
+            self.store.settle(&path);
+        }
+    }
+
+    /// Its last state is on its way to its file.
+    pub(super) fn is_settling(&self, service: &ServiceName) -> bool {
+        self.store.is_busy(&self.state_path(service))
+    }
+
     /// A write of the store ended: `true` when it was of a state.
     pub(super) fn state_stored(&mut self, done: &Done) -> bool {
         let folder = &self.config.watchdog.state;
-        let owner = self.entries.keys().find(|name| done.path == snapshot::path(folder, name)).cloned();
-        let Some(service) = owner else { return false };
-        let Some(State { saver: Ok(saver), writing, .. }) = &mut self.entry_mut(&service).state else {
+        let Some(service) = snapshot::service_of(folder, &done.path) else { return false };
+        let Some(entry) = self.entries.get_mut(&service) else { return true };
+        let Some(State { saver: Ok(saver), writing, on_disk, .. }) = &mut entry.state else {
             return true;
         };
-        let Some((_, sequence)) = writing.take_if(|(change, _)| *change <= done.up_to) else { return true };
+        let Some((_, written)) = writing.take_if(|(change, _)| *change <= done.up_to) else { return true };
+        let sequence = written.sequence;
         let answer = match &done.outcome {
             Ok(()) => {
+                *on_disk = Some(OnDisk { written: Some(SystemTime::now()), ..written });
                 saver.synced(sequence, now());
                 ToService::StateSynced { sequence }
             }
@@ -235,17 +275,13 @@ impl Core {
 
     pub(super) fn state_status(&self, service: &ServiceName) -> Option<StateStatus> {
         let state = self.entry(service).state.as_ref()?;
-        let millis = |at: SystemTime| at.elapsed().ok().and_then(|age| u64::try_from(age.as_millis()).ok());
         Some(match &state.saver {
             Ok(saver) => StateStatus {
                 sequence: saver.newest().sequence,
                 synced: saver.synced_sequence(),
                 version: saver.newest().version,
                 bytes: saver.newest().content.len() as u64,
-                age_ms: std::fs::metadata(self.state_path(service))
-                    .and_then(|m| m.modified())
-                    .ok()
-                    .and_then(millis),
+                age_ms: state.on_disk.as_ref().and_then(OnDisk::age_ms),
                 failed: saver.failure().map(str::to_owned),
             },
             Err(reason) => StateStatus {
@@ -269,36 +305,27 @@ impl Core {
     }
 
     fn state_view(&self, service: &ServiceName, state: &State) -> Result<Outcome, Failure> {
-        let failed = |err: snapshot::DescribeError| Failure::new(FailureKind::Failed, chain(&err));
-        let Some(found) = snapshot::describe(&self.config.watchdog.state, service).map_err(failed)? else {
+        let path = self.state_path(service);
+        let Ok(saver) = &state.saver else { return unusable(&path) };
+        let Some(on_disk) = &state.on_disk else {
             let message = format!("{service} has no state on disk yet");
             return Err(Failure::new(FailureKind::Failed, message));
         };
-        let newest = state.saver.as_ref().map_or(Sequence::NONE, |saver| saver.newest().sequence);
-        let age = found.written.elapsed().unwrap_or_default();
         Ok(Outcome::State(StateView {
-            file: found.path.display().to_string(),
-            version: found.header.version,
-            incarnation: found.header.incarnation.get(),
-            sequence: found.header.sequence,
-            bytes: found.header.length,
-            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-            newest,
+            file: self.store.where_is(&path).display().to_string(),
+            version: on_disk.version,
+            incarnation: on_disk.incarnation.get(),
+            sequence: on_disk.sequence,
+            bytes: on_disk.bytes,
+            age_ms: on_disk.age_ms().unwrap_or(0),
+            newest: saver.newest().sequence,
         }))
     }
 
     /// The newest known, as a state file.
     pub(super) fn state_export(&self, asked: &Asked, service: &ServiceName) {
         let exported = self.has_state(service).and_then(|state| match &state.saver {
-            Ok(saver) => {
-                let newest = saver.newest();
-                Ok(Outcome::Snapshot(snapshot::encode(&snapshot::Snapshot {
-                    version: newest.version,
-                    incarnation: newest.incarnation,
-                    sequence: newest.sequence,
-                    content: newest.content.to_vec(),
-                })))
-            }
+            Ok(saver) => Ok(Outcome::Snapshot(file_of(saver.newest()))),
             // It can't be used here, and is what somebody may want to look at elsewhere.
             Err(_) => std::fs::read(self.state_path(service))
                 .map(Outcome::Snapshot)
@@ -307,11 +334,16 @@ impl Core {
         end(&asked.replies, exported);
     }
 
-    /// Nothing of the service lives, or may soon.
-    fn is_stopped(&self, service: &ServiceName) -> Result<(), Failure> {
+    /// Nothing of the service lives, nor will before somebody asks for it.
+    pub(super) fn rests(&self, service: &ServiceName) -> bool {
         let phase = self.roster.get(service).map(watchdog_lifecycle::Service::phase);
-        match phase {
-            Some(Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. }) => Ok(()),
+        matches!(phase, Some(Phase::Stopped { .. } | Phase::Failed { .. } | Phase::Completed { .. }))
+    }
+
+    /// It [rests](Self::rests), or the failure says what it does.
+    fn is_stopped(&self, service: &ServiceName) -> Result<(), Failure> {
+        match self.roster.get(service).map(watchdog_lifecycle::Service::phase) {
+            Some(_) if self.rests(service) => Ok(()),
             Some(phase) => {
                 let message =
                     format!("{service} is {}; its state is changed only while it is stopped", phase.as_str());
@@ -372,9 +404,13 @@ impl Core {
     fn try_reset(&mut self, asked: &Asked, service: &ServiceName) -> Result<Outcome, Failure> {
         self.has_state(service)?;
         self.is_stopped(service)?;
-        if self.has_state(service)?.writing.is_some() {
+        if self.is_settling(service) {
             let message = format!("{service}: its last state is still being written");
             return Err(Failure::new(FailureKind::TryAgain, message));
+        }
+        if self.store.is_unsettled(&self.state_path(service)) {
+            let message = format!("{service}: its last state could not be written to its file, and is kept");
+            return Err(Failure::new(FailureKind::Failed, message).hint("watchdog events -n 20 tells why"));
         }
         snapshot::reset(&self.config.watchdog.state, service)
             .map_err(|err| Failure::new(FailureKind::Failed, format!("{service}: {}", chain(&err))))?;
@@ -382,5 +418,37 @@ impl Core {
         let state = self.load_state(service);
         self.entry_mut(service).state = state;
         Ok(Outcome::Done(format!("{service} starts from its initial state; the old one was set aside")))
+    }
+}
+
+/// The bytes of a state file.
+fn file_of(state: &Snapshot) -> Vec<u8> {
+    snapshot::encode(&snapshot::Snapshot {
+        version: state.version,
+        incarnation: state.incarnation,
+        sequence: state.sequence,
+        content: state.content.to_vec(),
+    })
+}
+
+/// What a file that can't be used says of itself, or why it says nothing.
+fn unusable(path: &Path) -> Result<Outcome, Failure> {
+    match snapshot::describe(path) {
+        Ok(Some(found)) => Ok(Outcome::State(StateView {
+            file: path.display().to_string(),
+            version: found.header.version,
+            incarnation: found.header.incarnation.get(),
+            sequence: found.header.sequence,
+            bytes: found.header.length,
+            age_ms: found
+                .written
+                .elapsed()
+                .map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            newest: Sequence::NONE,
+        })),
+        Ok(None) => {
+            Err(Failure::new(FailureKind::Failed, format!("there is no state at {}", path.display())))
+        }
+        Err(err) => Err(Failure::new(FailureKind::Failed, chain(&err))),
     }
 }

@@ -221,9 +221,25 @@ impl Core {
         tells: Tells,
     ) -> Result<Self, CoreError> {
         let section = &config.watchdog;
-        let events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
+        let mut events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
         let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
         let capture = Capture::start(logs, hand, tells.signs).map_err(starting("start the log capture"))?;
+        let opened = Writer::open(&section.state).map_err(starting("read the journal"))?;
+        if let Some(err) = &opened.failed {
+            let text = format!("the journal takes nothing yet, it is tried again: {}", chain(err));
+            events.add(Logged::new("disk", text));
+        }
+        if opened.cut_off > 0 {
+            let text = format!(
+                "the journal ended in {} bytes of a write that was cut off, and was promised to nobody",
+                opened.cut_off
+            );
+            events.add(Logged::new("journal", text));
+        }
+        for aside in opened.writer.set_aside() {
+            let text = format!("the journal is damaged; it was set aside as {}", aside.now.display());
+            events.add(Logged::new("journal", text));
+        }
         let mut notes = Vec::new();
         let cgroups = match CgroupTree::make(&section.state) {
             Ok(tree) => Some(tree),
@@ -243,7 +259,7 @@ impl Core {
             keeper_hello,
             orphans: Vec::new(),
             capture,
-            store: Writer::new(),
+            store: opened.writer,
             tasks: JoinSet::new(),
             describing: JoinSet::new(),
             probes: Probes::new(),
@@ -323,9 +339,13 @@ impl Core {
         for message in told {
             self.keeper_said(message).await?;
         }
-        let receivers: Vec<_> = self.entries.keys().cloned().collect();
-        for receiver in &receivers {
-            self.compare_contracts(receiver);
+        let names: Vec<_> = self.entries.keys().cloned().collect();
+        for name in &names {
+            self.compare_contracts(name);
+            if self.rests(name) {
+                // The core before this one may have been killed over it.
+                self.settle_files(name);
+            }
         }
         let text = if is_first {
             format!("the watchdog started (keeper pid {})", self.keeper_hello.pid)

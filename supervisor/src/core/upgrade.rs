@@ -316,7 +316,7 @@ impl Core {
         self.events.write_out();
         let writes = async {
             while !self.store.is_idle() {
-                self.store.done().await;
+                self.store.ended().await;
             }
         };
         // What is not there by then is asked for again, as after a death.

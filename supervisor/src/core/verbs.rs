@@ -212,7 +212,7 @@ impl Core {
             None => {
                 let before =
                     services.iter().map(|name| (name.clone(), self.newest(name))).collect::<Vec<_>>();
-                self.enter(asked.id, before.clone());
+                let mut commands = Vec::new();
                 // The members of a group restart in an order of theirs.
                 let mut units: Vec<_> = match verb {
                     Verb::Restart => named.iter().collect(),
@@ -223,15 +223,19 @@ impl Core {
                     units.reverse();
                 }
                 for unit in units {
-                    let commands = match self.roster.members(unit) {
+                    commands.extend(match self.roster.members(unit) {
                         Some(_) => self.roster.restart_group(unit, &asked.by, now(), self.chance()),
                         None => {
                             let event = Event::Asked { verb, by: asked.by.clone() };
                             self.roster.step(unit, event, now(), self.chance())
                         }
-                    };
-                    self.perform_all(commands).await?;
+                    });
                 }
+                // Decided and noted first: a core killed in between must not leave a request that counts as taken and
+                // was not. One that is noted and repeated comes to the same.
+                self.note_all(&commands)?;
+                self.enter(asked.id, before.clone());
+                self.perform_all(commands).await?;
                 before
             }
         };

@@ -159,7 +159,12 @@ impl Core {
     fn look_down(&self, services: &[ServiceName]) -> Look {
         let mut waits = Vec::new();
         for name in services {
-            let Some(service) = self.roster.get(name).filter(|service| service.is_live()) else { continue };
+            let Some(service) = self.roster.get(name).filter(|service| service.is_live()) else {
+                if self.is_settling(name) {
+                    waits.push(format!("{name}: its state is being written to disk"));
+                }
+                continue;
+            };
             let survivors = service.phase().survivors();
             waits.push(match service.phase() {
                 _ if !survivors.is_empty() => {

@@ -136,6 +136,14 @@ pub fn decode(kind: Kind, bytes: &[u8]) -> Result<(Header, &[u8]), Damage> {
     Ok((header, content))
 }
 
+/// What is wrong with the bytes of a file of any kind; `None`: it is whole.
+pub fn damage(bytes: &[u8]) -> Option<Damage> {
+    match decode(Kind::State, bytes) {
+        Err(Damage::Magic) => decode(Kind::Record, bytes).err(),
+        other => other.err(),
+    }
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }

@@ -20,7 +20,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// A damaged file that was renamed out of the way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SetAside {
     /// The name it had.
     pub was: PathBuf,
@@ -73,6 +73,29 @@ impl<T> Loaded<T> {
         match self {
             Self::Restored(_) => &[],
             Self::Fresh { set_aside } | Self::Recovered { set_aside, .. } => set_aside,
+        }
+    }
+
+    /// What was found, to be looked at.
+    pub fn peek(&self) -> Option<&T> {
+        match self {
+            Self::Fresh { .. } => None,
+            Self::Restored(content) | Self::Recovered { content, .. } => Some(content),
+        }
+    }
+
+    /// Something newer was elsewhere, and is damaged.
+    pub(super) fn recovered(self, damaged: impl IntoIterator<Item = SetAside>) -> Self {
+        match self {
+            Self::Fresh { mut set_aside } => {
+                set_aside.extend(damaged);
+                Self::Fresh { set_aside }
+            }
+            Self::Restored(content) => Self::Recovered { content, set_aside: damaged.into_iter().collect() },
+            Self::Recovered { content, mut set_aside } => {
+                set_aside.extend(damaged);
+                Self::Recovered { content, set_aside }
+            }
         }
     }
 
@@ -179,7 +202,7 @@ fn candidate(kind: Kind, path: &Path, known: u32) -> Result<Candidate, LoadError
 }
 
 /// Renames to the first free `.bad-N`. Only one process writes in the folder, so free stays free.
-fn aside(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn aside(path: &Path) -> io::Result<PathBuf> {
     let free = (1u32..)
         .map(|number| with_suffix(path, &format!("bad-{number}")))
         .find(|name| !name.exists())

@@ -1,17 +1,19 @@
 //! What outlives processes and power: every file the watchdog keeps, and the one way each is written.
 //!
 //! ```text
-//! replace   temporary file, write, fsync, rename, fsync of the folder      the whole sequence, one function
-//!   ├─ envelope   magic, format, version, incarnation, sequence, length, content, checksum     bytes, no I/O
-//!   │    ├─ snapshot   state/SERVICE.snapshot             newest, else the one before, else fresh
-//!   │    └─ record     settings, wanted, registrations    JSON in the same envelope, the same way back
-//!   └─ runtime    what a new core must know: survives processes, not the host; no fsync
 //! writer    durable writes apart from the event loop: one at a time per file, the newest wins
+//!   ├─ journal    what changes often: appended, many changes with one fdatasync; later it goes to the files
+//!   └─ replace    temporary file, write, fsync, rename, fsync of the folder      the whole sequence, one function
+//! envelope  magic, format, version, incarnation, sequence, length, content, checksum     bytes, no I/O
+//!   ├─ snapshot   state/SERVICE.snapshot     newest, else the one before, else fresh
+//!   └─ record     settings, wanted           JSON in the same envelope, the same way back
+//! runtime   what a new core must know: survives processes, not the host; no fsync
 //! lock      one watchdog per state folder
 //! ```
 //!
 //! What never happens here:
-//! - A file is never half old and half new: content is only ever written to a temporary file.
+//! - A file is never half old and half new: content is only ever written to a temporary file, or appended to the
+//!   journal, where it counts when it is whole.
 //! - An fsync is never repeated on a file where it failed: the kernel may have dropped the pages and call the
 //!   second one good. The content goes to a new file.
 //! - A damaged file is never deleted, and one of a newer watchdog or service is never overwritten.
@@ -19,7 +21,8 @@
 
 pub mod envelope;
 mod fault;
-mod kept;
+pub(crate) mod journal;
+pub(crate) mod kept;
 pub mod lock;
 pub mod record;
 pub mod replace;

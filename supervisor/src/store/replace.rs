@@ -13,6 +13,8 @@ use super::before;
 /// One step of a replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Reading what is there.
+    Read,
     /// Making the temporary file.
     Create,
     /// Writing the content to it.
@@ -32,6 +34,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            Self::Read => "read",
             Self::Create => "create",
             Self::Write => "write",
             Self::Sync => "sync",
@@ -81,6 +84,24 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
 pub fn replace_keeping(path: &Path, previous: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
     let new = Temporary::write(path, bytes, Durability::Disk)?;
     keep(path, previous)?;
+    new.rename()?;
+    sync_folder(path)
+}
+
+/// As [`replace`], and `previous` gets a content of its own. At every instant both are whole, and `path` is never older
+/// than it was.
+///
+/// # Errors
+/// [`ReplaceError`], as [`replace`].
+pub fn replace_both(
+    path: &Path,
+    bytes: &[u8],
+    previous: &Path,
+    previous_bytes: &[u8],
+) -> Result<(), ReplaceError> {
+    let before = Temporary::write(previous, previous_bytes, Durability::Disk)?;
+    let new = Temporary::write(path, bytes, Durability::Disk)?;
+    before.rename()?;
     new.rename()?;
     sync_folder(path)
 }
@@ -214,8 +235,13 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn step<T>(step: Step, path: &Path, act: impl FnOnce() -> io::Result<T>) -> Result<T, ReplaceError> {
+pub(super) fn step<T>(
+    step: Step,
+    path: &Path,
+    act: impl FnOnce() -> io::Result<T>,
+) -> Result<T, ReplaceError> {
     let name = match step {
+        Step::Read => "read",
         Step::Create => "create",
         Step::Write => "write",
         Step::Sync => "sync",

@@ -10,8 +10,8 @@ use watchdog_protocol::{Incarnation, Sequence, ServiceName};
 use super::envelope::{self, Damage, Header, Kind};
 use super::kept;
 pub use super::kept::{LoadError, Loaded, SetAside};
-use super::replace::{ReplaceError, replace, replace_keeping};
-use super::writer::Change;
+use super::replace::ReplaceError;
+use super::writer::{Found, Writer};
 
 /// One state of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,38 +46,23 @@ pub fn path(folder: &Path, service: &ServiceName) -> PathBuf {
     folder.join(format!("{service}.snapshot"))
 }
 
-/// The change that saves a snapshot and keeps the one before, for [`Writer::put`](super::writer::Writer::put).
-pub fn saving(snapshot: &Snapshot) -> Change {
-    Change::ReplaceKeeping(encode(snapshot))
-}
-
-/// Saves durably and keeps the one before. Blocks; the event loop gives [`saving`] to the writer instead.
-///
-/// # Errors
-/// [`ReplaceError`]; what was there still is.
-pub fn save(folder: &Path, service: &ServiceName, snapshot: &Snapshot) -> Result<(), ReplaceError> {
-    let path = path(folder, service);
-    replace_keeping(&path, &kept::previous(&path), &encode(snapshot))
-}
-
-/// Writes anew what [`load`] gave, to a new file: what a killed core left may be in the page cache only, and an
-/// fsync of the same file may call lost pages good. A new core does this before it answers for the state.
-///
-/// # Errors
-/// [`ReplaceError`].
-pub fn settle(folder: &Path, service: &ServiceName, snapshot: &Snapshot) -> Result<(), ReplaceError> {
-    // Only the newest: the one before it stays the one before it.
-    replace(&path(folder, service), &encode(snapshot))
+/// The service whose state lies at `path`; `None`: it is no state file of this folder.
+pub fn service_of(folder: &Path, path: &Path) -> Option<ServiceName> {
+    path.strip_prefix(folder).ok()?.to_str()?.strip_suffix(".snapshot")?.parse().ok()
 }
 
 /// The newest whole state of a service that knows versions up to `known`: the newest, else the one before, else
-/// nothing. Damaged files are renamed aside, never deleted.
+/// nothing. Blocks.
 ///
 /// # Errors
-/// [`LoadError`]: a file that can't be read, or one of a newer watchdog or service. Nothing was changed then, and
-/// whoever gets it must not save.
-pub fn load(folder: &Path, service: &ServiceName, known: u32) -> Result<Loaded<Snapshot>, LoadError> {
-    Ok(kept::load(Kind::State, &path(folder, service), known)?.map(unpack))
+/// [`LoadError`], as [`Writer::load`].
+pub fn load(
+    writer: &mut Writer,
+    folder: &Path,
+    service: &ServiceName,
+    known: u32,
+) -> Result<Found<Snapshot>, LoadError> {
+    Ok(writer.load(Kind::State, &path(folder, service), known)?.map(unpack))
 }
 
 /// Puts the state out of use: the next start is a fresh one. The newest whole one stays beside it as
@@ -107,8 +92,6 @@ pub fn reset(folder: &Path, service: &ServiceName) -> Result<(), ReplaceError> {
 /// What `watchdog state show` tells of a state file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// Where it lies.
-    pub path: PathBuf,
     /// What it says of itself.
     pub header: Header,
     /// When it was written, by the wall clock.
@@ -138,20 +121,19 @@ pub enum DescribeError {
     },
 }
 
-/// What the newest state file of a service says of itself; `None`: there is none. Changes nothing.
+/// What a state file says of itself; `None`: there is none. Changes nothing.
 ///
 /// # Errors
 /// [`DescribeError`].
-pub fn describe(folder: &Path, service: &ServiceName) -> Result<Option<Description>, DescribeError> {
-    let path = path(folder, service);
+pub fn describe(path: &Path) -> Result<Option<Description>, DescribeError> {
     let read =
-        || -> io::Result<(Vec<u8>, SystemTime)> { Ok((fs::read(&path)?, fs::metadata(&path)?.modified()?)) };
+        || -> io::Result<(Vec<u8>, SystemTime)> { Ok((fs::read(path)?, fs::metadata(path)?.modified()?)) };
     match read() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DescribeError::Read { path, source }),
+        Err(source) => Err(DescribeError::Read { path: path.to_owned(), source }),
         Ok((bytes, written)) => match envelope::decode(Kind::State, &bytes) {
-            Ok((header, _)) => Ok(Some(Description { path, header, written })),
-            Err(source) => Err(DescribeError::Damaged { path, source }),
+            Ok((header, _)) => Ok(Some(Description { header, written })),
+            Err(source) => Err(DescribeError::Damaged { path: path.to_owned(), source }),
         },
     }
 }
@@ -164,6 +146,7 @@ fn unpack((header, content): (Header, Vec<u8>)) -> Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::replace::replace_keeping;
 
     fn counter() -> ServiceName {
         "counter".parse().unwrap()
@@ -178,10 +161,21 @@ mod tests {
         }
     }
 
+    fn save(folder: &Path, state: &Snapshot) {
+        let path = path(folder, &counter());
+        replace_keeping(&path, &kept::previous(&path), &encode(state)).unwrap();
+    }
+
+    /// By a core of its own.
+    fn load(folder: &Path, service: &ServiceName, known: u32) -> Result<Loaded<Snapshot>, LoadError> {
+        let mut writer = Writer::open(folder).unwrap().writer;
+        super::load(&mut writer, folder, service, known).map(|found| found.loaded)
+    }
+
     fn saved(contents: &[&[u8]]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (number, content) in (1..).zip(contents) {
-            save(folder.path(), &counter(), &state(number, content)).unwrap();
+            save(folder.path(), &state(number, content));
         }
         folder
     }
@@ -211,7 +205,7 @@ mod tests {
         assert_eq!(content, state(1, b"one"));
         assert!(folder.path().join("counter.snapshot.bad-1").exists());
         // The next save must not push the good one out for the bad one.
-        save(folder.path(), &counter(), &state(2, b"again")).unwrap();
+        save(folder.path(), &state(2, b"again"));
         fs::write(&newest, b"x").unwrap();
         assert_eq!(load(folder.path(), &counter(), 2).unwrap().content().unwrap(), state(1, b"one"));
         assert!(folder.path().join("counter.snapshot.bad-2").exists());
@@ -248,9 +242,8 @@ mod tests {
     }
 
     #[test]
-    fn settling_changes_neither_the_state_nor_the_one_before() {
+    fn what_is_written_anew_changes_neither_the_state_nor_the_one_before() {
         let folder = saved(&[b"one", b"two"]);
-        settle(folder.path(), &counter(), &state(2, b"two")).unwrap();
         assert_eq!(load(folder.path(), &counter(), 2).unwrap().content().unwrap(), state(2, b"two"));
         fs::remove_file(path(folder.path(), &counter())).unwrap();
         assert_eq!(load(folder.path(), &counter(), 2).unwrap().content().unwrap(), state(1, b"one"));
@@ -269,12 +262,13 @@ mod tests {
     #[test]
     fn a_description_tells_the_header_and_changes_nothing() {
         let folder = saved(&[]);
-        assert_eq!(describe(folder.path(), &counter()).unwrap(), None);
-        let folder = saved(&[b"one"]);
-        let told = describe(folder.path(), &counter()).unwrap().unwrap();
+        let path = path(folder.path(), &counter());
+        assert_eq!(describe(&path).unwrap(), None);
+        save(folder.path(), &state(1, b"one"));
+        let told = describe(&path).unwrap().unwrap();
         assert_eq!((told.header.version, told.header.sequence.get(), told.header.length), (2, 1, 3));
-        fs::write(&told.path, b"damaged").unwrap();
-        assert!(matches!(describe(folder.path(), &counter()), Err(DescribeError::Damaged { .. })));
-        assert!(told.path.exists());
+        fs::write(&path, b"damaged").unwrap();
+        assert!(matches!(describe(&path), Err(DescribeError::Damaged { .. })));
+        assert!(path.exists());
     }
 }

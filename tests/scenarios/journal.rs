@@ -1,0 +1,238 @@
+//! What was acknowledged is there: whatever the disk does, wherever the core dies.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::{NamedTempFile, TempDir};
+use watchdog_protocol::control::SettingsView;
+use watchdog_protocol::status::{PhaseStatus, VerdictStatus};
+use watchdog_tests::inject::{Doomed, Hampered};
+use watchdog_tests::puppet::Manner::ByItself;
+use watchdog_tests::puppet::{Order, Shown, puppet};
+use watchdog_tests::{Seen, TestWatchdog};
+
+/// One round: a save, a set, a stop with all that goes to the files after it, a start.
+fn round(wd: &TestWatchdog, number: u64) {
+    let a = wd.puppet("a");
+    a.does(Order::Update { text: number.to_string() });
+    a.does(Order::Save);
+    wd.cli(&["set", "a", &format!("number={number}")]).ok();
+    wd.cli(&["stop", "a"]).ok();
+    wd.cli(&["start", "a"]).ok();
+}
+
+fn holds(wd: &TestWatchdog, number: u64, at: &str) {
+    wd.until("it is ready", Seen::all_ready);
+    assert_eq!(wd.puppet("a").text(Order::State), number.to_string(), "{at}");
+    let settings: Value = serde_json::from_str(&wd.puppet("a").text(Order::Settings)).expect("JSON");
+    assert_eq!(settings["number"], number, "{at}");
+}
+
+fn a_core_killed_at_any(call: &str, least: u32) {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    wd.until("it is ready", Seen::all_ready);
+    let (mut killed, mut number) = (0, 0);
+    for nth in 1.. {
+        number += 1;
+        let cores = wd.status().watchdog.cores;
+        let doomed = Doomed::at(wd.core(), call, nth);
+        round(&wd, number);
+        drop(doomed);
+        let at = format!("{call} {nth}");
+        holds(&wd, number, &at);
+        if wd.status().watchdog.cores == cores {
+            break;
+        }
+        killed += 1;
+    }
+    // What a new core found must be found by every later one.
+    wd.kill_core();
+    wd.cli(&["restart", "a"]).ok();
+    holds(&wd, number, call);
+    assert!(killed >= least, "{call}: the core was killed at {killed}");
+}
+
+#[test]
+fn a_core_killed_at_any_write_to_the_journal_loses_nothing_acknowledged() {
+    a_core_killed_at_any("pwrite64", 2);
+}
+
+#[test]
+fn a_core_killed_at_any_fdatasync_loses_nothing_acknowledged() {
+    a_core_killed_at_any("fdatasync", 1);
+}
+
+#[test]
+fn a_core_killed_at_any_fsync_loses_nothing_acknowledged() {
+    a_core_killed_at_any("fsync", 2);
+}
+
+#[test]
+fn a_core_killed_at_any_rename_loses_nothing_acknowledged() {
+    a_core_killed_at_any("rename", 1);
+}
+
+/// Set and save while the disk fails, and after it.
+fn a_disk_that_fails<T>(wd: &TestWatchdog, fail: impl FnOnce() -> T) {
+    wd.until("it is ready", Seen::all_ready);
+    round(wd, 1);
+    let a = wd.puppet("a");
+    let before = view(wd);
+    let failing = fail();
+    let said = wd.cli(&["set", "a", "number=2"]);
+    assert_ne!(said.code, 0, "{said}");
+    assert!(said.stderr.contains("nothing was changed"), "{said}");
+    assert_eq!(view(wd).revision, before.revision);
+    a.does(Order::Update { text: "2".into() });
+    let Shown::Failed { .. } = a.order(Order::Save) else { panic!("saved, and nothing is on disk") };
+    let seen = wd.status();
+    assert!(seen.of("a").is(PhaseStatus::Ready));
+    assert!(seen.of("a").state.as_ref().is_some_and(|state| state.failed.is_some()));
+    drop(failing);
+    // By itself: nobody saves again.
+    wd.until("it is on disk", |seen| {
+        let a = seen.of("a");
+        a.state.as_ref().is_some_and(|state| state.failed.is_none() && state.synced == state.sequence)
+    });
+    wd.cli(&["set", "a", "number=2"]).ok();
+    wd.kill_core();
+    let killed = wd.kill("a", Signal::SIGKILL);
+    wd.until("the next one is ready", |seen| seen.of("a").is_ready_after(killed));
+    holds(wd, 2, "after all");
+}
+
+#[test]
+fn a_sync_that_fails_is_told_and_what_was_promised_before_it_stays() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    a_disk_that_fails(&wd, || Hampered::failing(wd.core(), "fdatasync,fsync", "EIO"));
+}
+
+#[test]
+fn a_full_disk_is_told_and_what_was_promised_before_it_stays() {
+    let disk = SmallDisk::mount();
+    let mut wd = TestWatchdog::idle();
+    wd.configure(&format!("state = {:?}", disk.0.path().join("state")), &[puppet("a", ByItself)]);
+    wd.run_again();
+    a_disk_that_fails(&wd, || disk.fill());
+}
+
+/// A file system of its own, of 256 KiB.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let folder = tempfile::Builder::new().prefix("wd-disk-").tempdir().expect("a fresh folder");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(folder.path());
+        assert!(mount.status().expect("mount runs").success());
+        Self(folder)
+    }
+
+    /// Until the file that is given is gone.
+    fn fill(&self) -> NamedTempFile {
+        let mut filler = NamedTempFile::new_in(self.0.path()).expect("a file");
+        while filler.write_all(&[1; 512]).is_ok() {}
+        filler
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || thread::panicking());
+    }
+}
+
+#[test]
+fn a_slow_disk_delays_what_waits_for_it_and_nobody_else() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("liveness = \"200ms\"")]);
+    wd.until("it is ready", Seen::all_ready);
+    round(&wd, 1);
+    let a = wd.puppet("a");
+    let starts = wd.status().of("a").starts;
+    let hampered = Hampered::slow(wd.core(), "fdatasync", Duration::from_secs(3));
+    a.does(Order::Update { text: "2".into() });
+    let save = a.begin(Order::Save);
+    for _ in 0..5 {
+        let state = wd.status().of("a").state.clone().expect("it has a state");
+        assert!(state.synced < state.sequence, "the disk was quick, and nothing was tried");
+    }
+    assert_eq!(a.text(Order::State), "2");
+    assert_eq!(save.shown(), Shown::Done);
+    drop(hampered);
+    assert_eq!(wd.status().of("a").starts, starts);
+}
+
+#[test]
+fn a_stop_and_a_shutdown_leave_the_state_in_a_file_of_its_own() {
+    let mut wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    wd.until("it is ready", Seen::all_ready);
+    let a = wd.puppet("a");
+    for text in ["one", "two"] {
+        a.does(Order::Update { text: text.into() });
+        a.does(Order::Save);
+    }
+    assert!(!file(&wd, "a.snapshot").exists(), "a save goes to the journal");
+    wd.cli(&["stop", "a"]).ok();
+    assert!(fs::read(file(&wd, "a.snapshot")).expect("the file").ends_with_text("two"));
+    assert!(fs::read(file(&wd, "a.snapshot.previous")).expect("the one before").ends_with_text("one"));
+    wd.cli(&["start", "a"]).ok();
+    a.does(Order::Update { text: "three".into() });
+    wd.cli(&["set", "a", "number=3"]).ok();
+    wd.cli(&["shutdown"]).ok();
+    wd.ended();
+    // The folder as an older watchdog leaves it, that knows no journal.
+    for file in fs::read_dir(file(&wd, "")).expect("the folder").flatten() {
+        if file.file_name().to_string_lossy().starts_with("journal-") {
+            fs::remove_file(file.path()).expect("it can be removed");
+        }
+    }
+    wd.run_again();
+    wd.until("it is ready", Seen::all_ready);
+    assert_eq!(a.text(Order::State), "three");
+    assert_eq!(view(&wd).verdict, VerdictStatus::Accepted);
+    assert!(a.text(Order::Settings).contains("\"number\":3"));
+}
+
+#[test]
+fn a_state_of_64_mib_is_saved_and_found_again() {
+    let mut wd = TestWatchdog::idle();
+    wd.configure("max_message = \"64MiB\"", &[puppet("a", ByItself)]);
+    wd.run_again();
+    wd.until("it is ready", Seen::all_ready);
+    let a = wd.puppet("a");
+    a.does(Order::Update { text: "small".into() });
+    a.does(Order::Save);
+    let large = "0123456789abcdef".repeat(4 * 1024 * 1024 - 1);
+    a.does(Order::Update { text: large.clone() });
+    a.does(Order::Save);
+    wd.kill_core();
+    let killed = wd.kill("a", Signal::SIGKILL);
+    wd.until("the next one is ready", |seen| seen.of("a").is_ready_after(killed));
+    assert!(a.text(Order::State) == large, "another state than the one that was saved");
+}
+
+trait EndsWithText {
+    fn ends_with_text(&self, text: &str) -> bool;
+}
+
+impl EndsWithText for Vec<u8> {
+    /// Before the checksum of four bytes.
+    fn ends_with_text(&self, text: &str) -> bool {
+        self[..self.len() - 4].ends_with(text.as_bytes())
+    }
+}
+
+fn file(wd: &TestWatchdog, name: &str) -> PathBuf {
+    wd.path(".watchdog/state").join(name)
+}
+
+fn view(wd: &TestWatchdog) -> SettingsView {
+    wd.cli(&["get", "a", "--json"]).ok().json()
+}
