@@ -10,8 +10,10 @@
 mod bundle;
 mod changed;
 mod check;
+mod completions;
 mod console;
 mod demo;
+mod doctor;
 mod events;
 mod exit;
 mod figures;
@@ -125,6 +127,8 @@ enum Verb {
     Intercoms(intercoms::Arguments),
     Upgrade(upgrade::Arguments),
     Shutdown(shutdown::Arguments),
+    Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -190,6 +194,8 @@ impl Verb {
                 Self::Intercoms(arguments) => arguments.execute(console).await,
                 Self::Upgrade(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,
+                Self::Doctor(arguments) => arguments.execute(console).await,
+                Self::Completions(arguments) => arguments.execute(console).await,
                 Self::Demo(arguments) => arguments.execute(console).await,
             }
         };

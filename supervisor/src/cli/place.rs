@@ -92,7 +92,7 @@ impl Place {
 }
 
 /// The keeper that lives, by the lock of the state folder: it tells pid and start time of who locked it last.
-fn keeper(state: &Path) -> Option<Identity> {
+pub(super) fn keeper(state: &Path) -> Option<Identity> {
     let text = std::fs::read_to_string(state.join("lock")).ok()?;
     let mut words = text.split_whitespace();
     let keeper = Identity { pid: words.next()?.parse().ok()?, start_time: words.next()?.parse().ok()? };

@@ -9,6 +9,7 @@ use watchdog_query::QueryError;
 
 use super::demo::DemoError;
 use super::exit::Exit;
+use super::figures::count;
 use super::look::{Look, Paint, harmless};
 use crate::config::ConfigErrors;
 use crate::run::RunError;
@@ -51,6 +52,9 @@ pub(super) enum CliError {
     /// The keeper was told to end, and has not.
     #[error("every service has ended, but the watchdog's keeper (pid {pid}) still runs after {seconds} s")]
     KeeperStays { pid: u32, seconds: u64 },
+    /// Of `doctor`.
+    #[error("{} to mend", count(*things, "thing"))]
+    ToMend { things: u64 },
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
     /// Whoever read standard output went away, as `head` does: it has what it wanted.
@@ -69,6 +73,7 @@ impl CliError {
             | Self::File { .. }
             | Self::Exists { .. }
             | Self::Io { .. }
+            | Self::ToMend { .. }
             | Self::KeeperStays { .. } => Exit::Failed,
             Self::Unreachable { source: QueryError::NotReachable { source, .. }, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

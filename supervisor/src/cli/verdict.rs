@@ -8,10 +8,11 @@ use watchdog_protocol::status::VerdictStatus;
 use watchdog_protocol::{Revision, ServiceName};
 
 use super::console::{Console, Format};
+use super::figures::parse_span;
 use super::report::CliError;
 
-/// How long a service has for its verdict before the change is shown as pending.
-const VERDICT: Duration = Duration::from_secs(5);
+/// How long a service usually has for its verdict before the change is shown as pending.
+const VERDICT: &str = "5s";
 
 /// When, and until when.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,18 @@ pub(super) struct Terms {
     /// several who name the same one, one succeeds.
     #[arg(long, value_name = "REVISION", value_parser = parse_revision)]
     if_revision: Option<Revision>,
+    /// Wait for the service's verdict, at most so long (500ms, 10s, 2m); then the change is pending.
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = VERDICT,
+        default_missing_value = VERDICT,
+        value_parser = parse_span,
+        conflicts_with = "no_wait"
+    )]
+    wait: Duration,
     /// Come back as soon as the change is on disk, without the service's verdict.
     #[arg(long)]
     no_wait: bool,
@@ -31,7 +44,7 @@ impl Terms {
     }
 
     pub(super) fn wait(&self) -> Option<Duration> {
-        (!self.no_wait).then_some(VERDICT)
+        (!self.no_wait).then_some(self.wait)
     }
 }
 

@@ -108,6 +108,22 @@ pub fn end(
     Ok(ended)
 }
 
+/// What a former life in these folders left that still runs; nothing is done to it. The lock of the state folder should
+/// be free: else it is what a living watchdog runs.
+///
+/// # Errors
+/// [`LeftoverError::Look`].
+pub fn find(runtime: &Path, state: &Path) -> Result<Vec<Leftover>, LeftoverError> {
+    let former = Former::find(runtime, state, None)?;
+    let mut found = former.left(Part::Core)?;
+    for leftover in former.left(Part::All)? {
+        if !found.iter().any(|known| known.process == leftover.process) {
+            found.push(leftover);
+        }
+    }
+    Ok(found)
+}
+
 /// Notes this life for the next watchdog, after [`end`]: old pid records go, new ones have a folder.
 ///
 /// # Errors

@@ -1,0 +1,140 @@
+//! `watchdog completions`: scripts that complete verbs and options, and the names of services as they are now.
+
+use clap::ValueEnum;
+use clap_complete::{Shell, generate};
+
+use super::console::Console;
+use super::report::CliError;
+
+/// Print a script that completes the command line in a shell: verbs, options, and the services there are.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  source <(watchdog completions bash)\n  watchdog completions zsh > ~/.zfunc/_watchdog\n  watchdog completions fish > ~/.config/fish/completions/watchdog.fish"
+)]
+pub(super) struct Arguments {
+    /// Which shell.
+    shell: For,
+}
+
+/// Whom the output is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum For {
+    Bash,
+    Zsh,
+    Fish,
+    /// The scripts themselves ask for the names of all services, a line each.
+    #[value(hide = true)]
+    Services,
+}
+
+impl Arguments {
+    pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
+        match self.shell {
+            For::Bash => console.print(&bash()),
+            For::Zsh => console.print(&zsh()),
+            For::Fish => console.print(&fish()),
+            For::Services => services(console).await,
+        }
+    }
+}
+
+/// Of the watchdog that runs, else of the configuration. Without either there are none, which is no error: nobody reads
+/// one in the middle of typing.
+async fn services(console: &Console) -> Result<(), CliError> {
+    let Ok(place) = console.place() else { return Ok(()) };
+    let names = match console.ask(async |query| query.status(&[]).await).await {
+        Ok(status) => status.services.into_iter().map(|service| service.name).collect(),
+        Err(_) => place.services,
+    };
+    console.print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
+}
+
+/// The verbs that name services.
+fn verbs() -> Vec<String> {
+    let names_one = |verb: &&clap::Command| {
+        verb.get_positionals().any(|arg| matches!(arg.get_id().as_str(), "service" | "services"))
+    };
+    let command = super::command();
+    command.get_subcommands().filter(names_one).map(|verb| verb.get_name().to_owned()).collect()
+}
+
+fn script(shell: Shell) -> String {
+    let mut text = Vec::new();
+    generate(shell, &mut super::command(), "watchdog", &mut text);
+    String::from_utf8(text).expect("a script of our words is text")
+}
+
+/// The first word that is no option is the verb.
+fn bash() -> String {
+    format!(
+        r#"{}
+_watchdog_with_services() {{
+    _watchdog "$@"
+    local word
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        case "$word" in
+            -*) ;;
+            {})
+                if [[ "${{COMP_WORDS[COMP_CWORD]}}" != -* ]]; then
+                    COMPREPLY=($(compgen -W "$(watchdog completions services 2>/dev/null)" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+                fi
+                return 0 ;;
+            *) return 0 ;;
+        esac
+    done
+}}
+complete -F _watchdog_with_services -o nosort -o bashdefault -o default watchdog
+"#,
+        script(Shell::Bash),
+        verbs().join("|"),
+    )
+}
+
+/// What completes a service's name is a function instead of the usual files.
+fn zsh() -> String {
+    let script = script(Shell::Zsh);
+    let lines = script.lines().map(|line| match line.trim_start() {
+        names if names.starts_with("':service -- ") || names.starts_with("'*::services -- ") => {
+            line.replace(":_default'", ":_watchdog_services'")
+        }
+        _ => line.to_owned(),
+    });
+    let lines: Vec<String> = lines.collect();
+    let services = "_watchdog_services() {\n    local -a names\n    names=(${(f)\"$(watchdog completions services 2>/dev/null)\"})\n    compadd -a names\n}\n";
+    // Before the call at the script's end.
+    lines.join("\n").replacen("_watchdog() {", &format!("{services}\n_watchdog() {{"), 1) + "\n"
+}
+
+fn fish() -> String {
+    format!(
+        "{}complete -c watchdog -n \"__fish_seen_subcommand_from {}\" -f -a \"(watchdog completions services 2>/dev/null)\"\n",
+        script(Shell::Fish),
+        verbs().join(" "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_that_names_services_completes_them() {
+        let verbs = verbs();
+        for verb in ["start", "stop", "status", "set", "logs", "why"] {
+            assert!(verbs.iter().any(|known| known == verb), "{verb}: {verbs:?}");
+        }
+        assert!(!verbs.iter().any(|verb| verb == "run" || verb == "upgrade"), "{verbs:?}");
+        assert!(bash().contains(&verbs.join("|")));
+        assert!(fish().contains("__fish_seen_subcommand_from"));
+    }
+
+    #[test]
+    fn in_zsh_no_service_is_completed_by_files() {
+        let script = zsh();
+        let named =
+            script.lines().filter(|line| line.contains("service -- ") || line.contains("services -- "));
+        let named: Vec<&str> = named.collect();
+        assert!(!named.is_empty());
+        assert!(named.iter().all(|line| line.contains(":_watchdog_services'")), "{named:#?}");
+    }
+}
