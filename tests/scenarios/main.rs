@@ -3,6 +3,7 @@
 
 mod command_line;
 mod control;
+mod daemons;
 mod faults;
 mod group;
 mod health;
