@@ -5,13 +5,18 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use watchdog_tests::proof::core::{self, Fate};
-use watchdog_tests::proof::{self, Broken, restart};
+use watchdog_tests::proof::{self, Broken, flood, restart};
 
 /// One round with a seed: what it showed, as `key=value…`.
 type Prove = fn(u64) -> Result<String, Broken>;
 
-const PROOFS: [(&str, Prove); 4] =
-    [("intercom", intercom), ("restart", restarts), ("core-death", core_deaths), ("upgrade", upgrades)];
+const PROOFS: [(&str, Prove); 5] = [
+    ("intercom", intercom),
+    ("restart", restarts),
+    ("core-death", core_deaths),
+    ("upgrade", upgrades),
+    ("flood", floods),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -101,6 +106,24 @@ fn of_core(shown: &core::Shown) -> String {
         shown.longest_set.as_millis(),
         shown.took.as_secs_f64(),
     )
+}
+
+/// Nothing in it is drawn: the seed says nothing.
+fn floods(_seed: u64) -> Result<String, Broken> {
+    let plan = flood::Plan { bytes: 1 << 30 };
+    let shown = flood::flood(plan)?;
+    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    Ok(format!(
+        "kinds={} bytes_each={} grown_kib={} quiet_status_ms={:.1} flooded_status_ms={:.1} slow_status_ms={:.1} \
+         seconds={:.1}",
+        flood::Kind::ALL.len(),
+        plan.bytes,
+        shown.grown / 1024,
+        ms(shown.quiet),
+        ms(shown.flooded),
+        ms(shown.slow),
+        shown.took.as_secs_f64(),
+    ))
 }
 
 fn fresh_seed() -> u64 {

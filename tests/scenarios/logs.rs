@@ -6,6 +6,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_query::WatchdogQuery;
+use watchdog_tests::proof::flood;
 use watchdog_tests::until::DEADLINE;
 use watchdog_tests::{Entry, Seen, TestWatchdog, probe, program};
 
@@ -59,6 +60,11 @@ fn logs_are_followed_through_a_restart_of_the_service_and_of_the_core() {
     until_shown(3);
     follow.kill().expect("it runs");
     follow.wait().expect("a child of ours");
+}
+
+#[test]
+fn a_flood_of_any_kind_neither_grows_the_watchdog_nor_delays_an_operator() {
+    flood::flood(flood::Plan { bytes: 32 << 20 }).unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 #[test]

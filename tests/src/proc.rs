@@ -126,8 +126,17 @@ pub fn descriptors(pid: u32) -> BTreeMap<u32, String> {
 
 /// Its resident memory in bytes; 0 when it is gone.
 pub fn memory(pid: u32) -> u64 {
+    memory_field(pid, "VmRSS:")
+}
+
+/// The most resident memory it ever had, in bytes; 0 when it is gone.
+pub fn peak_memory(pid: u32) -> u64 {
+    memory_field(pid, "VmHWM:")
+}
+
+fn memory_field(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 

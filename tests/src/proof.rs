@@ -10,6 +10,7 @@
 //! a number seen twice is marked redelivered; and nobody was started more often than it was killed.
 
 pub mod core;
+pub mod flood;
 pub mod restart;
 mod traffic;
 
