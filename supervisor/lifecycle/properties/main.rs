@@ -5,6 +5,7 @@
 
 mod causes;
 mod group;
+mod poison;
 mod roster;
 mod service;
 mod settings;

@@ -30,6 +30,7 @@ pub mod graph;
 pub mod group;
 pub mod moment;
 pub mod phase;
+pub mod poison;
 pub mod policy;
 pub mod restart;
 pub mod roster;
