@@ -306,6 +306,12 @@ impl session::Lanes for Lanes {
         }
     }
 
+    fn buried(&mut self, lane: LaneEpoch, incarnation: Incarnation, number: MessageNumber) {
+        if let Some(lane) = self.outgoing().get(&lane) {
+            lane.buried(incarnation, number);
+        }
+    }
+
     fn fits(&mut self, lane: LaneEpoch, mismatch: Option<Mismatch>) {
         if let Some(lane) = self.outgoing().get(&lane) {
             lane.fits.compared(mismatch);

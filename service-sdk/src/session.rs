@@ -91,6 +91,8 @@ pub(crate) trait Lanes: Send {
     fn opened(&mut self, lane: &LaneOut, ends: LaneEnds);
     /// The receiver of a lane died; what was taken up to this number and has no answer is lost.
     fn peer_died(&mut self, lane: LaneEpoch, incarnation: Incarnation, taken: MessageNumber);
+    /// A message of a lane is a dead letter.
+    fn buried(&mut self, lane: LaneEpoch, incarnation: Incarnation, number: MessageNumber);
     /// A lane's contracts were compared again.
     fn fits(&mut self, lane: LaneEpoch, mismatch: Option<Mismatch>);
     /// A lane is gone for good.
@@ -224,6 +226,9 @@ impl<L: Lanes> Session<L> {
             }
             ToService::PeerDied { lane, incarnation, taken } => {
                 self.lanes.peer_died(lane, incarnation, taken);
+            }
+            ToService::Buried { lane, incarnation, number } => {
+                self.lanes.buried(lane, incarnation, number);
             }
             ToService::LaneFits { lane, mismatch } => self.lanes.fits(lane, mismatch),
             ToService::LaneClosed { lane } => {

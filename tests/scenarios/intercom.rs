@@ -3,6 +3,7 @@
 mod asks;
 mod bounds;
 mod contracts;
+mod dead;
 mod delivery;
 mod introduction;
 mod statistics;

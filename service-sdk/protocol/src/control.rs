@@ -4,9 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dead::{DeadLetter, WholeDeadLetter};
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
 use crate::why::Why;
-use crate::{RequestId, Revision, Sequence, ServiceName};
+use crate::{MessageId, RequestId, Revision, Sequence, ServiceName};
 
 /// The version both sides of the control socket say first.
 pub const CONTROL_VERSION: u16 = 1;
@@ -184,6 +185,33 @@ pub enum Request {
         /// Milliseconds it has until it is ready.
         ready_within_ms: u64,
     },
+    /// The dead letters of these services, or of all. Answered by [`Outcome::DeadLetters`].
+    DeadLetters {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// One of them. Answered by [`Outcome::DeadLetter`].
+    DeadLetter {
+        /// Whose.
+        service: ServiceName,
+        /// Which.
+        id: MessageId,
+    },
+    /// Puts dead letters back into the lanes they came from. One that is not there: none; it stops at the first that
+    /// can't be put back.
+    DeadRetry {
+        /// Whose.
+        service: ServiceName,
+        /// Which; all when there is none.
+        ids: Vec<MessageId>,
+    },
+    /// Takes dead letters away for good. One that is not there: none.
+    DeadDrop {
+        /// Whose.
+        service: ServiceName,
+        /// Which; all when there is none.
+        ids: Vec<MessageId>,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -255,6 +283,10 @@ pub enum Outcome {
     Why(Box<Why>),
     /// Of [`Request::Manifest`]: JSON text; `None` for a program.
     Manifest(Option<String>),
+    /// Of [`Request::DeadLetters`], without payloads, in the order they were moved.
+    DeadLetters(Vec<DeadLetter>),
+    /// Of [`Request::DeadLetter`].
+    DeadLetter(Box<WholeDeadLetter>),
 }
 
 /// What became of a settings change.

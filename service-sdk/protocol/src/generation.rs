@@ -8,6 +8,7 @@
 //! ```
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +104,29 @@ pub struct MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}-{}", self.epoch, self.number)
+    }
+}
+
+/// A text that is no message's id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no message id: expected 16 hex digits, `-` and a number")]
+pub struct MessageIdError {
+    text: String,
+}
+
+impl FromStr for MessageId {
+    type Err = MessageIdError;
+
+    /// # Errors
+    /// [`MessageIdError`].
+    fn from_str(text: &str) -> Result<Self, MessageIdError> {
+        let parse = || {
+            let (epoch, number) = text.split_once('-')?;
+            let epoch = u64::from_str_radix(epoch, 16).ok().filter(|_| epoch.len() == 16)?;
+            let number = MessageNumber::from_stored(number.parse().ok()?);
+            Some(Self { epoch: LaneEpoch::from_stored(epoch), number })
+        };
+        parse().ok_or_else(|| MessageIdError { text: text.to_owned() })
     }
 }
 

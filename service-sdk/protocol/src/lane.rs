@@ -23,6 +23,7 @@ pub const ENVELOPE_VERSION: u8 = 1;
 
 const FLAG_TRACE: u8 = 1;
 const FLAG_BESIDE: u8 = 2;
+const FLAG_AGAIN: u8 = 4;
 
 /// Which way a packet travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct Envelope {
     pub place: Place,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
+    /// It was in hand before, under another number: a dead letter put back.
+    pub again: bool,
 }
 
 /// Where a payload is.
@@ -204,6 +207,9 @@ impl Packer {
         if alone {
             flags |= FLAG_BESIDE;
         }
+        if envelope.again {
+            flags |= FLAG_AGAIN;
+        }
         let mut head = [0; MESSAGE_HEADER];
         head[0] = envelope.kind.byte();
         head[1] = flags;
@@ -309,7 +315,7 @@ pub fn read(packet: &[u8], at: usize) -> Result<(Envelope, std::ops::Range<usize
     let head = packet.get(at..at + MESSAGE_HEADER).ok_or(short)?;
     let kind = Kind::from_byte(head[0]).ok_or(EnvelopeError::Field { at, found: head[0] })?;
     let flags = head[1];
-    if flags & !(FLAG_TRACE | FLAG_BESIDE) != 0 {
+    if flags & !(FLAG_TRACE | FLAG_BESIDE | FLAG_AGAIN) != 0 {
         return Err(EnvelopeError::Field { at: at + 1, found: flags });
     }
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
@@ -335,6 +341,7 @@ pub fn read(packet: &[u8], at: usize) -> Result<(Envelope, std::ops::Range<usize
         length,
         place,
         trace,
+        again: flags & FLAG_AGAIN != 0,
     };
     Ok((envelope, body..end))
 }
@@ -358,6 +365,7 @@ mod tests {
             length: u32::try_from(length).unwrap(),
             place: Place::Inline,
             trace: trace.then_some([9; TRACE]),
+            again: false,
         }
     }
 
@@ -379,6 +387,13 @@ mod tests {
         let mut packet = Packer::new(Direction::Requests);
         assert!(packet.push(&envelope(1, 1, false), b"x"));
         assert!(!packet.push(&Envelope { number: MessageNumber::from_stored(2), ..beside }, b""));
+    }
+
+    #[test]
+    fn a_message_that_is_put_back_says_so() {
+        let mut packet = Packer::new(Direction::Requests);
+        assert!(packet.push(&Envelope { again: true, ..envelope(5, 0, true) }, b""));
+        assert!(read(packet.bytes(), PACKET_HEADER).unwrap().0.again);
     }
 
     #[test]

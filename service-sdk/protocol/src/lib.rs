@@ -3,6 +3,7 @@
 //! No tokio, no nix, no files, no clock: the manifest of this crate has none of them to import.
 
 pub mod control;
+pub mod dead;
 mod generation;
 pub mod lane;
 pub mod limits;

@@ -24,6 +24,13 @@ pub const PACKET_OVERHEAD: usize = 768;
 /// Unanswered asks of one lane: each holds a waiter on both sides.
 pub const MAX_OPEN_ASKS: usize = 1024;
 
+/// Dead letters of one service. Each has ended three processes: so many of them are a fault to be looked at, not a
+/// store. Beyond it the next one stays in its lane.
+pub const MAX_DEAD_LETTERS: usize = 256;
+
+/// What they take on disk: a few of the largest messages.
+pub const MAX_DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Messages in one packet: the header counts them in 16 bits, and a turn of the receiver stays short.
 pub const MAX_BATCH: usize = 4096;
 

@@ -177,6 +177,15 @@ impl Contract {
     }
 }
 
+impl Contract {
+    /// The name of the message that a payload is, by the number it begins with; the rest of it is not looked at.
+    /// `None`: no message of this contract.
+    pub fn name_of(&self, payload: &[u8]) -> Option<&str> {
+        let (at, _) = postcard::take_from_bytes::<u32>(payload).ok()?;
+        self.0.get(usize::try_from(at).ok()?).map(|shape| shape.name.as_str())
+    }
+}
+
 impl fmt::Display for Contract {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, shape) in self.0.iter().enumerate() {

@@ -94,6 +94,15 @@ pub enum ToService {
         /// What was wrong.
         reason: String,
     },
+    /// A message of a lane is a dead letter: if it is an ask, it has died for good.
+    Buried {
+        /// Which lane.
+        lane: LaneEpoch,
+        /// Who died with it last.
+        incarnation: Incarnation,
+        /// The message.
+        number: MessageNumber,
+    },
 }
 
 /// All a new incarnation starts from.

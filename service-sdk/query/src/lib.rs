@@ -30,10 +30,11 @@ use watchdog_protocol::control::{
     Call, Change, Failure, FrameError, Outcome, Reply, Request, RevisionRecord, SetOutcome, SettingsView,
     StateView,
 };
+use watchdog_protocol::dead::{DeadLetter, WholeDeadLetter};
 use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::status::{InboxStatus, Status};
 use watchdog_protocol::why::Why;
-use watchdog_protocol::{RequestId, Revision, ServiceName};
+use watchdog_protocol::{MessageId, RequestId, Revision, ServiceName};
 
 use crate::answers::Answers;
 pub use crate::answers::{Events, Logs};
@@ -320,6 +321,50 @@ impl WatchdogQuery {
             Outcome::History(revisions) => Ok(revisions),
             _ => Err(QueryError::Unexpected { expected: "a history" }),
         }
+    }
+
+    /// The dead letters of these services, or of all, without their payloads.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn dead_letters(&self, services: &[ServiceName]) -> Result<Vec<DeadLetter>, QueryError> {
+        match self.call(Request::DeadLetters { services: services.to_vec() }, None).await? {
+            Outcome::DeadLetters(letters) => Ok(letters),
+            _ => Err(QueryError::Unexpected { expected: "dead letters" }),
+        }
+    }
+
+    /// One dead letter, with its payload.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn dead_letter(
+        &self,
+        service: &ServiceName,
+        id: MessageId,
+    ) -> Result<WholeDeadLetter, QueryError> {
+        match self.call(Request::DeadLetter { service: service.clone(), id }, None).await? {
+            Outcome::DeadLetter(letter) => Ok(*letter),
+            _ => Err(QueryError::Unexpected { expected: "a dead letter" }),
+        }
+    }
+
+    /// Puts dead letters back into their lanes, all of the service when none is named. Each comes as a message of its
+    /// old sender, behind what is queued, under a new id and marked as redelivered. At least once: a watchdog that
+    /// dies in the middle may leave one in both places.
+    ///
+    /// # Errors
+    /// [`QueryError`]; it stops at the first that can't be put back, which stays a dead letter as those after it do.
+    pub async fn dead_retry(&self, service: &ServiceName, ids: &[MessageId]) -> Result<String, QueryError> {
+        self.words(Request::DeadRetry { service: service.clone(), ids: ids.to_vec() }, None).await
+    }
+
+    /// Takes dead letters away for good, all of the service when none is named.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn dead_drop(&self, service: &ServiceName, ids: &[MessageId]) -> Result<String, QueryError> {
+        self.words(Request::DeadDrop { service: service.clone(), ids: ids.to_vec() }, None).await
     }
 
     /// What is known of the state on disk.

@@ -208,6 +208,7 @@ impl Answers {
             length: u32::try_from(length).expect("at most max_message"),
             place: if is_beside { Place::Beside } else { Place::Inline },
             trace: None,
+            again: false,
         };
         state.packet.clear();
         // Its payload follows as a part of its own, so that it is not copied here.

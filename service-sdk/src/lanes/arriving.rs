@@ -172,8 +172,11 @@ impl Arriving {
         now: u64,
     ) -> Option<(M, Delivery)> {
         let number = envelope.number;
-        // Before the payload is looked at: one that kills its reader is a message that was in hand.
+        // Before the payload is looked at: one that kills its reader is a message that was in hand, each time.
         self.page.mark_taken(number);
+        if again {
+            self.page.count_handed_again();
+        }
         let reply =
             (envelope.kind == Kind::Ask).then(|| ReplyPort::new(Arc::clone(&self.answers) as _, number));
         let payload = match envelope.place {
@@ -190,9 +193,7 @@ impl Arriving {
             }
         };
         let waited = now.saturating_sub(envelope.sent_at);
-        if again {
-            self.page.count_handed_again();
-        } else {
+        if !again {
             self.page.count_handed(waited);
         }
         self.in_hand = Some(number);

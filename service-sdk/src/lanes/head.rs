@@ -25,7 +25,7 @@ pub(super) struct Head {
 /// What becomes of one message.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
-    /// It is handed over; `again`: an older process had it in hand.
+    /// It is handed over; `again`: it was in hand before.
     Hand { envelope: Envelope, payload: Range<usize>, again: bool },
     /// An older process handled it.
     Done(MessageNumber),
@@ -72,16 +72,16 @@ impl Head {
         if self.done.is_some_and(|done| number <= done) {
             return Some(Next::Done(number));
         }
-        let again = self.taken.is_some_and(|taken| number <= taken);
+        let was_taken = self.taken.is_some_and(|taken| number <= taken);
         if envelope.kind == Kind::Ask {
-            if again && asks == Asks::Once {
+            if was_taken && asks == Asks::Once {
                 return Some(Next::Taken(number));
             }
             if envelope.deadline().is_some_and(|deadline| deadline < now) {
                 return Some(Next::Expired(number));
             }
         }
-        Some(Next::Hand { envelope, payload, again })
+        Some(Next::Hand { envelope, payload, again: was_taken || envelope.again })
     }
 }
 
@@ -107,6 +107,7 @@ mod tests {
             length: 0,
             place: Place::Inline,
             trace: None,
+            again: false,
         }
     }
 

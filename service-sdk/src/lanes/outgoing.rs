@@ -133,6 +133,10 @@ impl OutLane {
         self.news.notify_one();
     }
 
+    pub(super) fn buried(&self, incarnation: Incarnation, number: MessageNumber) {
+        self.asks().ended(number, AskEnd::Died(incarnation));
+    }
+
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.asks().closed();

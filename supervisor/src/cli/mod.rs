@@ -12,6 +12,7 @@ mod changed;
 mod check;
 mod completions;
 mod console;
+mod dead;
 mod demo;
 mod doctor;
 mod events;
@@ -125,6 +126,7 @@ enum Verb {
     Bundle(bundle::Arguments),
     Events(events::Arguments),
     Intercoms(intercoms::Arguments),
+    Dead(dead::Arguments),
     Upgrade(upgrade::Arguments),
     Shutdown(shutdown::Arguments),
     Doctor(doctor::Arguments),
@@ -192,6 +194,7 @@ impl Verb {
                 Self::Bundle(arguments) => arguments.execute(console).await,
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
+                Self::Dead(arguments) => arguments.execute(console).await,
                 Self::Upgrade(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,
                 Self::Doctor(arguments) => arguments.execute(console).await,

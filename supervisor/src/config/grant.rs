@@ -8,6 +8,7 @@ use watchdog_protocol::{NameError, ServiceName};
 
 /// The verbs a grant may list.
 pub const VERBS: &[&str] = &[
+    "dead",
     "events",
     "get",
     "history",

@@ -8,12 +8,15 @@
 //! A lane is named by its epoch and exists while both sides are registered, running or not. Nothing here reads a
 //! message: what waits is counted from the pages, which tell it after a crash too.
 
+mod suspect;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use watchdog_lifecycle::poison::Suspect;
 use watchdog_protocol::status::{InboxStatus, LaneStatus, PropagationStatus};
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch, ServiceName};
 use watchdog_seqpacket::{
@@ -21,6 +24,8 @@ use watchdog_seqpacket::{
     Seqpacket, read_only,
 };
 
+use self::suspect::Given;
+pub(crate) use self::suspect::{Copied, LetterError};
 use super::note::Note;
 
 /// The descriptors of one lane in the keeper, in this order: sender's end, receiver's end, sender's page,
@@ -57,6 +62,10 @@ struct Record {
     made_at: u64,
     /// Since when no process has the receiver's end, boot clock, nanoseconds.
     held_since: Option<u64>,
+    /// Where the receiver's last process began.
+    given: Option<Given>,
+    /// The message that processes of the receiver died with.
+    suspect: Option<Suspect>,
 }
 
 /// One lane.
@@ -98,7 +107,14 @@ impl Lane {
         let taken = ReceiverPageReader::map_ro(receiver_page.as_fd())?;
         let note = Note::create().map_err(LaneError::Note)?;
         let epoch = LaneEpoch::from_stored(getrandom::u64().map_err(LaneError::Random)?);
-        let record = Record { contract, handed_over: 0, made_at: now, held_since: Some(now) };
+        let record = Record {
+            contract,
+            handed_over: 0,
+            made_at: now,
+            held_since: Some(now),
+            given: None,
+            suspect: None,
+        };
         let mut lane = Self {
             epoch,
             sender: sender.clone(),
@@ -181,6 +197,7 @@ impl Lane {
         let ends = ends(&self.receiver_end, &self.receiver_page, &self.sender_page)?;
         if self.given_to != Some(to) {
             self.record.handed_over += 1;
+            self.record.given = Some(Given { to, at: self.reached() });
         }
         self.given_to = Some(to);
         self.record.held_since = None;
@@ -338,6 +355,11 @@ impl Lanes {
                 Ok((free.insert(lane), Made::Now))
             }
         }
+    }
+
+    /// The lane between two services, if there is one.
+    pub(crate) fn find(&mut self, sender: &ServiceName, receiver: &ServiceName) -> Option<&mut Lane> {
+        self.lanes.get_mut(&(receiver.clone(), sender.clone()))
     }
 
     /// The lanes that arrive at a service.

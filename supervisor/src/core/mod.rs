@@ -16,6 +16,7 @@ mod answer;
 pub(crate) mod build;
 mod candidate;
 pub(crate) mod control;
+mod dead;
 mod event_loop;
 pub(crate) mod events;
 mod exits;

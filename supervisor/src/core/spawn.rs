@@ -96,6 +96,7 @@ impl Core {
 
     async fn try_spawn(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), NoSpawn> {
         self.renew_cgroup(service).map_err(failed("cgroup"))?;
+        self.move_dead_letters(service);
         self.make_outlets(service).await?;
         let entry = self.entry(service);
         let kind = entry.spec.kind();

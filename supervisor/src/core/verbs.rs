@@ -12,6 +12,7 @@ use watchdog_protocol::status::Evidence;
 use watchdog_protocol::{Incarnation, Manifest, RequestId, ServiceName};
 
 use super::control::ControlCall;
+use super::dead::Deed;
 use super::events::Entry as Logged;
 use super::logs::LogCall;
 use super::session::Answers;
@@ -157,6 +158,10 @@ impl Core {
             Request::Upgrade { program, ready_within_ms } => {
                 self.upgrade_asked(asked, program, ready_within_ms);
             }
+            Request::DeadLetters { services } => self.dead_letters(&asked, &services),
+            Request::DeadLetter { service, id } => self.dead_letter(&asked, &service, id),
+            Request::DeadRetry { service, ids } => self.dead_deed(&asked, &service, &ids, Deed::Retry),
+            Request::DeadDrop { service, ids } => self.dead_deed(&asked, &service, &ids, Deed::Drop),
         }
         Ok(())
     }
@@ -394,6 +399,10 @@ fn verb_of(request: &Request) -> &'static str {
         Request::Shutdown => "shutdown",
         Request::Why { .. } => "why",
         Request::Upgrade { .. } => "upgrade",
+        Request::DeadLetters { .. }
+        | Request::DeadLetter { .. }
+        | Request::DeadRetry { .. }
+        | Request::DeadDrop { .. } => "dead",
     }
 }
 
@@ -416,7 +425,8 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::Restart { services }
         | Request::Reset { services }
         | Request::Intercoms { services }
-        | Request::Logs { services, .. } => Named::Services(services),
+        | Request::Logs { services, .. }
+        | Request::DeadLetters { services } => Named::Services(services),
         Request::Set { service, .. }
         | Request::Rollback { service, .. }
         | Request::Get { service }
@@ -427,7 +437,10 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::StateReset { service }
         | Request::Unregister { service }
         | Request::Why { service }
-        | Request::Manifest { service } => Named::Service(service),
+        | Request::Manifest { service }
+        | Request::DeadLetter { service, .. }
+        | Request::DeadRetry { service, .. }
+        | Request::DeadDrop { service, .. } => Named::Service(service),
         Request::Events { .. } | Request::Register { .. } | Request::Shutdown | Request::Upgrade { .. } => {
             Named::None
         }

@@ -27,6 +27,8 @@ pub enum Kind {
     State,
     /// A record of the watchdog's own.
     Record,
+    /// A message that killed its receivers.
+    DeadLetter,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
         match self {
             Self::State => *b"\x89WDS\r\n\x1a\n",
             Self::Record => *b"\x89WDR\r\n\x1a\n",
+            Self::DeadLetter => *b"\x89WDD\r\n\x1a\n",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! envelope  magic, format, version, incarnation, sequence, length, content, checksum     bytes, no I/O
 //!   ├─ snapshot   state/SERVICE.snapshot     newest, else the one before, else fresh
 //!   └─ record     settings, wanted           JSON in the same envelope, the same way back
+//! dead      state/dead/SERVICE/ID.letter: messages that killed their receivers, a file each in the envelope
 //! runtime   what a new core must know: survives processes, not the host; no fsync
 //! lock      one watchdog per state folder
 //! ```
@@ -19,6 +20,7 @@
 //! - A damaged file is never deleted, and one of a newer watchdog or service is never overwritten.
 //! - Nothing here waits on the event loop's thread except `load` at a start, before there is anything to delay.
 
+pub mod dead;
 pub mod envelope;
 mod fault;
 pub(crate) mod journal;

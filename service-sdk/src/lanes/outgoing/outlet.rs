@@ -231,6 +231,7 @@ impl Outgoing {
             length: u32::try_from(self.payload.len()).expect("at most max_message"),
             place: if self.sealed.is_some() { Place::Beside } else { Place::Inline },
             trace: None,
+            again: false,
         }
     }
 }

@@ -21,6 +21,7 @@ fn envelope(at: u64, kind: Kind, length: usize) -> Envelope {
         length: length.try_into().unwrap(),
         place: Place::Inline,
         trace: None,
+        again: false,
     }
 }
 

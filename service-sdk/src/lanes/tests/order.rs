@@ -208,6 +208,7 @@ async fn ic_4_times_of_10_15_and_20_have_a_deviation_of_5() {
             length: payload.len().try_into().unwrap(),
             place: Place::Inline,
             trace: None,
+            again: false,
         };
         let mut packet = Packer::new(Direction::Requests);
         assert!(packet.push(&envelope, &payload));

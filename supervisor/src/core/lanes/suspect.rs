@@ -1,0 +1,166 @@
+//! The message at the head of a lane whose receivers die: how often, its copy, and the lane without it.
+//!
+//! Only while no process of the receiver lives: then the core alone reads the receiver's end and writes its page.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
+
+use serde::{Deserialize, Serialize};
+use watchdog_lifecycle::Cause;
+use watchdog_lifecycle::poison::{Reached, Suspect};
+use watchdog_protocol::lane::{self, Direction, Envelope, Kind, PACKET_HEADER, Packer, Place};
+use watchdog_protocol::limits::{MAX_INLINE, PACKET_OVERHEAD};
+use watchdog_protocol::{Incarnation, MessageNumber};
+use watchdog_seqpacket::clock::monotonic_ns;
+use watchdog_seqpacket::payload::{self, PayloadError};
+use watchdog_seqpacket::{PageError, Received, ReceiverPage, SenderPage};
+
+use super::Lane;
+
+/// What a process of the receiver began with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Given {
+    pub(super) to: Incarnation,
+    pub(super) at: Reached,
+}
+
+/// A message, copied out of the head packet.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    pub(crate) kind: Kind,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// Why a message could not be copied or put back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LetterError {
+    #[error("the head of the lane can't be read")]
+    Peek(#[source] io::Error),
+    #[error("its payload can't be read")]
+    Payload(#[source] PayloadError),
+    #[error("a page can't be mapped")]
+    Page(#[from] PageError),
+    #[error("the lane is full")]
+    Full,
+    #[error("it can't be sent")]
+    Send(#[source] io::Error),
+}
+
+impl Lane {
+    pub(super) fn reached(&self) -> Reached {
+        let marks = self.taken.marks();
+        Reached { taken: marks.taken, done: marks.done, handed: self.taken.stats().handed }
+    }
+
+    /// A process of the receiver ended: whether its message is to blame.
+    pub(crate) fn receiver_ended(&mut self, incarnation: Incarnation, cause: &Cause) {
+        let Some(given) = self.record.given.as_ref().filter(|given| given.to == incarnation) else { return };
+        let before = self.record.suspect.take();
+        self.record.suspect = Suspect::after(before, incarnation, cause, &given.at, &self.reached());
+        self.keep_or_warn();
+    }
+
+    /// The message that is to be a dead letter, if there is one.
+    pub(crate) fn poison(&self) -> Option<Suspect> {
+        let done = self.taken.marks().done;
+        self.record.suspect.clone().filter(|suspect| suspect.is_poison() && suspect.number() > done)
+    }
+
+    /// A copy of a message in the head packet. `None`: it is not there, whatever the page says.
+    pub(crate) fn copy(&self, number: MessageNumber, limit: usize) -> Result<Option<Copied>, LetterError> {
+        let mut buffer = vec![0; self.receiver_end.send_bound().map_err(LetterError::Peek)?];
+        let received = match self.receiver_end.peek(&mut buffer, 1) {
+            Ok(Received::Packet(received)) => received,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(LetterError::Peek(error)),
+        };
+        let packet = &buffer[..received.length];
+        let Ok(header) = lane::check(packet) else { return Ok(None) };
+        let mut at = PACKET_HEADER;
+        for _ in 0..header.count {
+            let (envelope, range) = lane::read(packet, at).expect("the packet was checked");
+            at = range.end;
+            if envelope.number != number {
+                continue;
+            }
+            let payload = match (envelope.place, received.descriptors.first()) {
+                (Place::Inline, _) => packet[range].to_vec(),
+                (Place::Beside, None) => return Ok(None),
+                (Place::Beside, Some(beside)) => payload::read(beside.as_fd(), envelope.length.into(), limit)
+                    .map_err(LetterError::Payload)?,
+            };
+            return Ok(Some(Copied { kind: envelope.kind, payload }));
+        }
+        Ok(None)
+    }
+
+    /// The receiver's next process goes on behind this message. The packet it is in stays, with what follows.
+    pub(crate) fn pass_over(&mut self, number: MessageNumber) -> Result<(), LetterError> {
+        ReceiverPage::map_rw(self.receiver_page.as_fd())?.mark_done(number);
+        self.clear_suspect();
+        Ok(())
+    }
+
+    /// Nobody is suspected any more.
+    pub(crate) fn clear_suspect(&mut self) {
+        self.record.suspect = None;
+        self.keep_or_warn();
+    }
+
+    /// Puts a message back, as its sender's, behind what is queued. Its number is a new one; it is marked as one that
+    /// was in hand before. An ask has no deadline, and nobody waits for its answer.
+    pub(crate) fn put_back(&mut self, message: &Copied, bound: usize) -> Result<(), LetterError> {
+        let is_beside = message.payload.len() > MAX_INLINE;
+        let outstanding = self.sender_end.outstanding().map_err(LetterError::Send)?;
+        let size = message.payload.len() + PACKET_OVERHEAD;
+        if outstanding > 0 && outstanding + size > bound {
+            return Err(LetterError::Full);
+        }
+        let page = SenderPage::map_rw(self.sender_page.as_fd())?;
+        let number = page.reserve(1);
+        let envelope = Envelope {
+            kind: message.kind,
+            number,
+            sent_at: monotonic_ns(),
+            left: 0,
+            length: u32::try_from(message.payload.len()).expect("at most max_message"),
+            place: if is_beside { Place::Beside } else { Place::Inline },
+            trace: None,
+            again: true,
+        };
+        let mut packet = Packer::new(Direction::Requests);
+        let inline: &[u8] = if is_beside { &[] } else { &message.payload };
+        let fits = packet.push(&envelope, inline);
+        debug_assert!(fits, "the packet is empty");
+        let sealed =
+            if is_beside { Some(payload::seal(&message.payload).map_err(LetterError::Send)?) } else { None };
+        let beside: Vec<_> = sealed.iter().map(|sealed| sealed.as_fd()).collect();
+        if is_beside {
+            page.count_memfd(message.payload.len() as u64);
+        }
+        let sent = self.sender_end.send(&[IoSlice::new(packet.bytes())], &beside);
+        match sent {
+            Ok(()) => {
+                page.count_sent(1, message.payload.len() as u64, (message.kind == Kind::Ask).into());
+                Ok(())
+            }
+            Err(error) => {
+                if is_beside {
+                    page.uncount_memfd(message.payload.len() as u64);
+                }
+                page.give_back(number, 1);
+                Err(match error.kind() {
+                    io::ErrorKind::WouldBlock => LetterError::Full,
+                    _ => LetterError::Send(error),
+                })
+            }
+        }
+    }
+
+    fn keep_or_warn(&mut self) {
+        if let Err(err) = self.keep() {
+            tracing::warn!("lane {} to {}: {err}", self.sender, self.receiver);
+        }
+    }
+}
