@@ -27,6 +27,7 @@ pub const VERBS: &[&str] = &[
     "stop",
     "unregister",
     "unset",
+    "upgrade",
     "why",
 ];
 

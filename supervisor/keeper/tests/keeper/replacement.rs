@@ -74,6 +74,53 @@ fn what_is_not_ready_in_time_is_killed_and_the_program_of_before_runs_again() {
     stage.finish(core);
 }
 
+/// A folder of the version 1 freezer: what is in it survives even SIGKILL until it is thawed, as what waits for a disk
+/// does.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    fn make() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let is_it = |line: &&str| line.contains(" - cgroup ") && line.ends_with("freezer");
+        let root = mounts.lines().find(is_it)?.split(' ').nth(4)?;
+        let path = Path::new(root).join(format!("keeper-test-{}", std::process::id()));
+        fs::create_dir(&path).ok()?;
+        Some(Self(path))
+    }
+
+    fn set(&self, state: &str) {
+        fs::write(self.0.join("freezer.state"), state).unwrap();
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.set("THAWED");
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn one_that_does_not_even_die_is_told_and_no_other_starts_before_it_has() {
+    let Some(freezer) = Freezer::make() else {
+        return eprintln!("no freezer of version 1 to write to: not tried");
+    };
+    let (stage, core) = Stage::with_core();
+    replace(core, &copy(&stage, "newer"), 1000);
+    let stuck = stage.next_core();
+    fs::write(freezer.0.join("cgroup.procs"), stuck.pid().to_string()).unwrap();
+    freezer.set("FROZEN");
+    let said = stage.until_said(3);
+    assert!(said.contains(&format!("the core does not die (pid {})", stuck.pid())), "{said}");
+    assert!(Path::new(&format!("/proc/{}", stuck.pid())).exists());
+    freezer.set("THAWED");
+    let mut core = stage.next_core();
+    let (generation, undone) = replaced(&mut core);
+    assert_eq!((generation, undone.map(|end| end.how)), (3, Some(CoreFailure::Late)));
+    assert!(!Path::new(&format!("/proc/{}", stuck.pid())).exists());
+    stage.finish(core);
+}
+
 #[test]
 fn what_ends_before_it_is_ready_is_told_with_its_last_words() {
     let (stage, core) = Stage::with_core();
