@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::pty::openpty;
 use watchdog_tests::{Seen, TestWatchdog, binary, probe, sample};
@@ -22,9 +22,37 @@ fn verbs(wd: &TestWatchdog, above: &[&str]) -> Vec<(Vec<String>, String)> {
     names.iter().flat_map(|name| verbs(wd, &[above, &[*name]].concat())).collect()
 }
 
+/// An example of the verb's own help, about a counter whose name is mistyped.
+fn with_a_slip(verb: &[String], help: &str) -> String {
+    let examples = help.split_once("Example:\n").map_or("", |(_, examples)| examples).lines();
+    let about_a_counter = examples
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.first() == Some(&"watchdog") && words.contains(&"counter"));
+    match about_a_counter {
+        Some(words) => {
+            // Only what is typed at the watchdog.
+            let words = words.into_iter().take_while(|word| !matches!(*word, "&&" | "|" | ">"));
+            words.map(|word| if word == "counter" { "countre" } else { word }).collect::<Vec<_>>().join(" ")
+        }
+        None => format!("watchdog {} countre", verb.join(" ")),
+    }
+}
+
+/// What somebody types in the watchdog's folder.
+fn shell(wd: &TestWatchdog, line: &str) -> Output {
+    let path = std::env::var("PATH").expect("a path");
+    let folder = binary("watchdog").parent().expect("a folder").display().to_string();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", line]).current_dir(wd.folder()).env("PATH", format!("{folder}:{path}"));
+    bash.output().expect("bash runs")
+}
+
 #[test]
 fn every_verb_has_an_example_and_knows_the_nearest_service() {
-    let wd = TestWatchdog::run(&[sample("counter").settings("step = 1")]);
+    // The services the examples speak of.
+    let wd =
+        TestWatchdog::run(&[sample("counter").settings("step = 1"), sample("bumper").settings("rate = 1")]);
+    std::fs::write(wd.path("counter.snapshot"), "a state").expect("it is written");
     let all = verbs(&wd, &[]);
     assert!(all.len() > 25, "{:?}", all.iter().map(|(verb, _)| verb.join(" ")).collect::<Vec<_>>());
     for (verb, help) in all {
@@ -33,19 +61,11 @@ fn every_verb_has_an_example_and_knows_the_nearest_service() {
         if !usage.contains("SERVICE") {
             continue;
         }
-        let mut line = verb.clone();
-        line.push("countre".into());
-        if usage.contains("<KEY=VALUE>") {
-            line.push("step=1".into());
-        } else if usage.contains("<KEY>") {
-            line.push("step".into());
-        } else if usage.contains("<FILE>") {
-            line.push("watchdog.toml".into());
-        } else if usage.contains("<JSON>") {
-            line.push("{}".into());
-        }
-        let said = wd.cli(&line).with_code(2);
-        assert!(said.stderr.contains("countre") && said.stderr.contains("did you mean `counter`?"), "{said}");
+        let line = with_a_slip(&verb, &help);
+        let said = shell(&wd, &line);
+        assert_eq!(said.status.code(), Some(2), "{line}: {said:?}");
+        let told = String::from_utf8_lossy(&said.stderr);
+        assert!(told.contains("countre") && told.contains("did you mean `counter`?"), "{line}: {told}");
     }
     let said = wd.cli(&["stat"]).with_code(2);
     assert!(said.stderr.contains("'status'"), "{said}");
@@ -97,11 +117,7 @@ fn a_shell_completes_the_names_of_services() {
              _watchdog_with_services watchdog \"${{COMP_WORDS[{cursor}]}}\" \"${{COMP_WORDS[{cursor}-1]}}\"; \
              echo ${{COMPREPLY[*]}}"
         );
-        let path = std::env::var("PATH").expect("a path");
-        let folder = binary("watchdog").parent().expect("a folder").display().to_string();
-        let mut bash = Command::new("bash");
-        bash.args(["-c", &script]).current_dir(wd.folder()).env("PATH", format!("{folder}:{path}"));
-        let said = bash.output().expect("bash runs");
+        let said = shell(&wd, &script);
         assert!(said.status.success(), "{said:?}");
         String::from_utf8(said.stdout).expect("text").trim().to_owned()
     };
