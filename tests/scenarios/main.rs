@@ -8,6 +8,7 @@ mod faults;
 mod group;
 mod health;
 mod hostile;
+mod instances;
 mod intercom;
 mod journal;
 mod layout;

@@ -212,6 +212,13 @@ pub enum Request {
         /// Which; all when there is none.
         ids: Vec<MessageId>,
     },
+    /// How many instances of a service there are to be; lower numbers first. Answered by [`Outcome::Status`] of all.
+    Scale {
+        /// The name of all of them.
+        service: ServiceName,
+        /// From 1.
+        instances: u32,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.

@@ -3,6 +3,9 @@
 /// Characters of a service name: a name is part of file and cgroup names, and of `sun_path`.
 pub const MAX_NAME: usize = 63;
 
+/// The most instances of one service: three digits of its name. Each is a process, with a log and an inbox.
+pub const MAX_INSTANCES: u32 = 999;
+
 /// One packet of a session or lane. Above it a payload goes as a sealed memfd beside its header.
 ///
 /// The kernel copies a packet into one buffer; 64 KiB is what it allocates without trouble and still holds a

@@ -251,6 +251,20 @@ impl WatchdogQuery {
         self.change(Request::Reset { services: services.to_vec() }, wait).await
     }
 
+    /// Wants so many instances of a service up, the lowest numbers, and the others down. Waits until it is so. It stays
+    /// so, also when the watchdog is started anew.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn scale(
+        &self,
+        service: &ServiceName,
+        instances: u32,
+        wait: Option<Duration>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Scale { service: service.clone(), instances }, wait).await
+    }
+
     /// Changes settings, all or none. Waits for the service's verdict; what does not come is *pending*, not an
     /// error.
     ///

@@ -130,8 +130,12 @@ impl Run {
 
     fn check_start(&self, name: &ServiceName) {
         assert!(self.roster.shutdown_haste().is_none(), "{name} starts in a shutdown");
-        for required in &self.roster.policy(name).unwrap().requires {
-            let service = self.roster.get(required).unwrap();
+        let requires = &self.roster.policy(name).unwrap().requires;
+        let covered = |other: &ServiceName| requires.iter().any(|required| required.covers(other));
+        for (required, _, service) in self.roster.iter().filter(|(other, _, _)| covered(other)) {
+            if service.is_scaled_away() {
+                continue;
+            }
             let is_there = match self.roster.policy(required).unwrap().work {
                 Work::Lasting => matches!(service.phase(), Phase::Ready(_) | Phase::Completed { .. }),
                 Work::Once => matches!(service.phase(), Phase::Completed { .. }),
@@ -522,4 +526,40 @@ fn whoever_requires_a_task_waits_until_it_has_completed_and_a_takeover_does_not_
     run.input(&Input::TakeOver);
     run.run_out();
     assert_eq!(run.roster.get(&name("task")).unwrap().starts(), 2);
+}
+
+#[test]
+fn the_name_of_all_instances_waits_for_each_and_for_none_that_is_too_many() {
+    let requires =
+        |names: &[&str]| Policy { requires: names.iter().copied().map(name).collect(), ..Policy::program() };
+    let mut run = Run::new(vec![
+        (name("w@1"), Policy::program()),
+        (name("w@2"), Policy::program()),
+        (name("w-1"), Policy::program()),
+        (name("all"), requires(&["w"])),
+        (name("second"), requires(&["w@2"])),
+    ]);
+    run.obey();
+    // By name: all, second, w-1, w@1, w@2.
+    assert_eq!(phases(&run), ["stopped", "stopped", "starting", "ready", "starting"]);
+    assert_eq!(run.roster.standing(&name("all")), Standing::Waiting { on: vec![name("w@2")] });
+    run.run_out();
+    assert_eq!(phases(&run), ["ready"; 5]);
+
+    run.input(&Input::Ask(1, Verb::Scale));
+    run.run_out();
+    assert_eq!(phases(&run), ["ready", "ready", "ready", "ready", "stopped"], "its stop waits for nobody");
+    run.step(&name("all"), Event::Asked { verb: Verb::Restart, by: OPERATOR });
+    run.run_out();
+    assert_eq!(phases(&run), ["ready", "ready", "ready", "ready", "stopped"], "nobody waits for it");
+
+    // One that comes later counts from then on.
+    let (now, chance) = (run.now, run.chance);
+    let down = Service::new(Wanted::Down { by: OPERATOR, verb: Verb::Stop }, Incarnation::NONE, now);
+    run.worlds.insert(name("w@3"), World::default());
+    let commands = run.roster.register(name("w@3"), Policy::program(), down, now, chance).unwrap();
+    run.perform(commands);
+    let blocked = Standing::Blocked { by: name("w@3"), absence: Absence::Stopped };
+    assert_eq!(run.roster.standing(&name("all")), blocked);
+    assert_eq!(run.roster.standing(&name("second")), Standing::Free);
 }

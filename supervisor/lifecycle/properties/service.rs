@@ -268,7 +268,7 @@ proptest! {
                     prop_assert!(run.service.incarnation() > before.incarnation(), "the same process goes on");
                 }
             }
-            Verb::Stop | Verb::Kill => {
+            Verb::Stop | Verb::Kill | Verb::Scale => {
                 run.run_out(GateKind::Shut(Haste::Orderly), false);
                 prop_assert!(matches!(run.service.phase(), Phase::Stopped { .. }), "{:?}", run.service);
             }

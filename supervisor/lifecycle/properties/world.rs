@@ -212,7 +212,14 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
 }
 
 pub(crate) fn verbs() -> impl Strategy<Value = Verb> {
-    prop_oneof![Just(Verb::Start), Just(Verb::Stop), Just(Verb::Kill), Just(Verb::Restart), Just(Verb::Reset)]
+    prop_oneof![
+        3 => Just(Verb::Start),
+        3 => Just(Verb::Stop),
+        3 => Just(Verb::Kill),
+        3 => Just(Verb::Restart),
+        3 => Just(Verb::Reset),
+        1 => Just(Verb::Scale),
+    ]
 }
 
 /// From nothing to minutes; short ones often, so that deadlines are passed and missed.

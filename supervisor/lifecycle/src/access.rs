@@ -10,7 +10,7 @@ use watchdog_protocol::{NameError, ServiceName};
 pub enum Pattern {
     /// `*`: everyone.
     All,
-    /// One name.
+    /// One name, which may be that of all instances of a service.
     Exact(ServiceName),
     /// All names that begin so.
     Prefix(String),
@@ -21,7 +21,7 @@ impl Pattern {
     pub fn matches(&self, name: &ServiceName) -> bool {
         match self {
             Self::All => true,
-            Self::Exact(exact) => exact == name,
+            Self::Exact(exact) => exact.covers(name),
             Self::Prefix(prefix) => name.as_str().starts_with(prefix.as_str()),
         }
     }

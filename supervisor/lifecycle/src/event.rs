@@ -22,6 +22,8 @@ pub enum Verb {
     Restart,
     /// Forgets failures. What failed or waits starts again, if it is wanted up.
     Reset,
+    /// Wants it down, with time to save, as one instance too many. Nobody waits for it, nobody is held up by it.
+    Scale,
 }
 
 impl fmt::Display for Verb {
@@ -32,6 +34,7 @@ impl fmt::Display for Verb {
             Self::Kill => "kill",
             Self::Restart => "restart",
             Self::Reset => "reset",
+            Self::Scale => "scale",
         })
     }
 }

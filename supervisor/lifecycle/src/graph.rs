@@ -47,7 +47,8 @@ pub fn check<'a>(
     let services: BTreeMap<&ServiceName, &Policy> = services.into_iter().collect();
     for (service, policy) in &services {
         for (list, names) in [("requires", &policy.requires), ("after", &policy.after)] {
-            if let Some(missing) = names.iter().find(|name| !services.contains_key(name)) {
+            let is_there = |name: &ServiceName| services.keys().any(|service| name.covers(service));
+            if let Some(missing) = names.iter().find(|name| !is_there(name)) {
                 let (service, missing) = ((*service).clone(), missing.clone());
                 return Err(GraphError::Missing { service, list, missing });
             }
@@ -66,7 +67,9 @@ pub fn check<'a>(
                 continue;
             }
             done.insert(name, Visit::OnPath);
-            let Some(before) = policy.requires.iter().chain(&policy.after).nth(*looked_at) else {
+            let named = policy.requires.iter().chain(&policy.after);
+            let mut before = named.flat_map(|name| services.keys().filter(|other| name.covers(other)));
+            let Some(before) = before.nth(*looked_at).copied() else {
                 done.insert(name, Visit::Done);
                 path.pop();
                 continue;

@@ -63,6 +63,7 @@ struct Entry {
 struct Posture {
     phase: std::mem::Discriminant<Phase>,
     wanted: std::mem::Discriminant<Wanted>,
+    scaled_away: bool,
     stuck: bool,
 }
 
@@ -71,6 +72,7 @@ impl Posture {
         Self {
             phase: std::mem::discriminant(service.phase()),
             wanted: std::mem::discriminant(service.wanted()),
+            scaled_away: service.is_scaled_away(),
             stuck: !service.phase().survivors().is_empty(),
         }
     }
@@ -271,20 +273,43 @@ impl Roster {
         self.entries.insert(name, Entry { policy, service, required_by, followed_by, group: None, deadline });
     }
 
-    /// Enters `name` with all it requires and comes after.
+    /// Enters `name` with all it requires and comes after, and with all that wait for it by its name or that of all
+    /// instances.
     fn link(&mut self, name: &ServiceName) {
         let Some(entry) = self.entries.get(name) else { return };
         let (requires, after) = (entry.policy.requires.clone(), entry.policy.after.clone());
-        for other in requires {
-            if let Some(other) = self.entries.get_mut(&other) {
-                other.required_by.insert(name.clone());
+        let waits = |list: &[ServiceName]| list.iter().any(|other| other.covers(name));
+        let required_by = self.entries.iter().filter(|(_, other)| waits(&other.policy.requires));
+        let required_by: BTreeSet<_> = required_by.map(|(other, _)| other.clone()).collect();
+        let followed_by = self.entries.iter().filter(|(_, other)| waits(&other.policy.after));
+        let followed_by: BTreeSet<_> = followed_by.map(|(other, _)| other.clone()).collect();
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.required_by.extend(required_by);
+            entry.followed_by.extend(followed_by);
+        }
+        for (other, entry) in &mut self.entries {
+            if requires.iter().any(|required| required.covers(other)) {
+                entry.required_by.insert(name.clone());
+            }
+            if after.iter().any(|before| before.covers(other)) {
+                entry.followed_by.insert(name.clone());
             }
         }
-        for other in after {
-            if let Some(other) = self.entries.get_mut(&other) {
-                other.followed_by.insert(name.clone());
-            }
-        }
+    }
+
+    /// The services that a name of a configuration stands for: one, or all its instances.
+    fn named<'a>(
+        &'a self,
+        name: &ServiceName,
+    ) -> impl Iterator<Item = (&'a ServiceName, &'a Entry)> + use<'a> {
+        let name = name.clone();
+        let from = self.entries.range(name.clone()..);
+        // Behind the name come, in this order, it itself, names that go on with `-` or a digit, and its instances.
+        from.take_while({
+            let name = name.clone();
+            move |(other, _)| other.as_str().starts_with(name.as_str())
+        })
+        .filter(move |(other, _)| name.covers(other))
     }
 
     /// Steps one service. Whether others have to look at it again.
@@ -337,7 +362,10 @@ impl Roster {
     /// The service, all that wait for it and all it waits for, over any number of links.
     fn concerned(&self, name: &ServiceName) -> BTreeSet<ServiceName> {
         let mut found = self.reach(name, |entry| entry.required_by.iter().chain(&entry.followed_by));
-        found.append(&mut self.reach(name, |entry| entry.policy.requires.iter().chain(&entry.policy.after)));
+        found.append(&mut self.reach(name, |entry| {
+            let waits_for = entry.policy.requires.iter().chain(&entry.policy.after);
+            waits_for.flat_map(|name| self.named(name)).map(|(name, _)| name)
+        }));
         found
     }
 

@@ -108,6 +108,11 @@ impl Service {
         &self.wanted
     }
 
+    /// It is an instance too many: as if it were not there, for all others.
+    pub fn is_scaled_away(&self) -> bool {
+        matches!(self.wanted, Wanted::Down { verb: Verb::Scale, .. })
+    }
+
     /// Where it is.
     pub fn phase(&self) -> &Phase {
         &self.phase
@@ -210,7 +215,7 @@ impl Service {
                     Phase::Stopped { .. } | Phase::Backoff { .. } | Phase::Failed { .. } => {}
                 }
             }
-            Verb::Stop => {
+            Verb::Stop | Verb::Scale => {
                 self.wanted = Wanted::Down { by, verb };
                 match &self.phase {
                     // The roster shuts the gate when all that depends on it is down.

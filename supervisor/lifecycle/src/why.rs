@@ -178,7 +178,7 @@ fn is_asked(record: &EventRecord, verbs: &[&str]) -> bool {
 }
 
 fn is_asked_down(record: &EventRecord) -> bool {
-    is_asked(record, &["stop", "kill"])
+    is_asked(record, &["stop", "kill", "scale"])
 }
 
 fn is_asked_up(record: &EventRecord) -> bool {

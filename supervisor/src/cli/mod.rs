@@ -29,6 +29,7 @@ mod register;
 mod report;
 mod rollback;
 mod run;
+mod scale;
 mod set;
 mod shutdown;
 mod state;
@@ -114,6 +115,7 @@ enum Verb {
     /// Clear a failure and start again what is wanted up; the state is kept.
     #[command(after_help = "Example:\n  watchdog reset counter")]
     Reset(wish::Arguments),
+    Scale(scale::Arguments),
     Set(set::Arguments),
     Get(get::Arguments),
     Unset(unset::Arguments),
@@ -182,6 +184,7 @@ impl Verb {
                 Self::Restart(arguments) => arguments.execute(Wish::Restart, console).await,
                 Self::Kill(arguments) => arguments.execute(console).await,
                 Self::Reset(arguments) => arguments.execute(Wish::Reset, console).await,
+                Self::Scale(arguments) => arguments.execute(console).await,
                 Self::Set(arguments) => arguments.execute(console).await,
                 Self::Get(arguments) => arguments.execute(console).await,
                 Self::Unset(arguments) => arguments.execute(console).await,

@@ -16,7 +16,7 @@ use super::verdict::{self, Terms};
     after_help = "Example:\n  watchdog set counter step=10 filter.level=debug\n  watchdog set counter step=10 --if-revision 4"
 )]
 pub(super) struct Arguments {
-    /// Whose.
+    /// Whose; the name of all instances changes them one after the other.
     service: ServiceName,
     /// A path of the settings and its new value: JSON, or plain text where the setting is a text.
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_change)]
@@ -28,9 +28,13 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
         let Self { service, changes, terms } = self;
-        let ask =
-            console.ask(async |query| query.set(&service, changes, terms.if_revision(), terms.wait()).await);
-        verdict::show(&service, ask.await?, console)
+        for service in verdict::whose(&service, console).await? {
+            let changes = changes.clone();
+            let ask = console
+                .ask(async |query| query.set(&service, changes, terms.if_revision(), terms.wait()).await);
+            verdict::show(&service, ask.await?, console)?;
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use super::verdict::{self, Terms};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog unset counter step")]
 pub(super) struct Arguments {
-    /// Whose.
+    /// Whose; the name of all instances changes them one after the other.
     service: ServiceName,
     /// Paths of the settings.
     #[arg(required = true, value_name = "KEY")]
@@ -22,8 +22,12 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
         let Self { service, keys, terms } = self;
-        let ask =
-            console.ask(async |query| query.unset(&service, keys, terms.if_revision(), terms.wait()).await);
-        verdict::show(&service, ask.await?, console)
+        for service in verdict::whose(&service, console).await? {
+            let keys = keys.clone();
+            let ask = console
+                .ask(async |query| query.unset(&service, keys, terms.if_revision(), terms.wait()).await);
+            verdict::show(&service, ask.await?, console)?;
+        }
+        Ok(())
     }
 }

@@ -55,6 +55,14 @@ pub(super) fn parse_revision(text: &str) -> Result<Revision, String> {
     }
 }
 
+/// Whose settings are meant by a name: the service's, or those of each of its instances. They are changed one after the
+/// other, and a refusal ends it before the next.
+pub(super) async fn whose(service: &ServiceName, console: &Console) -> Result<Vec<ServiceName>, CliError> {
+    let status = console.ask(async |query| query.status(std::slice::from_ref(service)).await).await?;
+    let instances = status.services.into_iter().map(|service| service.name);
+    Ok(instances.filter(|name| name.base() == service.as_str() || name == service).collect())
+}
+
 pub(super) fn show(service: &ServiceName, outcome: SetOutcome, console: &Console) -> Result<(), CliError> {
     if console.format == Format::Json {
         console.json(&outcome)?;

@@ -12,8 +12,8 @@ pub fn as_configured(text: &str, service: &ServiceName) -> Option<Value> {
     let (root, _) = DeTable::parse_recoverable(text);
     Title::ALL.into_iter().map(Title::as_str).find_map(|title| {
         let named = root.get_ref().get(title)?.get_ref().as_table()?;
-        let table = json(named.get(service.as_str())?.get_ref());
-        Some(serde_json::json!({ title: { service.as_str(): table } }))
+        let table = json(named.get(service.base())?.get_ref());
+        Some(serde_json::json!({ title: { service.base(): table } }))
     })
 }
 

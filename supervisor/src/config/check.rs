@@ -67,6 +67,8 @@ pub fn check(config: &Config, cache: Option<&Path>) -> Result<Checked, ConfigErr
                 services.insert(name, service);
             }
             Ok(None) => {}
+            // One table, told once.
+            Err(_) if name.instance().is_some_and(|number| number > 1) => {}
             Err(more) => errors.extend(more),
         }
     }

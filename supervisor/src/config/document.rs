@@ -51,6 +51,9 @@ pub fn parse_one(path: &Path, text: &str) -> Result<ServiceSpec, ConfigErrors> {
     if found != 1 && report.errors.is_empty() {
         report.at(0..0, Problem::NotOne { found });
     }
+    if let Some(spec) = services.values().find(|spec| spec.instances.is_some()) {
+        report.at(spec.places.name.clone(), Problem::RegisteredInstances);
+    }
     ConfigErrors::none_of(report.errors)?;
     let (_, only) = services.pop_first().expect("one table without an error is one service");
     Ok(only)
@@ -136,12 +139,24 @@ fn tables(file: &mut Section<'_>, report: &mut Report) -> (BTreeMap<ServiceName,
         for entry in named.entries() {
             found += 1;
             let Some(spec) = one(title, &entry, report) else { continue };
-            if let Some(other) = services.get(&spec.name) {
+            if let Some(other) = services.values().find(|other| other.name.base() == spec.name.base()) {
                 let first = Some(other.places.source.place(other.places.name.clone()));
                 report.at(entry.key, Problem::Twice { key: entry.name, first });
                 continue;
             }
-            services.insert(spec.name.clone(), spec);
+            match spec.instances {
+                None => drop(services.insert(spec.name.clone(), spec)),
+                Some(instances) => {
+                    let each = (1..=instances).filter_map(|number| match spec.instance(number) {
+                        Ok(spec) => Some(spec),
+                        Err(error) => {
+                            report.at(spec.places.name.clone(), error.into());
+                            None
+                        }
+                    });
+                    services.extend(each.map(|spec| (spec.name.clone(), spec)));
+                }
+            }
         }
     }
     (services, found)
@@ -149,6 +164,10 @@ fn tables(file: &mut Section<'_>, report: &mut Report) -> (BTreeMap<ServiceName,
 
 fn one(title: Title, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceSpec> {
     let name = match entry.name.parse::<ServiceName>() {
+        Ok(name) if name.instance().is_some() => {
+            report.at(entry.key.clone(), Problem::NamedInstance { name });
+            None
+        }
         Ok(name) => Some(name),
         Err(error) => {
             report.at(entry.key.clone(), error.into());

@@ -19,6 +19,7 @@ pub const VERBS: &[&str] = &[
     "reset",
     "restart",
     "rollback",
+    "scale",
     "set",
     "shutdown",
     "start",

@@ -13,7 +13,8 @@ use crate::nearest::nearest;
 /// and `after`. Empty when there is nothing. Registering and unregistering ask again, over all services there
 /// would be.
 pub fn check(services: &BTreeMap<ServiceName, ServiceSpec>) -> Vec<ConfigError> {
-    let errors: Vec<ConfigError> = services.values().flat_map(|spec| missing(spec, services)).collect();
+    let errors: Vec<ConfigError> =
+        services.values().filter(|spec| spec.is_first()).flat_map(|spec| missing(spec, services)).collect();
     if !errors.is_empty() {
         return errors;
     }
@@ -27,7 +28,8 @@ pub fn check(services: &BTreeMap<ServiceName, ServiceSpec>) -> Vec<ConfigError> 
 }
 
 fn missing(spec: &ServiceSpec, services: &BTreeMap<ServiceName, ServiceSpec>) -> Vec<ConfigError> {
-    let unknown = spec.places.mentions.iter().filter(|mention| !services.contains_key(&mention.name));
+    let is_there = |name: &ServiceName| services.keys().any(|service| name.covers(service));
+    let unknown = spec.places.mentions.iter().filter(|mention| !is_there(&mention.name));
     let others = || services.keys().filter(|name| **name != spec.name).map(ServiceName::as_str);
     unknown
         .map(|mention| {
@@ -44,7 +46,7 @@ fn cycle(path: Vec<ServiceName>, services: &BTreeMap<ServiceName, ServiceSpec>) 
         let [from, to] = edge else { return None };
         let spec = services.get(from)?;
         let waits = |key: &str| key == "requires" || key == "after";
-        let mention = spec.places.mentions.iter().find(|m| waits(m.key) && m.name == *to)?;
+        let mention = spec.places.mentions.iter().find(|m| waits(m.key) && m.name.covers(to))?;
         Some(spec.source().place(mention.at.clone()))
     });
     ConfigError { place, problem: Problem::Cycle { path } }

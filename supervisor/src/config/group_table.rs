@@ -28,7 +28,7 @@ pub(super) fn groups(
                 continue;
             }
         };
-        if let Some(other) = services.get(&name) {
+        if let Some(other) = services.values().find(|other| other.name.base() == name.as_str()) {
             let first = Some(other.places.source.place(other.places.name.clone()));
             report.at(entry.key, Problem::Twice { key: entry.name, first });
             continue;
@@ -67,7 +67,7 @@ fn group(
         Some(named) => {
             let elements = named.elements(report, "an array of service names").unwrap_or_default();
             for element in elements {
-                members.extend(member(&element, services, groups, &members, report));
+                members.extend(member(&element, services, groups, &members, report).into_iter().flatten());
             }
         }
     }
@@ -96,7 +96,7 @@ fn member(
     groups: &BTreeMap<ServiceName, GroupPolicy>,
     before: &[ServiceName],
     report: &mut Report,
-) -> Option<ServiceName> {
+) -> Option<Vec<ServiceName>> {
     let name = match element.text(report, "a service name")?.parse::<ServiceName>() {
         Ok(name) => name,
         Err(error) => {
@@ -104,20 +104,24 @@ fn member(
             return None;
         }
     };
-    let other = groups.iter().find(|(_, policy)| policy.members.contains(&name));
-    let problem = if !services.contains_key(&name) {
+    // By their numbers, not by their letters.
+    let mut found: Vec<_> = services.keys().filter(|service| name.covers(service)).cloned().collect();
+    found.sort_by_key(ServiceName::instance);
+    let is_any = |list: &[ServiceName]| found.iter().any(|service| list.contains(service));
+    let other = groups.iter().find(|(_, policy)| is_any(&policy.members));
+    let problem = if found.is_empty() {
         // A table that could not be read is no missing name.
         if !report.errors.is_empty() {
             return None;
         }
         let nearest = nearest(name.as_str(), services.keys()).map(ToString::to_string);
         Problem::UnknownService { key: "members", name, nearest }
-    } else if before.contains(&name) {
+    } else if is_any(before) {
         Problem::Twice { key: name.to_string(), first: None }
     } else if let Some((group, _)) = other {
         Problem::InTwoGroups { service: name, first: group.clone() }
     } else {
-        return Some(name);
+        return Some(found);
     };
     report.at(element.span(), problem);
     None

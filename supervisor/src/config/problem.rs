@@ -128,6 +128,15 @@ pub enum Problem {
         /// One that looks like it.
         nearest: Option<String>,
     },
+    /// A table for one of several instances.
+    #[error("a table is for all instances of a service, `{name}` is one")]
+    NamedInstance {
+        /// As written.
+        name: ServiceName,
+    },
+    /// A file to register with several instances in it.
+    #[error("what is registered can't have `instances`; put it into {}", super::FILE_NAME)]
+    RegisteredInstances,
     /// A member of a group with a limit of its own.
     #[error("`{service}` is in group `{group}`, whose limit counts for it")]
     LimitOfMember {
@@ -215,6 +224,9 @@ impl Problem {
                     None => format!("verbs are: {}", super::VERBS.join(", ")),
                 })
             }
+            Self::NamedInstance { name } => {
+                Some(format!("name it `{}` and say how many: instances = N", name.base()))
+            }
             Self::LimitOfMember { group, .. } => Some(format!("put restart_limit into [group.{group}]")),
             Self::UnknownService { nearest: Some(name), .. } => Some(format!("did you mean `{name}`?")),
             Self::Describe { service, error } => error.hint(service),
@@ -229,6 +241,7 @@ impl Problem {
             | Self::Grant(GrantError::Target(_))
             | Self::Cycle { .. }
             | Self::InTwoGroups { .. }
+            | Self::RegisteredInstances
             | Self::UnknownService { nearest: None, .. }
             | Self::NotOne { .. }
             | Self::NoUser { .. }

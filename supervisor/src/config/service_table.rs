@@ -5,6 +5,7 @@ use std::time::Duration;
 use watchdog_lifecycle::access::{Access, Pattern};
 use watchdog_lifecycle::policy::{Kind, Policy};
 use watchdog_protocol::ServiceName;
+use watchdog_protocol::limits::MAX_INSTANCES;
 
 use super::document::text_path;
 use super::grant::Grant;
@@ -66,6 +67,8 @@ pub(super) fn read(
     let title = format!("[{}.{}]", title.as_str(), entry.name);
     table = table.called(&title);
 
+    let most = u64::from(MAX_INSTANCES);
+    let instances = table.get("instances").and_then(|entry| entry.number(report, 1, most));
     let exec = table.get("exec");
     let exec_place = exec.as_ref().map_or_else(|| entry.key.clone(), |exec| exec.value.span());
     if exec.is_none() {
@@ -123,6 +126,7 @@ pub(super) fn read(
     mentions.sort_by_key(|mention| mention.at.start);
     Some(ServiceSpec {
         name,
+        instances: instances.map(|instances| u32::try_from(instances).expect("bounded above")),
         launch: Launch { program, args, dir: dir.unwrap_or(folder), env, user, umask, rlimits },
         policy,
         stop_signal,

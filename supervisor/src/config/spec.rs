@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 use watchdog_lifecycle::GroupPolicy;
 use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness};
-use watchdog_protocol::ServiceName;
+use watchdog_protocol::{NameError, ServiceName};
 
 use super::grant::Grant;
 use super::launch::Launch;
@@ -55,6 +55,8 @@ pub struct WatchdogSection {
 pub struct ServiceSpec {
     /// Its name.
     pub name: ServiceName,
+    /// Of how many instances it is one, by the file; `None`: it has none.
+    pub instances: Option<u32>,
     /// What is executed.
     pub launch: Launch,
     /// How it is kept: its kind, restarts, time-outs, order, and who may talk to whom (a program: nobody).
@@ -109,6 +111,19 @@ pub(super) struct Mention {
 }
 
 impl ServiceSpec {
+    /// The same for one instance.
+    ///
+    /// # Errors
+    /// [`NameError`] when there can be no such instance.
+    pub fn instance(&self, number: u32) -> Result<Self, NameError> {
+        Ok(Self { name: self.name.nth(number)?, ..self.clone() })
+    }
+
+    /// It stands for all instances: what is wrong with the table is told once.
+    pub(super) fn is_first(&self) -> bool {
+        self.name.instance().is_none_or(|number| number == 1)
+    }
+
     /// Whether it is built on the SDK.
     pub fn kind(&self) -> Kind {
         self.policy.kind
@@ -130,6 +145,7 @@ impl ServiceSpec {
     /// The same configuration, wherever it is written.
     pub fn same_as(&self, other: &Self) -> bool {
         self.name == other.name
+            && self.instances == other.instances
             && self.launch == other.launch
             && self.policy == other.policy
             && self.stop_signal == other.stop_signal

@@ -114,7 +114,7 @@ sdk = true
     watchdog.toml:11:1: unknown key `sdk` in [program.b]
       11 | sdk = true
          | ^^^
-      hint: known are: exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
+      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
     "#);
 }
 
@@ -191,6 +191,72 @@ fn what_is_wrong_with_a_group_is_told() {
     watchdog.toml:9:12: `a` is in group `g` already
       9 | members = ["a"]
         |            ^^^
+    "#
+    );
+}
+
+#[test]
+fn instances_are_services_of_one_table_and_its_name_means_all_of_them() {
+    let config = config(
+        r#"
+        [service.worker]
+        exec = ["worker"]
+        instances = 11
+        [program.front]
+        exec = ["front"]
+        requires = ["worker"]
+        after = ["worker@2"]
+        [group.all]
+        members = ["worker", "front"]
+        strategy = "one-for-one"
+        "#,
+    );
+    assert_eq!(config.services.len(), 12);
+    assert_eq!(config.services["worker@10"].launch, config.services["worker@9"].launch);
+    let members: Vec<_> = config.groups["all"].members.iter().map(ServiceName::as_str).collect();
+    assert_eq!((members[1], members[9], members[11]), ("worker@2", "worker@10", "front"), "by their numbers");
+    assert_eq!(config.services["front"].policy.requires, ["worker".parse().unwrap()]);
+}
+
+#[test]
+fn what_is_wrong_with_instances_is_told_once() {
+    let registered = "[program.a]\nexec = [\"a\"]\ninstances = 2";
+    let registered =
+        parse_one(Path::new(FILE), registered).unwrap_err().to_string().replace("/srv/shop/", "");
+    insta::assert_snapshot!(
+        [
+            wrong("[program.\"a@1\"]\nexec = [\"a\"]"),
+            wrong("[program.a]\nexec = [\"a\"]\ninstances = 0"),
+            wrong("[program.a]\nexec = [\"a\"]\ninstances = 3\nrequires = [\"b\", \"a@4\"]"),
+            wrong("[program.a]\nexec = [\"a\"]\ninstances = 2\nafter = [\"a\"]"),
+            registered,
+        ]
+        .join("\n---\n"),
+        @r#"
+    watchdog.toml:1:10: a table is for all instances of a service, `a@1` is one
+      1 | [program."a@1"]
+        |          ^^^^^
+      hint: name it `a` and say how many: instances = N
+    ---
+    watchdog.toml:3:13: instances = 0, expected a whole number from 1 to 999
+      3 | instances = 0
+        |             ^
+    ---
+    watchdog.toml:4:13: requires names `b`, and there is no such service
+      4 | requires = ["b", "a@4"]
+        |             ^^^
+    watchdog.toml:4:18: requires names `a@4`, and there is no such service
+      4 | requires = ["b", "a@4"]
+        |                  ^^^^^
+      hint: did you mean `a@3`?
+    ---
+    watchdog.toml:4:10: these wait for each other: a@1 → a@1
+      4 | after = ["a"]
+        |          ^^^
+    ---
+    watchdog.toml:1:10: what is registered can't have `instances`; put it into watchdog.toml
+      1 | [program.a]
+        |          ^
     "#
     );
 }
@@ -361,7 +427,7 @@ fn c2_an_unknown_key_comes_with_the_nearest_known_one() {
     watchdog.toml:4:1: unknown key `group` in [service.a]
       4 | group = "x"
         | ^^^^^
-      hint: known are: exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
+      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
     watchdog.toml:7:1: unknown key `log_sizes` in [watchdog]
       7 | log_sizes = 1
         | ^^^^^^^^^

@@ -17,6 +17,9 @@ use crate::processes::leftovers::STATE;
 /// The session's descriptor in every SDK service: the first one behind the standard three.
 pub(crate) const SESSION_NUMBER: u32 = 3;
 
+/// Tells an instance its number.
+const INSTANCE: &str = "WATCHDOG_INSTANCE";
+
 /// Which step of a start failed before the keeper was asked, in the keeper's words for steps.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
@@ -38,6 +41,9 @@ pub(crate) fn request(
         .executable(&environment)
         .map_err(|missing| NoLaunch { step: "exec", reason: missing.to_string() })?;
     environment.insert(SERVICE.into(), spec.name.as_str().into());
+    if let Some(number) = spec.name.instance() {
+        environment.insert(INSTANCE.into(), number.to_string().into());
+    }
     // Ours has it from `watchdog run`: by it a process is found again that left its session and has no cgroup.
     if let Some(state) = std::env::var_os(STATE) {
         environment.insert(STATE.into(), state);

@@ -22,6 +22,7 @@ pub(crate) mod events;
 mod exits;
 mod from_service;
 mod hand_over;
+mod instances;
 mod introduce;
 mod keeper_link;
 mod lanes;

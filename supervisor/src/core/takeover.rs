@@ -34,7 +34,6 @@ use super::lanes::{Lane, Lanes};
 use super::note::Note;
 use super::registration::{Found, registered_folder};
 use super::session::Session;
-use super::state::State;
 use super::stored::{self, Stored};
 use super::upgrade::{Told, Upgrade};
 use super::{
@@ -307,15 +306,8 @@ impl Core {
             let kept = self.load_wanted(&name);
             let service = record.unwrap_or_else(|| {
                 let wanted = kept.as_ref().map_or(Wanted::Up, |kept| kept.wanted.clone());
-                let on_disk = kept.as_ref().map_or(Incarnation::NONE, |kept| kept.incarnation);
-                let last = former.get(&name).copied().unwrap_or_default().max(on_disk);
-                Service::new(
-                    wanted,
-                    last.max(
-                        self.entry(&name).state.as_ref().map_or(Incarnation::NONE, State::last_incarnation),
-                    ),
-                    now(),
-                )
+                let last = self.last_incarnation(&name, kept.as_ref(), former.get(&name).copied());
+                Service::new(wanted, last, now())
             });
             self.entry_mut(&name).kept = kept;
             services.push((name, policy, service));
@@ -422,8 +414,9 @@ impl Core {
 
     /// All services: of the configuration, and registered since.
     fn specs(&mut self) -> Vec<(ServiceSpec, Registered)> {
-        let mut specs: Vec<_> =
-            self.config.services.values().map(|spec| (spec.clone(), Registered::Config)).collect();
+        let beyond = self.instances_beyond();
+        let configured = self.config.services.values().cloned();
+        let mut specs: Vec<_> = configured.chain(beyond).map(|spec| (spec, Registered::Config)).collect();
         let folder = registered_folder(&self.config.watchdog.state);
         let mut files: Vec<_> =
             fs::read_dir(&folder).into_iter().flatten().flatten().map(|f| f.path()).collect();

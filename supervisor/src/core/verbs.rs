@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use watchdog_keeper::protocol::Whom;
-use watchdog_lifecycle::{Actor, Event, Haste, Kind, Verb};
+use watchdog_lifecycle::{Actor, Event, Haste, Kind, Service, Verb, Wanted};
 use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_protocol::session::Content;
 use watchdog_protocol::status::Evidence;
@@ -144,6 +144,7 @@ impl Core {
             }
             Request::Restart { services } => self.verb(asked, services, Verb::Restart).await?,
             Request::Reset { services } => self.verb(asked, services, Verb::Reset).await?,
+            Request::Scale { service, instances } => self.scale(asked, &service, instances).await?,
             Request::Set { service, changes, if_revision } => {
                 self.set(asked, &service, changes, if_revision);
             }
@@ -177,6 +178,11 @@ impl Core {
             let names = members.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
             return Err(Failure::new(FailureKind::Usage, message).hint(format!("its members are {names}")));
         }
+        if let instances @ [_, ..] = &self.instances(unknown)[..] {
+            let message = format!("`{unknown}` has instances, and this is for one");
+            let names = instances.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Failure::new(FailureKind::Usage, message).hint(format!("they are {names}")));
+        }
         let groups = self.roster.groups().map(|(name, _, _)| name);
         Err(match nearest(unknown.as_str(), self.entries.keys().chain(groups)) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),
@@ -189,11 +195,16 @@ impl Core {
         if services.is_empty() { self.entries.keys().cloned().collect() } else { self.spread(services) }
     }
 
-    /// These services, a group's members in its place; each once.
+    /// These services, a group's members in its place, instances in that of the name of all; each once.
     fn spread(&self, names: &[ServiceName]) -> Vec<ServiceName> {
         let mut services: Vec<ServiceName> = Vec::new();
         for name in names {
-            let members = self.roster.members(name).unwrap_or(std::slice::from_ref(name));
+            let instances = self.instances(name);
+            let members = match (self.roster.members(name), &instances[..]) {
+                (Some(members), _) => members,
+                (None, []) => std::slice::from_ref(name),
+                (None, instances) => instances,
+            };
             let new = members.iter().filter(|member| !services.contains(member)).cloned();
             services.extend(new.collect::<Vec<_>>());
         }
@@ -205,6 +216,7 @@ impl Core {
         match named_in(request) {
             Named::Services(names) => self.spread(names),
             Named::Service(name) => vec![name.clone()],
+            Named::Instances(name) => self.all_instances(name),
             Named::None => Vec::new(),
         }
     }
@@ -219,15 +231,21 @@ impl Core {
                     services.iter().map(|name| (name.clone(), self.newest(name))).collect::<Vec<_>>();
                 let mut commands = Vec::new();
                 // The members of a group restart in an order of theirs.
-                let mut units: Vec<_> = match verb {
-                    Verb::Restart => named.iter().collect(),
-                    Verb::Start | Verb::Stop | Verb::Kill | Verb::Reset => services.iter().collect(),
+                let mut units = match verb {
+                    Verb::Restart => named
+                        .iter()
+                        .flat_map(|name| match self.roster.members(name) {
+                            Some(_) => vec![name.clone()],
+                            None => self.spread(std::slice::from_ref(name)),
+                        })
+                        .collect::<Vec<_>>(),
+                    Verb::Start | Verb::Stop | Verb::Kill | Verb::Reset | Verb::Scale => services.clone(),
                 };
                 if verb == Verb::Stop {
                     // One that is to stop waits for those behind it that are, too.
                     units.reverse();
                 }
-                for unit in units {
+                for unit in &units {
                     commands.extend(match self.roster.members(unit) {
                         Some(_) => self.roster.restart_group(unit, &asked.by, now(), self.chance()),
                         None => {
@@ -253,29 +271,38 @@ impl Core {
             .collect();
         let target = match (asked.wait, verb) {
             (None, _) => Target::Durable { answer: Outcome::Done(accepted(verb, &services)) },
-            (Some(_), Verb::Stop | Verb::Kill) => Target::Down { services },
-            (Some(_), Verb::Start | Verb::Restart | Verb::Reset) => Target::Up {
-                services: before
-                    .into_iter()
-                    .map(|(name, newest)| {
-                        // What was up before a start or reset is what was asked for.
-                        let same =
-                            verb != Verb::Restart && self.roster.get(&name).is_some_and(|s| s.is_live());
-                        let older = Incarnation::from_stored(newest.get().saturating_sub(1));
-                        (name, if same { older } else { newest })
-                    })
-                    .filter(|(name, _)| {
-                        use watchdog_lifecycle::Wanted;
-                        self.roster.get(name).is_some_and(|service| *service.wanted() == Wanted::Up)
-                    })
-                    .collect(),
-            },
+            (Some(_), Verb::Stop | Verb::Kill | Verb::Scale) => Target::Down { services },
+            // What was up before a start or reset is what was asked for.
+            (Some(_), Verb::Start | Verb::Reset) => Target::Up { services: self.up_again(before) },
+            (Some(_), Verb::Restart) => Target::Up { services: self.wanted_up(before).collect() },
         };
         self.wait_for(asked, target, durable);
         Ok(())
     }
 
-    fn newest(&self, service: &ServiceName) -> Incarnation {
+    fn wanted_up(
+        &self,
+        services: Vec<(ServiceName, Incarnation)>,
+    ) -> impl Iterator<Item = (ServiceName, Incarnation)> {
+        let is_wanted =
+            |name: &ServiceName| self.roster.get(name).is_some_and(|it| *it.wanted() == Wanted::Up);
+        services.into_iter().filter(move |(name, _)| is_wanted(name))
+    }
+
+    /// Those of them that are wanted up, each with an incarnation that its next is newer than: its present one counts.
+    pub(super) fn up_again(
+        &self,
+        before: Vec<(ServiceName, Incarnation)>,
+    ) -> Vec<(ServiceName, Incarnation)> {
+        let is_live = |name: &ServiceName| self.roster.get(name).is_some_and(Service::is_live);
+        let older = |newest: Incarnation| Incarnation::from_stored(newest.get().saturating_sub(1));
+        let again = self.wanted_up(before);
+        again
+            .map(|(name, newest)| if is_live(&name) { (name, older(newest)) } else { (name, newest) })
+            .collect()
+    }
+
+    pub(super) fn newest(&self, service: &ServiceName) -> Incarnation {
         self.roster.get(service).map_or(Incarnation::NONE, watchdog_lifecycle::Service::incarnation)
     }
 
@@ -382,6 +409,7 @@ fn verb_of(request: &Request) -> &'static str {
         Request::Kill { .. } => "kill",
         Request::Restart { .. } => "restart",
         Request::Reset { .. } => "reset",
+        Request::Scale { .. } => "scale",
         Request::Set { changes, .. } if changes.iter().all(|change| change.value.is_none()) => "unset",
         Request::Set { .. } => "set",
         Request::Rollback { .. } => "rollback",
@@ -412,6 +440,8 @@ enum Named<'r> {
     Services(&'r [ServiceName]),
     /// One service.
     Service(&'r ServiceName),
+    /// All instances of a service.
+    Instances(&'r ServiceName),
     /// None.
     None,
 }
@@ -441,6 +471,7 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::DeadLetter { service, .. }
         | Request::DeadRetry { service, .. }
         | Request::DeadDrop { service, .. } => Named::Service(service),
+        Request::Scale { service, .. } => Named::Instances(service),
         Request::Events { .. } | Request::Register { .. } | Request::Shutdown | Request::Upgrade { .. } => {
             Named::None
         }

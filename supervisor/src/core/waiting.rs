@@ -32,6 +32,8 @@ pub(super) enum Target {
     Up { services: Vec<(ServiceName, Incarnation)> },
     /// That nothing of them is left.
     Down { services: Vec<ServiceName> },
+    /// That the ones are up as above, and nothing of the others is left.
+    Scaled { up: Vec<(ServiceName, Incarnation)>, down: Vec<ServiceName> },
     /// That the last word on a settings change is spoken.
     Settings(super::settings::SetWaiter),
     /// That everything is stopped.
@@ -87,7 +89,11 @@ impl Core {
         match &waiter.target {
             Target::Settings(change) => return self.look_at_settings(change, waiter.deadline <= now()),
             Target::Upgrade { id } => return self.upgrade.look(*id, &self.keeper_hello),
-            Target::Durable { .. } | Target::Up { .. } | Target::Down { .. } | Target::Shutdown => {}
+            Target::Durable { .. }
+            | Target::Up { .. }
+            | Target::Down { .. }
+            | Target::Scaled { .. }
+            | Target::Shutdown => {}
         }
         if let Some(failed) = self.failed_change(&waiter.durable) {
             return Look::Failed(failed);
@@ -97,11 +103,20 @@ impl Core {
         }
         match &waiter.target {
             Target::Durable { answer } => Look::Done(answer.clone()),
-            Target::Up { .. } if self.shutdown == Shutdown::Stopping => {
+            Target::Up { .. } | Target::Scaled { .. } if self.shutdown == Shutdown::Stopping => {
                 Look::Failed(Failure::new(FailureKind::Failed, "the watchdog shuts down"))
             }
             Target::Up { services } => self.look_up(services),
             Target::Down { services } => self.look_down(services),
+            Target::Scaled { up, down } => match (self.look_up(up), self.look_down(down)) {
+                (Look::Failed(failure), _) | (_, Look::Failed(failure)) => Look::Failed(failure),
+                (Look::Waits(up), Look::Waits(down)) => Look::Waits(format!("{up}; {down}")),
+                (Look::Waits(text), Look::Done(_)) | (Look::Done(_), Look::Waits(text)) => Look::Waits(text),
+                (Look::Done(_), Look::Done(_)) => {
+                    let up = up.iter().map(|(name, _)| name);
+                    Look::Done(self.outcome(&up.chain(down).cloned().collect::<Vec<_>>()))
+                }
+            },
             Target::Shutdown if self.roster.is_at_rest() => Look::Done(Outcome::Done("stopped".to_owned())),
             Target::Shutdown => {
                 let live =

@@ -79,22 +79,26 @@ impl Roster {
         name: &ServiceName,
         entry: &'a Entry,
     ) -> impl Iterator<Item = &'a ServiceName> {
-        let is_missing =
-            |name: &&ServiceName| self.entries.get(*name).is_some_and(|other| !other.satisfies());
-        let requires = entry.policy.requires.iter().filter(is_missing);
-        let after = entry.policy.after.iter().filter(|name| self.is_on_its_way_up(name));
+        let counts = |(_, other): &(&ServiceName, &Entry)| !other.service.is_scaled_away();
+        let requires = entry.policy.requires.iter().flat_map(|name| self.named(name)).filter(counts);
+        let requires = requires.filter(|(_, other)| !other.satisfies()).map(|(name, _)| name);
+        let after = entry.policy.after.iter().flat_map(|name| self.named(name)).map(|(name, _)| name);
+        let after = after.filter(|name| self.is_on_its_way_up(name));
         requires.chain(after).chain(self.members_before(name, entry))
     }
 
     /// The first cause why it must not run: what failed or is stopped at the end of the chain.
     fn blocked_by(&self, entry: &Entry) -> Option<(ServiceName, Absence)> {
-        let mut open: Vec<&ServiceName> = entry.policy.requires.iter().rev().collect();
+        let required = |entry: &Entry| {
+            let named = entry.policy.requires.iter().flat_map(|name| self.named(name));
+            named.collect::<Vec<_>>().into_iter().rev()
+        };
+        let mut open: Vec<(&ServiceName, &Entry)> = required(entry).collect();
         let mut seen = BTreeSet::new();
-        while let Some(name) = open.pop() {
-            if !seen.insert(name) {
+        while let Some((name, other)) = open.pop() {
+            if !seen.insert(name) || other.service.is_scaled_away() {
                 continue;
             }
-            let Some(other) = self.entries.get(name) else { continue };
             match (other.service.wanted(), other.service.phase()) {
                 (Wanted::Down { .. }, _) => return Some((name.clone(), Absence::Stopped)),
                 (Wanted::Up, Phase::Failed { .. }) => return Some((name.clone(), Absence::Failed)),
@@ -109,7 +113,7 @@ impl Roster {
                     | Phase::Stopping(_)
                     | Phase::Backoff { .. }
                     | Phase::Completed { .. },
-                ) => open.extend(other.policy.requires.iter().rev()),
+                ) => open.extend(required(other)),
             }
         }
         None
@@ -117,6 +121,9 @@ impl Roster {
 
     /// Something that has to stop before it still lives.
     fn is_held_up(&self, name: &ServiceName, entry: &Entry) -> bool {
+        if entry.service.is_scaled_away() && self.shutdown.is_none() {
+            return false;
+        }
         let mut open: Vec<&ServiceName> = entry.must_stop_before(self.shutdown).collect();
         open.extend(self.members_to_stop_before(name, entry));
         let mut seen = BTreeSet::new();
