@@ -7,7 +7,7 @@ use watchdog_protocol::{Contract, Incarnation, Revision, ServiceName};
 
 use watchdog_query::WatchdogQuery;
 
-use crate::delivery::Delivery;
+use crate::delivery::{Deferred, Delivery};
 use crate::event::Event;
 use crate::inbox::Inbox;
 use crate::intercom::Intercom;
@@ -199,6 +199,22 @@ impl<S: Settings, T: State, M: Message> Context<S, T, M> {
     /// Before [`next`](Self::next) yielded the first message.
     pub fn delivery(&self) -> &Delivery {
         self.delivery.as_ref().expect("next() has yielded a message")
+    }
+
+    /// Keeps the last message open past [`next`](Self::next): it is done by [`Deferred::done`], from whatever task, while
+    /// the service goes on with other events, also of the same lane. For an answer that has to wait for something.
+    ///
+    /// What is done of a lane is what has no open message before it. After a death, what was deferred comes again, and
+    /// with it all that was handed over behind it on the same lane: each marked as redelivered, asks as their contract
+    /// says. A lane has at most 256 open messages, and not more than it holds; then it waits until the first of them are
+    /// done, and its sender with it. Other lanes go on. A message that kills its receiver each time becomes a dead letter
+    /// only when nothing before it is open.
+    ///
+    /// # Panics
+    /// When the last event was no message, or its message is deferred already.
+    pub fn defer(&mut self) -> Deferred {
+        let delivery = self.delivery().clone();
+        Deferred::of(&self.lanes, delivery).expect("the last event is a message that is not deferred yet")
     }
 
     /// A handle to the inbox of a peer, by its name; for messages of type `P`, which its contract must begin with.

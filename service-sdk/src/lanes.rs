@@ -19,6 +19,7 @@ mod fit;
 mod head;
 mod outgoing;
 mod turns;
+mod unfinished;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +31,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use watchdog_protocol::lane::{MESSAGE_HEADER, PACKET_HEADER, TRACE};
 use watchdog_protocol::session::{LaneIn, LaneOut};
-use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch};
+use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageId, MessageNumber, Mismatch};
 use watchdog_seqpacket::clock::monotonic_ns;
 use watchdog_seqpacket::{PageError, Seqpacket};
 
@@ -158,6 +159,27 @@ impl Lanes {
     pub(crate) fn finish(&self) {
         if let Some(turn) = self.arriving().finish() {
             turn.queue();
+        }
+    }
+
+    /// The message in hand is kept open. `None`: there is none.
+    pub(crate) fn defer(&self) -> Option<MessageId> {
+        let mut arriving = self.arriving();
+        let epoch = arriving.in_hand.take()?;
+        let lane = arriving.lanes.get_mut(&epoch)?;
+        let (number, goes_on) = lane.defer()?;
+        if goes_on {
+            lane.turn.queue();
+        }
+        Some(MessageId { epoch, number })
+    }
+
+    /// A message that was kept open is done. One of a lane that is gone is nobody's.
+    pub(crate) fn finish_deferred(&self, id: MessageId) {
+        if let Some(lane) = self.arriving().lanes.get_mut(&id.epoch)
+            && lane.finish_deferred(id.number)
+        {
+            lane.turn.queue();
         }
     }
 

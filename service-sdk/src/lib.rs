@@ -65,7 +65,7 @@ mod settings;
 mod state;
 
 pub use context::{Context, IntroduceError, NextError, ReadyError};
-pub use delivery::Delivery;
+pub use delivery::{Deferred, Delivery};
 pub use event::Event;
 pub use intercom::{AskError, FlushError, Intercom, LaneStats, TellError, UnreadableAnswer};
 pub use message::{DecodeError, EncodeError, Message};

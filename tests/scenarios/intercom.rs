@@ -4,6 +4,7 @@ mod asks;
 mod bounds;
 mod contracts;
 mod dead;
+mod deferred;
 mod delivery;
 mod introduction;
 mod statistics;

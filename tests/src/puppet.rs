@@ -26,6 +26,10 @@ pub enum Order {
     Answer { text: String },
     /// Drops the reply of the ask in hand.
     DropReply,
+    /// Keeps the message in hand open, with its reply if it has one.
+    Defer,
+    /// Is done with the one that is open the longest, and answers with this if it was asked.
+    Finish { text: String },
     /// Asks for a handle, no more.
     Intercom { to: String },
     /// Tells a text, waiting for room until the lane's deadline.

@@ -3,6 +3,7 @@
 mod handles;
 mod memory;
 
+use std::collections::VecDeque;
 use std::env;
 use std::fmt::{Debug, Display};
 use std::fs::OpenOptions;
@@ -18,7 +19,7 @@ use watchdog_protocol::Revision;
 use watchdog_protocol::control::Change;
 use watchdog_protocol::why::Origin;
 use watchdog_query::WatchdogQuery;
-use watchdog_service::{Context, Event, Health, Message, Reply, ServiceError, ServiceName};
+use watchdog_service::{Context, Deferred, Event, Health, Message, Reply, ServiceError, ServiceName};
 
 use self::handles::Handles;
 pub use self::memory::{CountingMemory, Memory, PuppetSettings, Remembered};
@@ -76,6 +77,7 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
     let mut notes = OpenOptions::new().create(true).append(true).open(notes_name(name.as_str()))?;
     let mut handles = Handles::default();
     let mut in_hand: Option<Reply<String>> = None;
+    let mut open: VecDeque<(Deferred, Option<Reply<String>>)> = VecDeque::new();
     let query = ctx.query();
     // Who waits for the next event, when that is by hand.
     let mut waiting: Option<UnixStream> = None;
@@ -97,6 +99,19 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 }
                 Order::DropReply => {
                     in_hand = None;
+                    say(from, Shown::Done).await;
+                }
+                Order::Defer => {
+                    open.push_back((ctx.defer(), in_hand.take()));
+                    say(from, Shown::Done).await;
+                }
+                Order::Finish { text } => {
+                    let (deferred, reply) =
+                        open.pop_front().ok_or_else(|| ServiceError::new("nothing is open"))?;
+                    if let Some(reply) = reply {
+                        reply.send(text);
+                    }
+                    deferred.done();
                     say(from, Shown::Done).await;
                 }
                 Order::CountServices => say(from, count(query.as_ref()).await).await,

@@ -27,6 +27,10 @@ pub const PACKET_OVERHEAD: usize = 768;
 /// Unanswered asks of one lane: each holds a waiter on both sides.
 pub const MAX_OPEN_ASKS: usize = 1024;
 
+/// Deliveries of one lane that its receiver keeps open beside the one in hand. Beyond it the lane waits: all of them
+/// come again after a death.
+pub const MAX_DEFERRED: usize = 256;
+
 /// Dead letters of one service. Each has ended three processes: so many of them are a fault to be looked at, not a
 /// store. Beyond it the next one stays in its lane.
 pub const MAX_DEAD_LETTERS: usize = 256;

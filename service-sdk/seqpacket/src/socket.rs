@@ -182,6 +182,19 @@ impl Seqpacket {
         self.receive(buffer, wanted, Take::Peek)
     }
 
+    /// As [`peek`](Self::peek), of the packet behind the first ones, whose lengths add up to `offset` bytes.
+    ///
+    /// # Errors
+    /// As there; `WouldBlock`: there is none behind them.
+    pub fn peek_behind(&self, offset: usize, buffer: &mut [u8], wanted: usize) -> io::Result<Received> {
+        let offset = i32::try_from(offset).map_err(io::Error::other)?;
+        option::set(self.as_fd(), libc::SO_PEEK_OFF, offset)?;
+        let received = self.receive(buffer, wanted, Take::Peek);
+        // Not left set: the next peek is at the head again, whoever makes it.
+        option::set(self.as_fd(), libc::SO_PEEK_OFF, -1)?;
+        received
+    }
+
     /// Drops the packet at the head, whatever it is, and its descriptors. Returns how much of `head` was filled
     /// with its first bytes: whoever peeked compares them, for a difference is another reader of this end.
     ///

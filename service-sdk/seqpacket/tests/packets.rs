@@ -172,6 +172,30 @@ fn a_packet_can_be_looked_at_twice_before_it_is_consumed() {
 }
 
 #[test]
+fn a_packet_behind_others_is_peeked_whole_and_the_next_peek_is_at_the_head_again() {
+    let (a, b) = Seqpacket::pair().unwrap();
+    let file = File::open("/dev/null").unwrap();
+    send(&a, b"first");
+    send(&a, b"second one");
+    a.send(&[IoSlice::new(b"third")], &[file.as_fd()]).unwrap();
+    let mut buffer = [0; 64];
+    for (offset, expected, descriptors) in
+        [(5, &b"second one"[..], 0), (15, b"third", 1), (5, b"second one", 0)]
+    {
+        let found = packet(b.peek_behind(offset, &mut buffer, 1).unwrap());
+        assert_eq!((&buffer[..found.length], found.descriptors.len()), (expected, descriptors));
+    }
+    assert_eq!(b.peek_behind(20, &mut buffer, 1).unwrap_err().kind(), ErrorKind::WouldBlock);
+    let head = packet(b.peek(&mut buffer, 0).unwrap());
+    assert_eq!(&buffer[..head.length], b"first");
+    // Consuming takes from the head, and moves what is behind it.
+    b.consume(&mut []).unwrap();
+    let found = packet(b.peek_behind(10, &mut buffer, 1).unwrap());
+    assert_eq!(&buffer[..found.length], b"third");
+    assert_eq!(read(&b), b"second one");
+}
+
+#[test]
 fn peeking_and_consuming_with_a_descriptor_leaks_none() {
     let (a, b) = Seqpacket::pair().unwrap();
     let file = tempfile();

@@ -5,7 +5,8 @@
 //!                                                                   └▶ consume
 //! ```
 //! The order *taken, work, done, consume* is part of the protocol: any other loses or doubles messages when a
-//! process dies in between.
+//! process dies in between. What is deferred keeps its packet, and those behind it, in the lane; the next one is peeked
+//! behind them.
 
 use std::io;
 use std::ops::Range;
@@ -25,6 +26,7 @@ use watchdog_seqpacket::{
 use super::answers::Answers;
 use super::head::{Head, Next};
 use super::turns::Turn;
+use super::unfinished::{Spent, Unfinished};
 use super::{AdoptError, Bounds, LANE_PACKET};
 use crate::delivery::Delivery;
 use crate::message::{DecodeError, Message};
@@ -47,17 +49,24 @@ pub(super) struct Arriving {
     pub(super) answers: Arc<Answers>,
     pub(super) turn: Arc<Turn>,
     waker: Waker,
-    /// What the page said when this process got the lane, until its first packet.
+    /// What the page said when this process got the lane, until the first packet that no older process had taken.
     old: Option<Marks>,
     head: Option<Head>,
     /// The head's packet, at the start of it.
     packet: Vec<u8>,
+    /// Bytes of the head's packet.
+    length: usize,
     /// What is beside it.
     beside: Option<Vec<u8>>,
     /// Handed over, and not done.
     in_hand: Option<MessageNumber>,
-    /// The last number that left the lane through this process.
-    consumed: MessageNumber,
+    unfinished: Unfinished,
+    /// As the page says.
+    taken: MessageNumber,
+    /// The last number that this process has peeked.
+    peeked: MessageNumber,
+    /// What was found behind the packets of the unfinished is none of a lane: it is skipped when it is at the head.
+    is_bad_behind: bool,
     violations: u64,
     /// Nothing more is read from it.
     is_stopped: bool,
@@ -116,8 +125,11 @@ impl Arriving {
         let socket = Arc::new(AsyncSeqpacket::new(socket).map_err(AdoptError::Watch)?);
         let answers =
             Answers::new(lane.lane, lane.sender.clone(), Arc::clone(&socket), bounds, Arc::clone(&turn));
+        // A mark that no sender has reached is none.
+        let old = Some(page.marks()).filter(|old| old.taken <= peer.reserved());
         Ok(Self {
-            old: Some(page.marks()),
+            taken: old.map_or(MessageNumber::NONE, |old| old.taken),
+            old,
             lane,
             socket,
             page,
@@ -128,9 +140,12 @@ impl Arriving {
             turn,
             head: None,
             packet: Vec::new(),
+            length: 0,
             beside: None,
             in_hand: None,
-            consumed: MessageNumber::NONE,
+            unfinished: Unfinished::default(),
+            peeked: MessageNumber::NONE,
+            is_bad_behind: false,
             violations: 0,
             is_stopped: false,
         })
@@ -138,6 +153,10 @@ impl Arriving {
 
     /// Its turn: at most one message, at a moment of the monotonic clock. `buffer` is memory for a packet.
     pub(super) fn turn<M: Message>(&mut self, buffer: &mut Vec<u8>, now: u64) -> Yield<M> {
+        if self.unfinished.is_full() {
+            // It comes to the line when one of them is done.
+            return Yield::Nothing;
+        }
         if self.head.is_none() {
             match self.load(buffer) {
                 Load::Head => {}
@@ -152,7 +171,10 @@ impl Arriving {
                         return Yield::Message(message, delivery);
                     }
                 }
-                Next::Done(_) => {}
+                Next::Done(number) => {
+                    // The page says so already, and perhaps more.
+                    self.unfinished.pass(number);
+                }
                 Next::Taken(number) => self.skip(number),
                 Next::Expired(number) => {
                     self.answers.send(Kind::Skipped, number, Encoded::default());
@@ -160,7 +182,7 @@ impl Arriving {
                 }
             }
         }
-        self.consume();
+        self.spend();
         if self.may_have_more() { Yield::Again } else { Yield::Nothing }
     }
 
@@ -173,7 +195,7 @@ impl Arriving {
     ) -> Option<(M, Delivery)> {
         let number = envelope.number;
         // Before the payload is looked at: one that kills its reader is a message that was in hand, each time.
-        self.page.mark_taken(number);
+        self.take(number);
         if again {
             self.page.count_handed_again();
         }
@@ -188,7 +210,7 @@ impl Arriving {
             Err(error) => {
                 // Its reply, if it has one, went with it: that says that it was dropped.
                 self.violation(&Violation::Message(error));
-                self.page.mark_done(number);
+                self.pass(number);
                 return None;
             }
         };
@@ -208,44 +230,90 @@ impl Arriving {
 
     /// Passes over a message that nobody gets.
     fn skip(&mut self, number: MessageNumber) {
-        self.page.mark_taken(number);
-        self.page.mark_done(number);
+        self.take(number);
+        self.pass(number);
+    }
+
+    /// The mark never goes back: what an older process had taken behind this one is still to come again, and to say so.
+    fn take(&mut self, number: MessageNumber) {
+        if number > self.taken {
+            self.taken = number;
+            self.page.mark_taken(number);
+        }
+    }
+
+    fn pass(&mut self, number: MessageNumber) {
+        let done = self.unfinished.pass(number);
+        self.page.mark_done(done);
     }
 
     /// The message in hand is done, if there is one. Whether the lane is to have another turn.
     pub(super) fn finish(&mut self) -> bool {
         let Some(number) = self.in_hand.take() else { return false };
-        self.page.mark_done(number);
+        self.pass(number);
+        self.go_on()
+    }
+
+    /// The message in hand is kept open, and handed over no more. Its number, and whether the lane is to have another
+    /// turn.
+    pub(super) fn defer(&mut self) -> Option<(MessageNumber, bool)> {
+        let number = self.in_hand.take()?;
+        let done = self.unfinished.defer(number);
+        self.page.mark_done(done);
+        Some((number, self.go_on()))
+    }
+
+    /// A deferred one is done. Whether the lane is to have another turn.
+    pub(super) fn finish_deferred(&mut self, number: MessageNumber) -> bool {
+        let Some(done) = self.unfinished.finish(number) else { return false };
+        self.page.mark_done(done);
+        self.consume();
+        self.head.is_some() || self.may_have_more()
+    }
+
+    fn go_on(&mut self) -> bool {
         if self.head.as_ref().is_some_and(Head::is_spent) {
-            self.consume();
+            self.spend();
         }
         self.head.is_some() || self.may_have_more()
     }
 
-    /// Drops the packet at the head of the queue, which must be the one that was peeked.
-    fn consume(&mut self) {
+    /// The packet in turn has had all of its turns.
+    fn spend(&mut self) {
         let Some(head) = self.head.take() else { return };
         let beside = self.beside.take().map_or(0, |bytes| bytes.len() as u64);
-        let mut found = [0; PACKET_HEADER];
-        match self.socket.socket().consume(&mut found) {
-            Ok(_) if found[..] == self.packet[..PACKET_HEADER] => {
-                self.consumed = head.last();
-                self.page.mark_consumed(head.last(), beside);
-            }
-            outcome => {
-                let (sender, lane) = (&self.lane.sender, self.lane.lane);
-                tracing::error!(%sender, %lane, ?outcome, "another process reads this lane, which is left to it");
-                self.is_stopped = true;
+        let found = self.packet[..PACKET_HEADER].try_into().expect("a checked packet has a header");
+        self.unfinished.spend(Spent { length: self.length, head: found, last: head.last(), beside });
+        self.consume();
+    }
+
+    /// Drops the packets at the head of the queue that are done, which must be those that were peeked.
+    fn consume(&mut self) {
+        while let Some(spent) = self.unfinished.leaving() {
+            let mut found = [0; PACKET_HEADER];
+            match self.socket.socket().consume(&mut found) {
+                Ok(_) if found == spent.head => {
+                    self.page.mark_consumed(spent.last, spent.beside);
+                    self.is_bad_behind = false;
+                }
+                outcome => {
+                    let (sender, lane) = (&self.lane.sender, self.lane.lane);
+                    tracing::error!(%sender, %lane, ?outcome, "another process reads this lane, which is left to it");
+                    self.is_stopped = true;
+                }
             }
         }
     }
 
     /// Whether it must have another turn. If not, it comes to the line when a packet arrives.
     fn may_have_more(&mut self) -> bool {
+        if self.is_bad_behind {
+            return false;
+        }
         while let Some(readable) = self.readable() {
-            // Numbers are reserved before they are sent: when the last one has been consumed nothing is queued,
+            // Numbers are reserved before they are sent: when the last one has been peeked nothing is behind it,
             // which spares the call that would find nothing.
-            if self.peer.reserved() > self.consumed {
+            if self.peer.reserved() > self.peeked {
                 return true;
             }
             readable.drained();
@@ -253,15 +321,20 @@ impl Arriving {
         false
     }
 
-    /// Peeks the packet at the head of the queue.
+    /// Peeks the first packet that has not had its turns.
     fn load(&mut self, buffer: &mut Vec<u8>) -> Load {
         buffer.resize(LANE_PACKET, 0);
         for _ in 0..BAD_PACKETS_A_TURN {
             let Some(readable) = self.readable() else { return Load::Nothing };
-            let violation = match self.socket.socket().peek(buffer, 1) {
+            let offset = self.unfinished.offset();
+            let socket = self.socket.socket();
+            let peeked =
+                if offset == 0 { socket.peek(buffer, 1) } else { socket.peek_behind(offset, buffer, 1) };
+            let violation = match peeked {
                 Ok(Received::Packet(packet)) => {
                     match self.accept(&buffer[..packet.length], packet.descriptors.first()) {
                         Ok((head, beside)) => {
+                            self.peeked = head.last();
                             self.head = Some(head);
                             self.beside = beside;
                             self.keep(buffer, packet.length);
@@ -293,6 +366,10 @@ impl Arriving {
                     return Load::Nothing;
                 }
             };
+            if offset > 0 {
+                self.is_bad_behind = true;
+                return Load::Nothing;
+            }
             self.violation(&violation);
             // An error is that it is gone.
             let _ = self.socket.socket().consume(&mut []);
@@ -335,7 +412,9 @@ impl Arriving {
                 }
             },
         };
-        Ok((Head::new(header, self.old.take()), beside))
+        let old = self.old.filter(|old| header.first <= old.taken);
+        self.old = old;
+        Ok((Head::new(header, old), beside))
     }
 
     fn read_beside(&self, envelope: &Envelope, descriptor: Option<&OwnedFd>) -> Result<Vec<u8>, Violation> {
@@ -346,6 +425,7 @@ impl Arriving {
 
     /// Keeps a packet for the turns it has.
     fn keep(&mut self, buffer: &mut Vec<u8>, length: usize) {
+        self.length = length;
         if length <= COPIED {
             self.packet.clear();
             self.packet.extend_from_slice(&buffer[..length]);

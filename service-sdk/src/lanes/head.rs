@@ -1,7 +1,8 @@
 //! The packet at the head of a lane: which of its messages are handed over, and how. No I/O.
 //!
-//! The page decides redelivery here, inside the first packet that a process finds in its lane, and nowhere else: a
-//! mark of an older process that is no number of this packet says nothing about it.
+//! The page decides redelivery here, and nowhere else: what an older process had taken and not done comes again, and
+//! says so. What it had done is passed over inside the packet that the mark is a number of, and not beyond: a page that
+//! lies makes messages come again, and loses none.
 
 use std::ops::Range;
 
@@ -17,9 +18,10 @@ pub(super) struct Head {
     header: Header,
     left: usize,
     at: usize,
-    /// Of an older process, as far as they are numbers of this packet.
+    /// Of an older process, when it is a number of this packet.
     done: Option<MessageNumber>,
-    taken: Option<MessageNumber>,
+    /// In the same way, or beyond this packet.
+    taken: MessageNumber,
 }
 
 /// What becomes of one message.
@@ -36,18 +38,12 @@ pub(super) enum Next {
 }
 
 impl Head {
-    /// Of a packet that was checked. `old`: what the page said when this process got the lane; only for the first
-    /// packet.
+    /// Of a packet that was checked. `old`: what the page said when this process got the lane; for the packets that an
+    /// older process may have taken.
     pub(super) fn new(header: Header, old: Option<Marks>) -> Self {
         let within = |number: MessageNumber| (header.first..=header.last).contains(&number).then_some(number);
         let old = old.unwrap_or_default();
-        Self {
-            header,
-            left: header.count,
-            at: PACKET_HEADER,
-            done: within(old.done),
-            taken: within(old.taken),
-        }
+        Self { header, left: header.count, at: PACKET_HEADER, done: within(old.done), taken: old.taken }
     }
 
     /// The number of the packet's last message.
@@ -72,7 +68,7 @@ impl Head {
         if self.done.is_some_and(|done| number <= done) {
             return Some(Next::Done(number));
         }
-        let was_taken = self.taken.is_some_and(|taken| number <= taken);
+        let was_taken = number <= self.taken;
         if envelope.kind == Kind::Ask {
             if was_taken && asks == Asks::Once {
                 return Some(Next::Taken(number));
@@ -160,12 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_are_no_numbers_of_the_packet_say_nothing() {
+    fn marks_before_the_packet_say_nothing_and_marks_beyond_it_that_all_was_taken() {
         let packet = packet(&MIXED);
-        for outside in [marks(4, 4), marks(11, 11), marks(u64::MAX, u64::MAX), marks(4, 3)] {
-            assert_eq!(fates(&packet, outside, Asks::Once, NOW), "hhhhh", "{outside:?}");
+        for before in [marks(4, 4), marks(4, 3)] {
+            assert_eq!(fates(&packet, before, Asks::Once, NOW), "hhhhh", "{before:?}");
         }
         assert_eq!(fates(&packet, marks(5, 4), Asks::Once, NOW), "ahhhh");
+        // Nothing is passed over as done.
+        for beyond in [marks(11, 4), marks(11, 11), marks(u64::MAX, u64::MAX)] {
+            assert_eq!(fates(&packet, beyond, Asks::Once, NOW), "atata", "{beyond:?}");
+        }
+        assert_eq!(fates(&packet, marks(11, 6), Asks::Once, NOW), "ddata");
     }
 
     #[test]
@@ -183,6 +184,8 @@ mod tests {
             let fates = fates(&packet(&messages), marks(taken, done), Asks::Once, NOW);
             prop_assert_eq!(fates.len() as u64, count);
             prop_assert!(!fates.contains(['t', 'e']));
+            // Done is only what the page says so of by a number of this packet.
+            prop_assert!(!fates.contains('d') || (3..3 + count).contains(&done));
         }
     }
 }

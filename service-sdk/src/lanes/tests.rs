@@ -2,6 +2,7 @@
 
 mod asks;
 mod crashes;
+mod deferred;
 mod hostile;
 mod order;
 mod peers;

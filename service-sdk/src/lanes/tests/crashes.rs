@@ -22,6 +22,10 @@ enum Step {
     Ask,
     /// The receiver asks for its next message.
     Next,
+    /// It keeps the one in hand open, if there is one.
+    Defer,
+    /// One of those it keeps open is done.
+    Finish(u8),
     /// The sender dies: between two messages, or with numbers reserved and nothing sent.
     SenderDies {
         reserved: u8,
@@ -58,6 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Flush),
         3 => Just(Step::Ask),
         8 => Just(Step::Next),
+        3 => Just(Step::Defer),
+        3 => any::<u8>().prop_map(Step::Finish),
         1 => (0..3_u8).prop_map(|reserved| Step::SenderDies { reserved }),
         4 => point.prop_map(Step::ReceiverDies),
     ]
@@ -72,9 +78,11 @@ struct World {
     /// Told, and known to be in the lane.
     told: Vec<u64>,
     fed: Vec<u64>,
-    in_hand: Option<MessageNumber>,
+    in_hand: Option<(u64, MessageNumber)>,
+    open: Vec<(u64, MessageId)>,
     /// What each number said, how often it was handled, and how often unmarked.
     seen: BTreeMap<u64, Seen>,
+    /// Of the process there is.
     order: Vec<MessageId>,
 }
 
@@ -83,6 +91,8 @@ struct Seen {
     handled: u32,
     unmarked: u32,
     is_ask: bool,
+    /// By a process that lived on.
+    is_done: bool,
 }
 
 impl World {
@@ -97,6 +107,7 @@ impl World {
             told: Vec::new(),
             fed: Vec::new(),
             in_hand: None,
+            open: Vec::new(),
             seen: BTreeMap::new(),
             order: Vec::new(),
         }
@@ -134,6 +145,19 @@ impl World {
                 self.fed.drain(..).for_each(|fed| self.told.push(fed));
             }
             Step::Next => self.handle().await,
+            Step::Defer => {
+                if let Some((n, _)) = self.in_hand.take() {
+                    let id = self.receiver.process.lanes.defer().unwrap();
+                    self.open.push((n, id));
+                }
+            }
+            Step::Finish(which) => {
+                if !self.open.is_empty() {
+                    let (n, id) = self.open.remove(usize::from(which) % self.open.len());
+                    self.receiver.process.lanes.finish_deferred(id);
+                    self.done(n);
+                }
+            }
             Step::SenderDies { reserved } => {
                 self.fed.clear();
                 let page = SenderPage::map_rw(self.lane.sender_page.as_fd()).unwrap();
@@ -145,9 +169,15 @@ impl World {
             Step::ReceiverDies(point) => {
                 self.die(point);
                 self.in_hand = None;
+                self.open.clear();
+                self.order.clear();
                 self.receiver = self.lane.receiver();
             }
         }
+    }
+
+    fn done(&mut self, n: u64) {
+        self.seen.get_mut(&n).expect("it was handled").is_done = true;
     }
 
     fn flushed(&mut self) {
@@ -157,7 +187,9 @@ impl World {
     async fn handle(&mut self) {
         let next =
             tokio::time::timeout(std::time::Duration::from_millis(1), self.receiver.inbox.next()).await;
-        self.in_hand = None;
+        if let Some((n, _)) = self.in_hand.take() {
+            self.done(n);
+        }
         let Ok((message, delivery)) = next else { return };
         let (n, is_ask) = match message {
             Msg::Say(n) => (n, false),
@@ -167,7 +199,8 @@ impl World {
             }
             other => panic!("{other:?}"),
         };
-        self.in_hand = Some(delivery.id().number);
+        self.in_hand = Some((n, delivery.id().number));
+        assert!(self.order.last().is_none_or(|last| *last < delivery.id()), "out of order: {delivery:?}");
         self.order.push(delivery.id());
         let seen = self.seen.entry(n).or_default();
         seen.handled += 1;
@@ -179,19 +212,28 @@ impl World {
     fn die(&mut self, point: Point) {
         let mut page = ReceiverPage::map_rw(self.lane.receiver_page.as_fd()).unwrap();
         match (point, self.in_hand) {
-            (Point::Done, Some(number)) => page.mark_done(number),
-            (Point::Consumed, Some(number)) => {
+            // With others open, the mark and the packet stay.
+            (Point::Done, Some((n, number))) if self.open.is_empty() => {
+                page.mark_done(number);
+                self.done(n);
+            }
+            (Point::Consumed, Some((n, number))) if self.open.is_empty() => {
+                self.done(n);
                 // Only the last of a packet is followed by its end.
                 page.mark_done(number);
                 if self.head().last() == Some(&number) {
                     self.lane.receiver_end.consume(&mut []).unwrap();
                 }
             }
-            (Point::Between, Some(_)) => self.receiver.inbox.finish(),
-            (Point::Taken, None) => {
+            (Point::Between, Some((n, _))) => {
+                self.receiver.inbox.finish();
+                self.done(n);
+            }
+            (Point::Taken, None) if self.open.is_empty() => {
                 let done = page.marks().done;
                 if let Some(next) = self.head().into_iter().find(|number| *number > done) {
-                    page.mark_taken(next);
+                    // The mark never goes back.
+                    page.mark_taken(next.max(page.marks().taken));
                 }
             }
             _ => {}
@@ -215,17 +257,20 @@ impl World {
 
     /// Handles what is left, and holds all of it against what was promised.
     async fn check(mut self) {
+        for (n, id) in std::mem::take(&mut self.open) {
+            self.receiver.process.lanes.finish_deferred(id);
+            self.done(n);
+        }
         while !self.head().is_empty() {
             self.handle().await;
         }
         for n in &self.told {
-            assert!(self.seen.contains_key(n), "{n} was told and is lost");
+            assert!(self.seen.get(n).is_some_and(|seen| seen.is_done), "{n} was told and is lost");
         }
         for (n, seen) in &self.seen {
             assert!(seen.unmarked <= 1, "{n} came again and did not say so: {seen:?}");
             assert!(!seen.is_ask || seen.handled == 1, "ask {n} was handled twice: {seen:?}");
         }
-        assert!(self.order.is_sorted(), "out of order: {:?}", self.order);
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum LetterError {
     Peek(#[source] io::Error),
     #[error("its payload can't be read")]
     Payload(#[source] PayloadError),
+    #[error("messages before it are deferred and not done")]
+    Behind,
     #[error("a page can't be mapped")]
     Page(#[from] PageError),
     #[error("the lane is full")]
@@ -67,6 +69,8 @@ impl Lane {
     }
 
     /// A copy of a message in the head packet. `None`: it is not there, whatever the page says.
+    ///
+    /// Nothing that is deferred may be before it: to pass over it would pass over that too.
     pub(crate) fn copy(&self, number: MessageNumber, limit: usize) -> Result<Option<Copied>, LetterError> {
         let mut buffer = vec![0; self.receiver_end.send_bound().map_err(LetterError::Peek)?];
         let received = match self.receiver_end.peek(&mut buffer, 1) {
@@ -77,10 +81,17 @@ impl Lane {
         };
         let packet = &buffer[..received.length];
         let Ok(header) = lane::check(packet) else { return Ok(None) };
+        if header.last < number {
+            return Err(LetterError::Behind);
+        }
+        let done = self.taken.marks().done;
         let mut at = PACKET_HEADER;
         for _ in 0..header.count {
             let (envelope, range) = lane::read(packet, at).expect("the packet was checked");
             at = range.end;
+            if envelope.number < number && envelope.number > done {
+                return Err(LetterError::Behind);
+            }
             if envelope.number != number {
                 continue;
             }
