@@ -1,38 +1,49 @@
-//! Pairs of services under a watchdog: one of each answers, the other asks when told to.
+//! Services under a watchdog that do something when told to, and say how long it took.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use watchdog_tests::{Entry, Seen, TestWatchdog, probe};
 
-/// The asking sides.
+/// Those that are told.
 pub(crate) struct Askers {
     askers: Vec<BufReader<UnixStream>>,
     _watchdog: TestWatchdog,
 }
 
 impl Askers {
-    /// Starts so many pairs.
+    /// Starts so many pairs: one of each answers, the other asks.
     pub(crate) fn start(pairs: usize) -> Self {
+        Self::of(pairs, |pair| {
+            let echo = format!("echo-{pair}");
+            let asker = probe(&format!("asker-{pair}"), "asker", &[]).env("ECHO", &echo);
+            (asker, vec![probe(&echo, "echo", &[]).with_session()])
+        })
+    }
+
+    /// Starts so many services that save.
+    pub(crate) fn savers(count: usize) -> Self {
+        Self::of(count, |number| (probe(&format!("saver-{number}"), "saver", &[]), Vec::new()))
+    }
+
+    /// Each with those it works with.
+    fn of(count: usize, entries: impl Fn(usize) -> (Entry, Vec<Entry>)) -> Self {
         let mut watchdog = TestWatchdog::idle();
-        let sockets: Vec<_> = (0..pairs).map(|pair| watchdog.path(&format!("{pair}.sock"))).collect();
-        let entries: Vec<Entry> = sockets
-            .iter()
-            .enumerate()
-            .flat_map(|(pair, socket)| {
-                let echo = format!("echo-{pair}");
-                let asker = probe(&format!("asker-{pair}"), "asker", &[]).with_session();
-                let asker = asker.env("ASKER_AT", socket.display().to_string()).env("ECHO", &echo);
-                [probe(&echo, "echo", &[]).with_session(), asker]
-            })
-            .collect();
+        let sockets: Vec<_> = (0..count).map(|number| watchdog.path(&format!("{number}.sock"))).collect();
+        let with_socket = |(number, socket): (usize, &PathBuf)| {
+            let (told, mut entries) = entries(number);
+            entries.push(told.with_session().env("ASKER_AT", socket.display().to_string()));
+            entries
+        };
+        let entries: Vec<Entry> = sockets.iter().enumerate().flat_map(with_socket).collect();
         watchdog.configure("", &entries);
         watchdog.run_again();
         watchdog.until("all are ready", Seen::all_ready);
         let connect = |socket| {
-            let stream = UnixStream::connect(socket).expect("an asker listens before it is ready");
+            let stream = UnixStream::connect(socket).expect("it listens before it is ready");
             fs::remove_file(socket).expect("one connection is enough");
             BufReader::new(stream)
         };

@@ -6,6 +6,7 @@
 //! ```text
 //! ask       typed round trip of two services over a lane    / two bare processes on a stream socket pair
 //! pairs     the slowest in a hundred of 50 pairs that rest  / 50 such pairs of bare processes
+//! save      a state on disk, of one service or of a hundred / append and fdatasync; write, fsync, rename, fsync of the folder
 //! tell      messages a second, fed, and counted at the handler / bare processes, a packet a message: here more is better
 //! restart   kill -9 until the new process is in main        / the floor supervisor: pidfds in an epoll, respawn
 //! boot      start of all until the last one is in main      / the floor supervisor
@@ -22,6 +23,7 @@ mod pairs;
 mod ping;
 mod ratio;
 mod restart;
+mod save;
 mod stamps;
 mod tell;
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["ask"] => ask::run(),
         ["pairs"] => pairs::run(),
         ["restart"] => restart::run(),
+        ["save"] => save::run(),
         ["tell"] => tell::run(),
         ["boot"] => fleet::boot(),
         ["storm"] => fleet::storm(),
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
         ["resting"] => pairs::resting(),
         ["floor", program, count] => floor::supervise(program, count.parse().expect("a count")),
         _ => {
-            eprintln!("usage: bench ask | pairs | tell | restart | boot | storm | stop");
+            eprintln!("usage: bench ask | pairs | tell | restart | save | boot | storm | stop");
             return ExitCode::from(2);
         }
     }
