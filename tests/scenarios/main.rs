@@ -1,6 +1,7 @@
 //! What the watchdog promises, each promise tried on real processes from outside. A name that starts with
 //! `cfg_`, `ss_`, `ic_`, `hc_` or `ctl_` and a number carries the requirement it tries.
 
+mod audit;
 mod command_line;
 mod control;
 mod daemons;

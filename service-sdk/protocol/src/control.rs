@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditRecord;
 use crate::dead::{DeadLetter, WholeDeadLetter};
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
 use crate::why::Why;
@@ -219,6 +220,13 @@ pub enum Request {
         /// From 1.
         instances: u32,
     },
+    /// The newest changing calls, refused ones too. Answered by [`Outcome::Audit`].
+    Audit {
+        /// Made by this service, or naming it; `None`: all.
+        service: Option<ServiceName>,
+        /// At most so many, [`MAX_AUDIT`](crate::audit::MAX_AUDIT) at the most.
+        last: u64,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -294,6 +302,8 @@ pub enum Outcome {
     DeadLetters(Vec<DeadLetter>),
     /// Of [`Request::DeadLetter`].
     DeadLetter(Box<WholeDeadLetter>),
+    /// Of [`Request::Audit`], oldest first.
+    Audit(Vec<AuditRecord>),
 }
 
 /// What became of a settings change.

@@ -2,6 +2,7 @@
 //!
 //! No tokio, no nix, no files, no clock: the manifest of this crate has none of them to import.
 
+pub mod audit;
 pub mod control;
 pub mod dead;
 mod generation;

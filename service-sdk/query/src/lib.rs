@@ -26,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use watchdog_protocol::audit::AuditRecord;
 use watchdog_protocol::control::{
     Call, Change, Failure, FrameError, Outcome, Reply, Request, RevisionRecord, SetOutcome, SettingsView,
     StateView,
@@ -379,6 +380,21 @@ impl WatchdogQuery {
     /// [`QueryError`].
     pub async fn dead_drop(&self, service: &ServiceName, ids: &[MessageId]) -> Result<String, QueryError> {
         self.words(Request::DeadDrop { service: service.clone(), ids: ids.to_vec() }, None).await
+    }
+
+    /// The newest `last` changing calls, refused ones too, oldest first; those of this service and about it, or all.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn audit(
+        &self,
+        service: Option<&ServiceName>,
+        last: u64,
+    ) -> Result<Vec<AuditRecord>, QueryError> {
+        match self.call(Request::Audit { service: service.cloned(), last }, None).await? {
+            Outcome::Audit(records) => Ok(records),
+            _ => Err(QueryError::Unexpected { expected: "an audit" }),
+        }
     }
 
     /// What is known of the state on disk.

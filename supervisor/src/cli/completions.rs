@@ -94,7 +94,11 @@ complete -F _watchdog_with_services -o nosort -o bashdefault -o default watchdog
 fn zsh() -> String {
     let script = script(Shell::Zsh);
     let lines = script.lines().map(|line| match line.trim_start() {
-        names if names.starts_with("':service -- ") || names.starts_with("'*::services -- ") => {
+        names
+            if ["':service -- ", "'::service -- ", "'*::services -- "]
+                .iter()
+                .any(|of| names.starts_with(of)) =>
+        {
             line.replace(":_default'", ":_watchdog_services'")
         }
         _ => line.to_owned(),

@@ -7,6 +7,7 @@
 //! Nothing is decided here: a verb is one call and its words. `run` and `check` work without a watchdog, `logs`
 //! reads the files. No text of a service reaches a terminal with control characters in it.
 
+mod audit;
 mod bundle;
 mod changed;
 mod check;
@@ -127,6 +128,7 @@ enum Verb {
     Why(why::Arguments),
     Bundle(bundle::Arguments),
     Events(events::Arguments),
+    Audit(audit::Arguments),
     Intercoms(intercoms::Arguments),
     Dead(dead::Arguments),
     Upgrade(upgrade::Arguments),
@@ -195,6 +197,7 @@ impl Verb {
                 Self::Status(arguments) => arguments.execute(console).await,
                 Self::Why(arguments) => arguments.execute(console).await,
                 Self::Bundle(arguments) => arguments.execute(console).await,
+                Self::Audit(arguments) => arguments.execute(console).await,
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
                 Self::Dead(arguments) => arguments.execute(console).await,

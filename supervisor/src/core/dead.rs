@@ -16,6 +16,7 @@ use watchdog_protocol::lane::Kind;
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, MessageId, ServiceName};
 
+use super::audit::Replies;
 use super::events::Entry as Logged;
 use super::lanes::{Copied, LetterError};
 use super::verbs::Asked;
@@ -123,7 +124,8 @@ impl Core {
     pub(super) fn dead_letters(&mut self, asked: &Asked, services: &[ServiceName]) {
         let mut services = self.named_services(services);
         services.retain(|name| self.entry(name).spec.kind() == ServiceKind::Service);
-        let (state, replies) = (self.config.watchdog.state.clone(), asked.replies.clone());
+        let state = self.config.watchdog.state.clone();
+        let replies = Replies::unrecorded(asked.replies.sender().clone());
         self.tasks.spawn(async move {
             let listed = spawn_blocking(move || {
                 let mut all = Vec::new();

@@ -182,6 +182,7 @@ impl Core {
             self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)?;
         }
         self.answer_waiters();
+        self.audit.write_out();
         Ok(())
     }
 

@@ -6,8 +6,7 @@
 //! going on.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
@@ -16,13 +15,11 @@ use watchdog_protocol::control::Reply;
 use watchdog_protocol::status::{EventRecord, Evidence};
 use watchdog_protocol::{Incarnation, Revision, Sequence, ServiceName};
 
+use super::lines::{self, Lines};
 use super::wall_time;
 
 /// Entries kept in memory for `watchdog events`; older ones are in the files.
 const KEPT: usize = 10_000;
-
-/// Bytes of one file.
-const LIMIT: u64 = 10 * 1024 * 1024;
 
 /// What an entry about the end of a process says it is.
 const ENDED: &str = "ended";
@@ -117,9 +114,7 @@ impl Entry {
 /// The log.
 #[derive(Debug)]
 pub(crate) struct EventLog {
-    path: PathBuf,
-    file: Option<File>,
-    size: u64,
+    lines: Lines,
     next: u64,
     kept: VecDeque<EventRecord>,
     /// How many of the newest are kept and not yet written.
@@ -134,19 +129,7 @@ fn path(folder: &Path) -> PathBuf {
 /// The newest entries of the log in this folder, as many as are kept, oldest first; also while nobody writes it. A line
 /// that was cut short is left out.
 pub(crate) fn read(folder: &Path) -> io::Result<VecDeque<EventRecord>> {
-    let path = path(folder);
-    let mut kept = VecDeque::new();
-    for file in [path.with_extension("jsonl.1"), path] {
-        match std::fs::read(&file) {
-            Ok(bytes) => kept.extend(
-                bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<EventRecord>(l).ok()),
-            ),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            Err(err) => return Err(err),
-        }
-    }
-    kept.drain(..kept.len().saturating_sub(KEPT));
-    Ok(kept)
+    lines::read(&path(folder), KEPT)
 }
 
 impl EventLog {
@@ -155,17 +138,7 @@ impl EventLog {
         let path = path(folder);
         let kept = read(folder)?;
         let next = kept.back().map_or(1, |last: &EventRecord| last.number + 1);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
-        let size = file.seek(SeekFrom::End(0))?;
-        if size > 0 {
-            let mut last = [0];
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
-            if last != *b"\n" {
-                file.write_all(b"\n")?;
-            }
-        }
-        Ok(Self { path, file: Some(file), size, next, kept, unwritten: 0, followers: Vec::new() })
+        Ok(Self { lines: Lines::open(path)?, next, kept, unwritten: 0, followers: Vec::new() })
     }
 
     /// Adds an entry, to be written by [`write_out`](Self::write_out).
@@ -198,9 +171,8 @@ impl EventLog {
             return;
         }
         let first = self.kept.len() - self.unwritten;
-        if let Err(err) = self.write(first) {
-            tracing::warn!(target: "watchdog", "cannot write the event log {:?}: {err}", self.path);
-            self.file = None;
+        if let Err(err) = self.lines.append(self.kept.range(first..)) {
+            tracing::warn!(target: "watchdog", "cannot write the event log {:?}: {err}", self.lines.path());
         }
         for record in self.kept.range(first..) {
             let service = record.service.as_ref().map_or("watchdog", ServiceName::as_str);
@@ -247,29 +219,6 @@ impl EventLog {
     pub(crate) fn follow(&mut self, follower: mpsc::Sender<Reply>) {
         self.followers.push(follower);
     }
-
-    fn write(&mut self, first: usize) -> io::Result<()> {
-        if self.size > LIMIT {
-            std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
-            self.file = None;
-        }
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => {
-                let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
-                self.size = file.metadata()?.len();
-                none.insert(file)
-            }
-        };
-        let mut lines = Vec::new();
-        for record in self.kept.range(first..) {
-            serde_json::to_writer(&mut lines, record).map_err(io::Error::other)?;
-            lines.push(b'\n');
-        }
-        file.write_all(&lines)?;
-        self.size += lines.len() as u64;
-        Ok(())
-    }
 }
 
 impl Drop for EventLog {
@@ -281,6 +230,9 @@ impl Drop for EventLog {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
     use super::*;
 
     #[test]

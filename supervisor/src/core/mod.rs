@@ -13,6 +13,7 @@
 //! Absent here: policy (it is in `watchdog-lifecycle`), message bytes (they go past the core), blocking writes.
 
 mod answer;
+pub(crate) mod audit;
 pub(crate) mod build;
 mod candidate;
 pub(crate) mod control;
@@ -27,6 +28,7 @@ mod introduce;
 mod keeper_link;
 mod lanes;
 mod launch;
+mod lines;
 mod logs;
 mod note;
 mod notified;
@@ -112,6 +114,7 @@ pub(crate) struct Core {
     lanes: Lanes,
     lane_bytes: usize,
     events: EventLog,
+    audit: audit::Audit,
     keeper: KeeperLink,
     keeper_hello: watchdog_keeper::protocol::Hello,
     /// The keeper's children that are no leaders, as last told.

@@ -28,6 +28,7 @@ use watchdog_protocol::ServiceName;
 use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_seqpacket::Seqpacket;
 
+use super::audit::{Audit, Replies};
 use super::build::{self, Found};
 use super::candidate::{self, Question};
 use super::control::{ControlCall, ControlDoor, Hours};
@@ -59,6 +60,8 @@ struct SafeCore {
     config: Result<Config, String>,
     services: BTreeMap<ServiceName, Known>,
     events: Option<EventLog>,
+    /// `None`: it can't be opened, and that must not be the end.
+    audit: Option<Audit>,
     capture: Option<Capture>,
     upgrade: Upgrade,
     waiting: Vec<Asked>,
@@ -102,6 +105,7 @@ pub(super) async fn live(keeper: Seqpacket, path: &Path, runtime: &Path) -> Resu
         config,
         services: BTreeMap::new(),
         events: None,
+        audit: None,
         capture: None,
         upgrade: Upgrade::of(handed.upgrade),
         waiting: Vec::new(),
@@ -195,6 +199,10 @@ impl SafeCore {
                     Ok(events) => self.events = Some(events),
                     Err(err) => self.without.push(format!("the event log can't be written: {err}")),
                 }
+                match Audit::open(&section.logs) {
+                    Ok(audit) => self.audit = Some(audit),
+                    Err(err) => self.without.push(format!("the audit can't be written: {err}")),
+                }
                 match Capture::start(logs, hand, mpsc::channel(SIGNS).0) {
                     Ok(mut capture) => {
                         for (service, [out_read, _, err_read, _]) in pipes {
@@ -229,6 +237,9 @@ impl SafeCore {
     async fn serve(&mut self, calls: &mut mpsc::Receiver<ControlCall>) -> Result<Option<Leave>, CoreError> {
         self.keeper.send(&ToKeeper::Ready, &[]).await.map_err(CoreError::Keeper)?;
         loop {
+            if let Some(audit) = &mut self.audit {
+                audit.write_out();
+            }
             if let Some(leave) = self.upgrade.due() {
                 return Ok(Some(leave));
             }
@@ -284,7 +295,12 @@ impl SafeCore {
     async fn call(&mut self, call: ControlCall) -> Result<(), CoreError> {
         let ControlCall { call, caller, replies } = call;
         let wait = call.wait_ms.map(Duration::from_millis);
-        let asked = Asked { id: call.id, by: Actor::Operator { uid: caller.uid }, wait, replies };
+        let by = Actor::Operator { uid: caller.uid };
+        let replies = match &self.audit {
+            Some(audit) => audit.replies(call.id, caller.into(), &call.request, replies),
+            None => Replies::unrecorded(replies),
+        };
+        let asked = Asked { id: call.id, by, wait, replies };
         match call.request {
             Request::Status { services } => {
                 let answer = self.status(&services).map(|status| Outcome::Status(Box::new(status)));
@@ -295,13 +311,14 @@ impl SafeCore {
                 let records = self.events.iter().flat_map(|events| events.after(after, last)).cloned();
                 let records: Vec<_> = records.collect();
                 // Apart from this task: a client reads as fast as it likes.
+                let replies = asked.replies.sender().clone();
                 self.tasks.spawn(async move {
                     for record in records {
-                        if asked.replies.send(Reply::Event(record)).await.is_err() {
+                        if replies.send(Reply::Event(record)).await.is_err() {
                             return;
                         }
                     }
-                    end(&asked.replies, Ok(Outcome::Done(String::new())));
+                    let _ = replies.send(Reply::End(Ok(Outcome::Done(String::new())))).await;
                 });
             }
             Request::Upgrade { program, ready_within_ms } => {
@@ -365,7 +382,7 @@ impl SafeCore {
                 false
             }
             Look::Waits(text) => {
-                let _ = asked.replies.try_send(Reply::Progress(text));
+                let _ = asked.replies.sender().try_send(Reply::Progress(text));
                 true
             }
         });

@@ -24,6 +24,7 @@ use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::{InheritedError, Seqpacket, inherited, inherited_descriptor, payload};
 
 use super::answer::Answered;
+use super::audit::Audit;
 use super::control::{ControlDoor, Hours};
 use super::event_loop::{End, Inputs};
 use super::events::{Entry as Logged, EventLog};
@@ -223,6 +224,7 @@ impl Core {
         let mut events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
         let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
         let capture = Capture::start(logs, hand, tells.signs).map_err(starting("start the log capture"))?;
+        let audit = Audit::open(&section.logs).map_err(starting("open the audit"))?;
         let opened = Writer::open(&section.state).map_err(starting("read the journal"))?;
         if let Some(err) = &opened.failed {
             let text = format!("the journal takes nothing yet, it is tried again: {}", chain(err));
@@ -254,6 +256,7 @@ impl Core {
             lanes: Lanes::default(),
             lane_bytes: watchdog_protocol::limits::DEFAULT_LANE_BYTES,
             events,
+            audit,
             keeper,
             keeper_hello,
             orphans: Vec::new(),

@@ -314,6 +314,7 @@ impl Core {
         let since = now();
         self.events.add(leave.event());
         self.events.write_out();
+        self.audit.write_out();
         let writes = async {
             while !self.store.is_idle() {
                 self.store.ended().await;

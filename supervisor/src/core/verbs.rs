@@ -6,11 +6,13 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use watchdog_keeper::protocol::Whom;
 use watchdog_lifecycle::{Actor, Event, Haste, Kind, Service, Verb, Wanted};
+use watchdog_protocol::audit::Auditee;
 use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_protocol::session::Content;
 use watchdog_protocol::status::Evidence;
 use watchdog_protocol::{Incarnation, Manifest, RequestId, ServiceName};
 
+use super::audit::{self, Replies};
 use super::control::ControlCall;
 use super::dead::Deed;
 use super::events::Entry as Logged;
@@ -38,14 +40,16 @@ pub(super) struct Asked {
     pub(super) id: RequestId,
     pub(super) by: Actor,
     pub(super) wait: Option<Duration>,
-    pub(super) replies: mpsc::Sender<Reply>,
+    pub(super) replies: Replies,
 }
 
 impl Core {
     /// A call of an operator, whose process was let in at the door.
     pub(super) async fn call(&mut self, call: ControlCall) -> Result<(), CoreError> {
-        let by = Actor::Operator { uid: call.caller.uid };
-        self.asked(call.call, by, call.replies).await
+        let ControlCall { call, caller, replies } = call;
+        let by = Actor::Operator { uid: caller.uid };
+        let replies = self.audit.replies(call.id, caller.into(), &call.request, replies);
+        self.asked(call, by, replies).await
     }
 
     /// A call of a service over its session, within its grant.
@@ -68,6 +72,8 @@ impl Core {
         if let Some(session) = &self.entry(service).session {
             self.tasks.spawn(Answers::new(session, request).forward(answers));
         }
+        let by = Auditee::Service { name: service.clone(), incarnation };
+        let replies = self.audit.replies(call.id, by, &call.request, replies);
         if let Err(failure) = self.granted(service, &call.request) {
             end(&replies, Err(failure));
             return Ok(());
@@ -94,7 +100,7 @@ impl Core {
         Err(Failure::new(FailureKind::NotPermitted, message).hint(hint))
     }
 
-    async fn asked(&mut self, call: Call, by: Actor, replies: mpsc::Sender<Reply>) -> Result<(), CoreError> {
+    async fn asked(&mut self, call: Call, by: Actor, replies: Replies) -> Result<(), CoreError> {
         let wait = call.wait_ms.map(Duration::from_millis);
         let asked = Asked { id: call.id, by, wait, replies };
         if let Err(failure) = self.known(&self.targets(&call.request)) {
@@ -115,7 +121,8 @@ impl Core {
             Request::Events { after, last, follow } => self.events_asked(&asked, after, last, follow),
             Request::Logs { services, last, follow, resume } => {
                 let (folder, services) = (self.config.watchdog.logs.clone(), self.named_services(&services));
-                let call = LogCall { folder, services, last, follow, resume, replies: asked.replies };
+                let replies = asked.replies.sender().clone();
+                let call = LogCall { folder, services, last, follow, resume, replies };
                 self.tasks.spawn(call.serve());
             }
             Request::Why { service } => {
@@ -133,6 +140,11 @@ impl Core {
             Request::History { service } => {
                 let history = self.settings_history(&service);
                 end(&asked.replies, history.map(Outcome::History));
+            }
+            Request::Audit { service, last } => {
+                let folder = self.config.watchdog.logs.clone();
+                let replies = asked.replies.sender().clone();
+                self.tasks.spawn(audit::serve(folder, service, last, replies));
             }
             Request::StateShow { service } => self.state_show(&asked, &service),
             Request::StateExport { service } => self.state_export(&asked, &service),
@@ -364,7 +376,7 @@ impl Core {
             self.events.follow(follower);
             coming
         });
-        let replies = asked.replies.clone();
+        let replies = asked.replies.sender().clone();
         self.tasks.spawn(async move {
             for record in records {
                 if replies.send(Reply::Event(record)).await.is_err() {
@@ -401,7 +413,7 @@ fn accepted(verb: Verb, services: &[ServiceName]) -> String {
 }
 
 /// The verb of a request, as grants list it.
-fn verb_of(request: &Request) -> &'static str {
+pub(super) fn verb_of(request: &Request) -> &'static str {
     match request {
         Request::Status { .. } | Request::Manifest { .. } => "status",
         Request::Start { .. } => "start",
@@ -415,6 +427,7 @@ fn verb_of(request: &Request) -> &'static str {
         Request::Rollback { .. } => "rollback",
         Request::Get { .. } => "get",
         Request::History { .. } => "history",
+        Request::Audit { .. } => "audit",
         Request::StateShow { .. }
         | Request::StateExport { .. }
         | Request::StateImport { .. }
@@ -446,6 +459,15 @@ enum Named<'r> {
     None,
 }
 
+/// The services and groups a request names.
+pub(super) fn names_in(request: &Request) -> Vec<ServiceName> {
+    match named_in(request) {
+        Named::Services(names) => names.to_vec(),
+        Named::Service(name) | Named::Instances(name) => vec![name.clone()],
+        Named::None => Vec::new(),
+    }
+}
+
 fn named_in(request: &Request) -> Named<'_> {
     match request {
         Request::Status { services }
@@ -470,7 +492,9 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::Manifest { service }
         | Request::DeadLetter { service, .. }
         | Request::DeadRetry { service, .. }
-        | Request::DeadDrop { service, .. } => Named::Service(service),
+        | Request::DeadDrop { service, .. }
+        | Request::Audit { service: Some(service), .. } => Named::Service(service),
+        Request::Audit { service: None, .. } => Named::None,
         Request::Scale { service, .. } => Named::Instances(service),
         Request::Events { .. } | Request::Register { .. } | Request::Shutdown | Request::Upgrade { .. } => {
             Named::None

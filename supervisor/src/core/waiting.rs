@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use tokio::sync::mpsc;
 use watchdog_lifecycle::{Absence, Moment, Phase, Standing, Work};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
 use watchdog_protocol::{Incarnation, RequestId, ServiceName};
 
+use super::audit::Replies;
 use super::{Core, Shutdown, now};
 use crate::store::writer::ChangeNumber;
 
 /// One call that was taken and is not answered yet.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) replies: mpsc::Sender<Reply>,
+    pub(super) replies: Replies,
     pub(super) target: Target,
     /// Then it is told to try again; the effect may still come.
     pub(super) deadline: Moment,
@@ -63,7 +63,7 @@ impl Core {
         let present = now();
         let waiters = std::mem::take(&mut self.waiters);
         for mut waiter in waiters {
-            if waiter.replies.is_closed() {
+            if waiter.replies.sender().is_closed() {
                 continue;
             }
             match self.look(&waiter) {
@@ -76,7 +76,7 @@ impl Core {
                 }
                 Look::Waits(text) => {
                     if waiter.told != text {
-                        let _ = waiter.replies.try_send(Reply::Progress(text.clone()));
+                        let _ = waiter.replies.sender().try_send(Reply::Progress(text.clone()));
                         waiter.told = text;
                     }
                     self.waiters.push(waiter);
@@ -206,8 +206,8 @@ impl Core {
 }
 
 /// The last reply of a call.
-pub(super) fn end(replies: &mpsc::Sender<Reply>, result: Result<Outcome, Failure>) {
-    let _ = replies.try_send(Reply::End(result));
+pub(super) fn end(replies: &Replies, result: Result<Outcome, Failure>) {
+    replies.end(result);
 }
 
 fn is_absent(absence: Absence) -> &'static str {

@@ -69,6 +69,9 @@ impl SafeCore {
         for asked in self.shutdown.iter_mut().flat_map(|shutdown| shutdown.asked.drain(..)) {
             end(&asked.replies, Ok(Outcome::Done("stopped".to_owned())));
         }
+        if let Some(audit) = &mut self.audit {
+            audit.write_out();
+        }
     }
 
     /// Kills what is left, leaves no cgroup behind, and lets the keeper end.

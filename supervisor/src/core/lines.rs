@@ -1,0 +1,129 @@
+//! A file of JSON lines that is only appended to, two files at most: at its limit it becomes `NAME.1` and begins anew.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes of one file.
+const LIMIT: u64 = 10 * 1024 * 1024;
+
+/// One such file, written by one core.
+#[derive(Debug)]
+pub(super) struct Lines {
+    path: PathBuf,
+    /// `None`: to be opened with the next lines.
+    file: Option<File>,
+    size: u64,
+}
+
+/// The newest `last` records of both files, oldest first; also while nobody writes them. A line that was cut short is left
+/// out.
+pub(super) fn read<T: DeserializeOwned>(path: &Path, last: usize) -> io::Result<VecDeque<T>> {
+    let mut found = VecDeque::new();
+    for file in [before(path), path.to_owned()] {
+        match std::fs::read(&file) {
+            Ok(bytes) => {
+                found
+                    .extend(bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<T>(l).ok()));
+            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
+        }
+    }
+    found.drain(..found.len().saturating_sub(last));
+    Ok(found)
+}
+
+fn before(path: &Path) -> PathBuf {
+    path.with_extension("jsonl.1")
+}
+
+impl Lines {
+    /// Goes on where the file ended. A last line that was cut short is closed and left.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        let mut file = opened(&path)?;
+        let mut size = file.seek(SeekFrom::End(0))?;
+        if size > 0 {
+            let mut last = [0];
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+                size += 1;
+            }
+        }
+        Ok(Self { path, file: Some(file), size })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends these. After an error the file is opened anew with the next ones.
+    pub(super) fn append<'a, T: Serialize + 'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a T>,
+    ) -> io::Result<()> {
+        let mut file = match self.file.take() {
+            Some(file) if self.size <= LIMIT => file,
+            Some(_) => {
+                std::fs::rename(&self.path, before(&self.path))?;
+                self.size = 0;
+                opened(&self.path)?
+            }
+            None => {
+                let file = opened(&self.path)?;
+                self.size = file.metadata()?.len();
+                file
+            }
+        };
+        let mut lines = Vec::new();
+        for record in records {
+            serde_json::to_writer(&mut lines, record).map_err(io::Error::other)?;
+            lines.push(b'\n');
+        }
+        file.write_all(&lines)?;
+        self.size += lines.len() as u64;
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_appended_is_read_again_and_a_torn_line_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        Lines::open(path.clone()).unwrap().append([1, 2].iter()).unwrap();
+        opened(&path).unwrap().write_all(b"[3").unwrap();
+        Lines::open(path.clone()).unwrap().append([4].iter()).unwrap();
+        assert_eq!(read::<u32>(&path, 10).unwrap(), [1, 2, 4]);
+        assert_eq!(read::<u32>(&path, 2).unwrap(), [2, 4]);
+    }
+
+    #[test]
+    fn two_files_at_most_are_kept_and_the_newest_is_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let mut lines = Lines::open(path.clone()).unwrap();
+        let long = "x".repeat(1024 * 1024);
+        for number in 0..40 {
+            lines.append([format!("{number}{long}")].iter()).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        let sizes = [before(&path), path.clone()].map(|path| path.metadata().unwrap().len());
+        assert!(sizes.iter().all(|size| *size <= LIMIT + 2 * long.len() as u64), "{sizes:?}");
+        assert!(read::<String>(&path, 1).unwrap()[0].starts_with("39x"));
+    }
+}
