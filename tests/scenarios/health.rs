@@ -6,13 +6,14 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_tests::puppet::Manner::{ByHand, ByItself};
 use watchdog_tests::puppet::{Level, Order, puppet};
-use watchdog_tests::{Seen, TestWatchdog, probe, program};
+use watchdog_tests::{Seen, TestWatchdog, probe, proc, program};
 
 #[test]
 fn hc_a_service_raises_its_own_level_and_it_is_shown() {
@@ -61,6 +62,47 @@ fn hc_a_service_that_gives_no_sign_of_life_is_ended_and_started_again() {
     wd.puppet("a").begin(Order::Hang);
     let seen = wd.until("the next one is ready", |seen| seen.of("a").is_ready_after(first));
     assert_eq!(seen.of("a").cause(), "hung");
+}
+
+#[test]
+fn hc_a_frozen_service_is_no_hung_one_and_a_halted_one_is() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("liveness = \"50ms\"")]);
+    let seen = wd.until("it is ready", Seen::all_ready);
+    let process = seen.of("a").process();
+    let freeze = proc::cgroup(process.pid).map(|cgroup| cgroup.join("cgroup.freeze"));
+    // Where there are no cgroups nobody can freeze it.
+    if let Some(freeze) = freeze.filter(|file| file.exists()) {
+        fs::write(&freeze, "1").expect("ours to freeze");
+        let told = wd.until_event("it is left alone", |event| event.what == "excused");
+        assert_eq!(told.text, "3 signs of life missed, and left alone: it is frozen");
+        fs::write(&freeze, "0").expect("ours to thaw");
+        wd.puppet("a").does(Order::Update { text: "goes on".into() });
+        assert_eq!(wd.status().of("a").starts, 1);
+    }
+    let halted = wd.kill("a", Signal::SIGSTOP);
+    let seen = wd.until("the next one is ready", |seen| seen.of("a").is_ready_after(halted));
+    assert_eq!(seen.of("a").cause(), "hung");
+}
+
+#[test]
+fn w5_a_time_in_which_the_core_stood_still_is_held_against_nobody() {
+    let late = puppet("late", ByHand).key("start_timeout = \"1s\"");
+    let wd = TestWatchdog::run(&[puppet("a", ByItself).key("liveness = \"100ms\""), late]);
+    wd.until("one is ready, one starts", |seen| {
+        seen.of("a").is_ready() && seen.of("late").is(PhaseStatus::Starting) && seen.of("late").pid.is_some()
+    });
+    wd.until_some("it can be told what to do", || wd.path("puppet-late.sock").exists().then_some(()));
+    let core = wd.core();
+    core.signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    let ready = wd.puppet("late").begin(Order::Ready);
+    // Longer than it has to become ready: what is tried is this time itself.
+    wd.until_some("its time is over", || (begun.elapsed() > Duration::from_secs(2)).then_some(()));
+    core.signal(Signal::SIGCONT);
+    drop(ready);
+    let seen = wd.until("both are ready", Seen::all_ready);
+    assert_eq!((seen.of("a").starts, seen.of("late").starts), (1, 1));
+    wd.until_event("it is told", |event| event.what == "paused");
 }
 
 #[test]

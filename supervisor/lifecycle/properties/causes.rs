@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use watchdog_lifecycle::restart::When;
 use watchdog_lifecycle::{
-    Cause, Command, Event, Exit, ExitReport, Fact, Gate, Kind, Liveness, Manner, Phase, Policy, Purpose,
-    Readiness, Verb,
+    Cause, Command, Event, Exit, ExitReport, Fact, Gate, HostLook, Kind, Liveness, Manner, Occurrence, Phase,
+    Policy, Purpose, Readiness, Verb,
 };
 use watchdog_protocol::Incarnation;
 use watchdog_protocol::session::Health;
@@ -34,6 +34,17 @@ fn asks(commands: &[Command]) -> bool {
     has(commands, |command| matches!(command, Command::AskStop { .. }))
 }
 
+/// What follows an input, and then a look at a host that is at rest.
+fn calmly(run: &mut Run, input: &Input) -> Vec<Command> {
+    looked_at(run, input, HostLook { over: SECOND, ..HostLook::default() })
+}
+
+fn looked_at(run: &mut Run, input: &Input, look: HostLook) -> Vec<Command> {
+    let mut commands = run.input(input);
+    commands.extend(run.input(&Input::World(Move::SeeHost(look))));
+    commands
+}
+
 /// What ended it, once nothing is left.
 fn cause(run: &mut Run) -> Cause {
     run.input(&Input::World(Move::Exit(Exit::Signal { signal: 9, dumped: false })));
@@ -44,13 +55,13 @@ fn cause(run: &mut Run) -> Cause {
 #[test]
 fn three_heartbeats_missed_in_a_row_are_a_hang_and_it_is_killed() {
     let mut run = ready(Policy { liveness: Liveness::Heartbeat { interval: SECOND }, ..Policy::service() });
-    assert!(!kills(&run.input(&Input::Wait(SECOND))));
-    assert!(!kills(&run.input(&Input::Wait(SECOND))));
+    assert!(!kills(&calmly(&mut run, &Input::Wait(SECOND))));
+    assert!(!kills(&calmly(&mut run, &Input::Wait(SECOND))));
     run.input(&Input::World(Move::Beat));
-    assert!(!kills(&run.input(&Input::Wait(SECOND))));
-    // A pause of the whole host is one miss, however long.
-    assert!(!kills(&run.input(&Input::Wait(SECOND * 3600))));
-    assert!(kills(&run.input(&Input::Wait(SECOND))));
+    assert!(!kills(&calmly(&mut run, &Input::Wait(SECOND))));
+    // However long it lasts, it is one miss.
+    assert!(!kills(&calmly(&mut run, &Input::Wait(SECOND * 3600))));
+    assert!(kills(&calmly(&mut run, &Input::Wait(SECOND))));
     assert_eq!(cause(&mut run), Cause::Hung { missed: 3, interval: SECOND });
     assert!(spawns(&run.input(&Input::Gate(GateKind::Open))), "a hang is a failure: it is restarted");
 }
@@ -87,12 +98,55 @@ fn what_says_that_it_leaves_and_stays_is_killed_after_the_time_of_a_stop() {
 #[test]
 fn a_new_core_gives_a_heartbeat_its_whole_interval_again() {
     let mut run = ready(Policy { liveness: Liveness::Heartbeat { interval: SECOND }, ..Policy::service() });
-    run.input(&Input::Wait(SECOND));
-    run.input(&Input::Wait(SECOND));
+    calmly(&mut run, &Input::Wait(SECOND));
+    calmly(&mut run, &Input::Wait(SECOND));
     run.now = run.now.after(SECOND * 10);
     run.input(&Input::TakeOver);
     assert!(!kills(&run.step(Event::Tick)));
-    assert!(kills(&run.input(&Input::Wait(SECOND))), "the misses before it count");
+    assert!(kills(&calmly(&mut run, &Input::Wait(SECOND))), "the misses before it count");
+}
+
+#[test]
+fn what_the_host_does_not_let_run_is_left_alone_told_once_and_killed_when_it_is_silent_still() {
+    let mut run = ready(Policy { liveness: Liveness::Heartbeat { interval: SECOND }, ..Policy::service() });
+    let starved = HostLook { over: SECOND, waited: SECOND, ..HostLook::default() };
+    let tells =
+        |commands: &[Command]| has(commands, |it| matches!(it, Command::Log(Occurrence::Excused { .. })));
+    let told: Vec<_> = (0..10)
+        .map(|_| {
+            let commands = looked_at(&mut run, &Input::Wait(SECOND), starved);
+            assert!(!kills(&commands));
+            tells(&commands)
+        })
+        .collect();
+    assert_eq!(told.iter().position(|told| *told), Some(2), "with the third miss");
+    assert_eq!(told.iter().filter(|told| **told).count(), 1);
+    assert!(kills(&calmly(&mut run, &Input::Wait(SECOND))));
+    assert_eq!(cause(&mut run), Cause::Hung { missed: 11, interval: SECOND });
+}
+
+#[test]
+fn a_time_in_which_nobody_looked_counts_against_nobody() {
+    let mut run = ready(Policy { liveness: Liveness::Heartbeat { interval: SECOND }, ..Policy::service() });
+    let pause = |run: &mut Run| {
+        let lasted = SECOND * 3600;
+        run.now = run.now.after(lasted);
+        run.step(Event::Paused { lasted });
+        assert!(!kills(&run.step(Event::Tick)));
+    };
+    for _ in 0..5 {
+        assert!(!kills(&calmly(&mut run, &Input::Wait(SECOND))));
+        assert!(!kills(&calmly(&mut run, &Input::Wait(SECOND))));
+        pause(&mut run);
+    }
+    // The rest of its time to start, and at least so much that what it said meanwhile is heard.
+    let mut run = Run::new(Policy { start_timeout: SECOND * 60, ..Policy::service() });
+    run.input(&Input::Gate(GateKind::Open));
+    run.input(&Input::World(Move::Exec));
+    run.input(&Input::Wait(SECOND * 59));
+    pause(&mut run);
+    assert!(!kills(&run.input(&Input::Wait(SECOND * 4))));
+    assert!(kills(&run.input(&Input::Wait(SECOND * 2))));
 }
 
 #[test]
@@ -100,9 +154,9 @@ fn three_unanswered_probes_in_a_row_are_a_hang() {
     let liveness = Liveness::Probe { interval: SECOND };
     let mut run = ready(Policy { liveness, ready: Readiness::Probe, ..Policy::program() });
     for wish in [Move::MissProbe, Move::MissProbe, Move::Beat, Move::MissProbe, Move::MissProbe] {
-        assert!(!kills(&run.input(&Input::World(wish))));
+        assert!(!kills(&calmly(&mut run, &Input::World(wish))));
     }
-    let commands = run.input(&Input::World(Move::MissProbe));
+    let commands = calmly(&mut run, &Input::World(Move::MissProbe));
     assert!(kills(&commands) && has(&commands, |command| matches!(command, Command::StopProbe { .. })));
     assert_eq!(cause(&mut run), Cause::Hung { missed: 3, interval: SECOND });
 }

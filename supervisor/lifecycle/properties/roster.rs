@@ -182,12 +182,16 @@ impl Run {
         }
     }
 
-    /// Whoever requires it, over any number of links.
+    /// Whoever requires it, over any number of links that hold: nobody requires an instance too many.
     fn dependants(&self, name: &ServiceName) -> BTreeSet<ServiceName> {
         let mut found = BTreeSet::new();
         // Edges lead to earlier services only, so one pass finds all.
         for (other, policy) in &self.graph {
-            if policy.requires.iter().any(|required| required == name || found.contains(required)) {
+            let counts = |required: &ServiceName| {
+                !self.roster.get(required).is_some_and(Service::is_scaled_away)
+                    && (required == name || found.contains(required))
+            };
+            if policy.requires.iter().any(counts) {
                 found.insert(other.clone());
             }
         }

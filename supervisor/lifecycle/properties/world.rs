@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 use watchdog_lifecycle::restart::{Delay, Limit, Restart, When};
 use watchdog_lifecycle::{
-    Actor, Command, Exit, Fact, Fallback, Kind, Liveness, Policy, Readiness, Refusal, Verb, Work,
+    Actor, Command, Exit, Fact, Fallback, HostLook, Kind, Liveness, Policy, Readiness, Refusal, Verb, Work,
 };
 use watchdog_protocol::session::{Health, Progress};
 use watchdog_protocol::{Incarnation, Revision};
@@ -33,6 +33,7 @@ pub(crate) struct World {
     killed: bool,
     named: bool,
     said_ready: bool,
+    looking: bool,
 }
 
 /// What the world does next, if it can.
@@ -53,6 +54,7 @@ pub(crate) enum Move {
     Leave,
     Beat,
     MissProbe,
+    SeeHost(HostLook),
     CallItselfHung,
     RefuseSettings { falls_back: bool },
     BreakProtocol,
@@ -76,6 +78,7 @@ impl World {
             Command::AskStop { incarnation } => self.asked |= self.lives(*incarnation),
             Command::KillAll { incarnation } => self.killed |= self.lives(*incarnation),
             Command::NameSurvivors { incarnation } => self.named |= self.lives(*incarnation),
+            Command::LookAtHost { incarnation } => self.looking |= self.lives(*incarnation),
             Command::StartProbe { .. } | Command::StopProbe { .. } | Command::Log(_) => {}
         }
     }
@@ -137,6 +140,10 @@ impl World {
             (Move::Leave, Life::Running) => Fact::Leaving,
             (Move::Beat, Life::Running) => Fact::Heartbeat,
             (Move::MissProbe, Life::Running) => Fact::ProbeMissed,
+            (Move::SeeHost(look), Life::Running | Life::Leftover) if self.looking => {
+                self.looking = false;
+                Fact::Host(*look)
+            }
             (Move::CallItselfHung, Life::Running) => Fact::CalledHung,
             (Move::RefuseSettings { falls_back }, Life::Running) => {
                 let fallback =
@@ -160,6 +167,7 @@ impl World {
                 | Move::Leave
                 | Move::Beat
                 | Move::MissProbe
+                | Move::SeeHost(_)
                 | Move::CallItselfHung
                 | Move::RefuseSettings { .. }
                 | Move::BreakProtocol,
@@ -204,7 +212,8 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
         1 => Just(Move::NameMain),
         1 => Just(Move::Leave),
         2 => Just(Move::Beat),
-        1 => Just(Move::MissProbe),
+        2 => Just(Move::MissProbe),
+        2 => any::<bool>().prop_map(|frozen| Move::SeeHost(HostLook { frozen, ..HostLook::default() })),
         1 => Just(Move::CallItselfHung),
         1 => any::<bool>().prop_map(|falls_back| Move::RefuseSettings { falls_back }),
         1 => Just(Move::BreakProtocol),

@@ -8,6 +8,7 @@ use watchdog_protocol::session::{Health, Progress};
 use watchdog_protocol::{Incarnation, Revision, ServiceName};
 
 use crate::cause::{Actor, Cause, End, ExitReport};
+use crate::host::{Excuse, HostLook};
 
 /// What an operator, or a service with a grant, may ask for. Every verb is legal in every phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,6 +61,12 @@ pub enum Event {
     Gate(Gate),
     /// Time passed.
     Tick,
+    /// Time passed and nobody looked: the host was suspended, or the core stopped or starved. What was due meanwhile
+    /// gets its time anew.
+    Paused {
+        /// For so long.
+        lasted: Duration,
+    },
     /// A new core took over: what may not have been performed is commanded again.
     TookOver,
 }
@@ -108,6 +115,8 @@ pub enum Fact {
     Heartbeat,
     /// A probe for life was not answered.
     ProbeMissed,
+    /// What was seen of it and its host, after [`Command::LookAtHost`].
+    Host(HostLook),
     /// It asks to be taken for hung, at once; heeded where its life is watched.
     CalledHung,
     /// It refused the settings it was started with, before it was ready.
@@ -228,6 +237,11 @@ pub enum Command {
         /// Whom.
         incarnation: Incarnation,
     },
+    /// Look at it and its host: a sign of life was missed. Answered by [`Fact::Host`].
+    LookAtHost {
+        /// Which.
+        incarnation: Incarnation,
+    },
     /// An entry of the event log.
     Log(Occurrence),
 }
@@ -267,6 +281,15 @@ pub enum Occurrence {
         incarnation: Incarnation,
         /// How long it was given.
         waited: Duration,
+    },
+    /// It gives no sign of life, and is left alone for now.
+    Excused {
+        /// Which.
+        incarnation: Incarnation,
+        /// Signs missed in a row.
+        missed: u32,
+        /// Why.
+        excuse: Excuse,
     },
     /// Killed, and still there. Nothing is started until they are gone.
     Survivors {
@@ -318,6 +341,7 @@ impl Occurrence {
             Self::Ready { .. } => "ready",
             Self::Stopping { .. } => "stopping",
             Self::Killing { .. } => "killing",
+            Self::Excused { .. } => "excused",
             Self::Survivors { .. } => "survivors",
             Self::Ended(_) => "ended",
             Self::Backoff { .. } => "backoff",
@@ -339,6 +363,7 @@ impl Occurrence {
             | Self::Ready { .. }
             | Self::Killing { .. }
             | Self::Survivors { .. }
+            | Self::Excused { .. }
             | Self::Backoff { .. }
             | Self::Completed
             | Self::Stopped
@@ -355,6 +380,7 @@ impl Occurrence {
             | Self::Stopping { incarnation, .. }
             | Self::Killing { incarnation, .. }
             | Self::Survivors { incarnation, .. }
+            | Self::Excused { incarnation, .. }
             | Self::Health { incarnation, .. }
             | Self::Progress { incarnation, .. } => Some(*incarnation),
             Self::Ended(end) => Some(end.incarnation),
@@ -375,6 +401,9 @@ impl fmt::Display for Occurrence {
             Self::Ready { took, .. } => write!(out, "ready after {took:?}"),
             Self::Stopping { cause, .. } => write!(out, "stopping: {cause}"),
             Self::Killing { waited, .. } => write!(out, "still there after {waited:?}: killed"),
+            Self::Excused { missed, excuse, .. } => {
+                write!(out, "{missed} signs of life missed, and left alone: {excuse}")
+            }
             Self::Survivors { pids, .. } => {
                 let pids = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 write!(out, "killed and still there, nothing is started until they are gone: {pids}")

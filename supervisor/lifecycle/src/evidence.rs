@@ -26,6 +26,7 @@ impl Occurrence {
             | Self::Ready { .. }
             | Self::Killing { .. }
             | Self::Survivors { .. }
+            | Self::Excused { .. }
             | Self::Completed
             | Self::Stopped
             | Self::Health { .. }

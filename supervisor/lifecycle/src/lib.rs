@@ -28,6 +28,7 @@ pub mod event;
 mod evidence;
 pub mod graph;
 pub mod group;
+pub mod host;
 pub mod moment;
 pub mod phase;
 pub mod poison;
@@ -48,6 +49,7 @@ pub use event::{
 };
 pub use graph::GraphError;
 pub use group::{Group, GroupPolicy, Strategy};
+pub use host::{Excuse, HostLook};
 pub use moment::{Chance, Moment, WallTime};
 pub use phase::{Phase, Wanted};
 pub use policy::{Kind, Liveness, Policy, Readiness, Work};

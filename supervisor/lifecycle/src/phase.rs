@@ -178,6 +178,9 @@ pub enum Next {
     FallBack,
 }
 
+/// What a deadline leaves at least after a pause: to hear what was said meanwhile.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// A deadline that progress extends: each report by up to the timeout again, all together to at most ten times
 /// the timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +209,12 @@ impl Deadline {
     pub(crate) fn extend_by(&mut self, now: Moment, at_least: Duration) {
         let latest = self.from.after(self.timeout.saturating_mul(MAX_EXTENSION));
         self.at = self.at.max(now.after(at_least).min(latest));
+    }
+
+    /// A time that does not count. What answers to it may have come meanwhile and is yet to be heard.
+    pub(crate) fn pause(&mut self, now: Moment, lasted: Duration) {
+        self.from = self.from.after(lasted);
+        self.at = self.at.after(lasted).max(now.after(self.timeout.min(GRACE)));
     }
 
     pub(crate) fn waited(&self, now: Moment) -> Duration {

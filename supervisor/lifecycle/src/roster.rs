@@ -24,6 +24,7 @@ mod grouped;
 mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use watchdog_protocol::ServiceName;
 
@@ -151,6 +152,16 @@ impl Roster {
             }
         }
         self.settle(concerned, now, chance.next(), &mut out);
+        out
+    }
+
+    /// Steps [`Event::Paused`] for every service: nobody looked for so long after the next deadline.
+    pub fn paused(&mut self, lasted: Duration, now: Moment, chance: Chance) -> Vec<ServiceCommand> {
+        let names: Vec<_> = self.entries.keys().cloned().collect();
+        let mut out = Vec::new();
+        for name in names {
+            self.feed(&name, Event::Paused { lasted }, now, chance, &mut out);
+        }
         out
     }
 

@@ -182,6 +182,7 @@ impl Service {
             Event::Fact { incarnation, fact } => self.fact(incarnation, fact, &mut turn),
             Event::Gate(gate) => self.gate(gate, &mut turn),
             Event::Tick => self.tick(&mut turn),
+            Event::Paused { lasted } => self.paused(lasted, &mut turn),
             Event::TookOver => self.took_over(&mut turn),
         }
         Stepped { commands: turn.commands, failure: turn.failure }

@@ -105,6 +105,7 @@ impl Core {
     }
 
     async fn take(&mut self, input: Input) -> Result<(), CoreError> {
+        self.look_at_clock().await?;
         match input {
             Input::Keeper(message) => self.keeper_said(message).await,
             Input::Session(told) => self.session_said(told).await,
@@ -247,6 +248,10 @@ impl Core {
             }
             Command::StopProbe { incarnation } => {
                 self.probes.stop(service, incarnation);
+                Ok(())
+            }
+            Command::LookAtHost { incarnation } => {
+                self.look_at_host(service, incarnation);
                 Ok(())
             }
             Command::Log(occurrence) => {

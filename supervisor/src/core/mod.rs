@@ -23,6 +23,7 @@ pub(crate) mod events;
 mod exits;
 mod from_service;
 mod hand_over;
+mod host;
 mod instances;
 mod introduce;
 mod keeper_link;
@@ -182,6 +183,8 @@ struct Entry {
     last_pid: Option<u32>,
     ending: Option<Ending>,
     clearing: Option<Incarnation>,
+    /// What was seen at the last sign of life it missed.
+    strain: Option<host::Seen>,
     last_word: Option<String>,
     notifications: notified::Notifications,
     registered: Registered,

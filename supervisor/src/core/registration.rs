@@ -297,6 +297,7 @@ impl Core {
             last_pid: None,
             ending: None,
             clearing: None,
+            strain: None,
             last_word: None,
             notifications: super::notified::Notifications::default(),
             registered,

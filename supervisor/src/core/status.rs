@@ -109,15 +109,21 @@ impl Core {
         })
     }
 
+    /// All its processes, as far as they can be found at once.
+    pub(super) fn pids(&self, name: &ServiceName) -> Vec<i32> {
+        let entry = self.entry(name);
+        match (&entry.cgroup, &entry.process) {
+            (Some(cgroup), _) => cgroup.pids().unwrap_or_default(),
+            (None, Some(leader)) => vec![leader.pid.cast_signed()],
+            (None, None) => Vec::new(),
+        }
+    }
+
     /// Resident memory and processor time, in bytes and milliseconds, of all its processes.
     fn used(&self, name: &ServiceName) -> Option<(u64, u64)> {
-        let entry = self.entry(name);
-        let leader = entry.process.as_ref()?;
-        let pids = match &entry.cgroup {
-            Some(cgroup) => cgroup.pids().unwrap_or_default(),
-            None => vec![leader.pid.cast_signed()],
-        };
+        self.entry(name).process.as_ref()?;
         let mut sum = (0, 0);
+        let pids = self.pids(name);
         for process in pids.iter().filter_map(|pid| Process::read(*pid).ok()) {
             sum.0 += process.resident;
             sum.1 += u64::try_from(process.cpu.as_millis()).unwrap_or(u64::MAX);

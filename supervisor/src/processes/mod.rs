@@ -14,5 +14,6 @@ pub mod cgroup;
 pub mod leftovers;
 pub mod ownership;
 pub mod proc;
+pub mod strain;
 
 pub use proc::{Identity, Process, ProcessTable};

@@ -135,6 +135,10 @@ impl Roster {
             if other.holds_up() {
                 return true;
             }
+            // Whoever requires it does not stop for what it requires: it may run without.
+            if other.service.is_scaled_away() && self.shutdown.is_none() {
+                continue;
+            }
             open.extend(other.must_stop_before(self.shutdown));
             open.extend(self.members_to_stop_before(name, other));
         }

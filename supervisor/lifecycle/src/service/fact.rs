@@ -8,6 +8,7 @@ use watchdog_protocol::session::{Health, Progress};
 use super::{Service, Turn};
 use crate::cause::{Cause, End, Exit, ExitReport, Manner, WatchdogReason};
 use crate::event::{Command, Fact, Fallback, Haste, Occurrence, Purpose, Refusal};
+use crate::host::HostLook;
 use crate::phase::{Live, Next, Phase, Pulse, Ready, Spawn, Stopping};
 use crate::policy::{Kind, Liveness, MISSES, Policy, Readiness};
 
@@ -36,6 +37,7 @@ impl Service {
                 | Fact::Leaving
                 | Fact::Heartbeat
                 | Fact::ProbeMissed
+                | Fact::Host(_)
                 | Fact::CalledHung
                 | Fact::SettingsRefused { .. }
                 | Fact::ProtocolBroken { .. } => {}
@@ -61,6 +63,7 @@ impl Service {
             Fact::Leaving => self.leaving(turn),
             Fact::Heartbeat => self.heartbeat(turn),
             Fact::ProbeMissed => self.missed(turn),
+            Fact::Host(look) => self.looked_at(&look, turn),
             Fact::CalledHung => self.called_hung(turn),
             Fact::SettingsRefused { revision, reason, fallback } => {
                 let next = match fallback {
@@ -278,30 +281,78 @@ impl Service {
         };
     }
 
-    /// One sign of life did not come.
+    /// One sign of life did not come. What that means is decided when the host was looked at.
     pub(super) fn missed(&mut self, turn: &mut Turn<'_>) {
         let ready = match self.phase.live() {
             Some(Live::Ready(ready)) => ready,
             Some(Live::Starting(_) | Live::Stopping(_)) | None => return,
         };
-        let (missed, interval) = match (&mut ready.pulse, turn.policy.liveness) {
+        let missed = match (&mut ready.pulse, turn.policy.liveness) {
             (Pulse::Beating { due, missed }, Liveness::Heartbeat { interval }) => {
-                // From now, not from when it was due: after a pause of the whole host or of the core one miss is
-                // counted, not a hundred.
+                // From now, not from when it was due: one miss is counted, not a hundred.
                 *due = turn.now.after(interval);
-                (missed, interval)
+                missed
             }
-            (Pulse::Probed { missed }, Liveness::Probe { interval }) => (missed, interval),
+            (Pulse::Probed { missed }, Liveness::Probe { .. }) => missed,
             // The policy no longer asks for what this pulse counts.
             (Pulse::Unwatched | Pulse::Beating { .. } | Pulse::Probed { .. }, _) => {
                 ready.pulse = Pulse::Unwatched;
                 return;
             }
         };
-        *missed += 1;
-        if *missed >= MISSES {
-            let cause = Cause::Hung { missed: *missed, interval };
-            self.stop(cause, Haste::AtOnce, Next::AsPolicySays, turn);
+        *missed = missed.saturating_add(1);
+        // From the first one on: the next look is about the time since.
+        let incarnation = ready.incarnation;
+        turn.commands.push(Command::LookAtHost { incarnation });
+    }
+
+    fn looked_at(&mut self, look: &HostLook, turn: &mut Turn<'_>) {
+        let ready = match self.phase.live() {
+            Some(Live::Ready(ready)) => ready,
+            Some(Live::Starting(_) | Live::Stopping(_)) | None => return,
+        };
+        let (missed, interval) = match (ready.pulse, turn.policy.liveness) {
+            (Pulse::Beating { missed, .. }, Liveness::Heartbeat { interval })
+            | (Pulse::Probed { missed }, Liveness::Probe { interval }) => (missed, interval),
+            (Pulse::Unwatched | Pulse::Beating { .. } | Pulse::Probed { .. }, _) => return,
+        };
+        if missed < MISSES {
+            return;
+        }
+        match look.excuse() {
+            // Told once; it is looked at again at each further miss.
+            Some(excuse) if missed == MISSES => {
+                let incarnation = ready.incarnation;
+                turn.log(Occurrence::Excused { incarnation, missed, excuse });
+            }
+            Some(_) => {}
+            None => {
+                let cause = Cause::Hung { missed, interval };
+                self.stop(cause, Haste::AtOnce, Next::AsPolicySays, turn);
+            }
+        }
+    }
+
+    /// Nobody looked for a while: whoever was silent may have spoken meanwhile.
+    pub(super) fn paused(&mut self, lasted: Duration, turn: &mut Turn<'_>) {
+        match self.phase.live() {
+            Some(Live::Starting(starting)) => starting.deadline.pause(turn.now, lasted),
+            Some(Live::Stopping(stopping)) => {
+                if let Some(deadline) = stopping.patience() {
+                    deadline.pause(turn.now, lasted);
+                }
+            }
+            Some(Live::Ready(ready)) => {
+                ready.health_since = ready.health_since.after(lasted).min(turn.now);
+                ready.pulse = match (ready.pulse, turn.policy.liveness) {
+                    (Pulse::Beating { .. }, Liveness::Heartbeat { interval }) => {
+                        Pulse::Beating { due: turn.now.after(interval), missed: 0 }
+                    }
+                    (Pulse::Probed { .. }, _) => Pulse::Probed { missed: 0 },
+                    (pulse @ (Pulse::Unwatched | Pulse::Beating { .. }), _) => pulse,
+                };
+            }
+            None => {}
         }
     }
 
