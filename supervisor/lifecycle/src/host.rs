@@ -16,8 +16,10 @@ pub struct HostLook {
     pub frozen: bool,
     /// How long its threads ran, all together.
     pub ran: Duration,
-    /// How long its threads were ready to run and were not let.
+    /// How long its threads were ready to run and were not let, as far as they ran since.
     pub waited: Duration,
+    /// One of its threads is ready to run now. The kernel counts its wait when it is over.
+    pub queued: bool,
     /// One of its processes is in a wait of the kernel that no signal ends.
     pub blocked: bool,
     /// How long all of the host stood still for lack of memory (pressure stall, `full`).
@@ -59,7 +61,9 @@ impl HostLook {
     pub fn excuse(&self) -> Option<Excuse> {
         // Part of the time that counts as starving.
         let much = self.over / 4;
-        let Self { over, waited, memory, io, .. } = *self;
+        let Self { over, memory, io, .. } = *self;
+        let waiting = if self.queued { over.saturating_sub(self.ran) } else { Duration::ZERO };
+        let waited = self.waited.max(waiting);
         if self.frozen {
             Some(Excuse::Frozen)
         } else if over.is_zero() {
@@ -117,6 +121,10 @@ mod tests {
         assert_eq!(starved.excuse().unwrap().to_string(), "it waited 600ms of 1s for a processor");
         assert_eq!(HostLook { ran: Duration::from_millis(700), ..starved }.excuse(), None);
         assert_eq!(HostLook { waited: Duration::from_millis(200), ..starved }.excuse(), None);
+        let still = HostLook { queued: true, ran: Duration::from_millis(10), ..look() };
+        let waited = Duration::from_millis(990);
+        assert_eq!(still.excuse(), Some(Excuse::Cpu { waited, over: SECOND }), "it waits still");
+        assert_eq!(HostLook { ran: SECOND, ..still }.excuse(), None, "it runs in circles");
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl Core {
                 over: present.since(before.at),
                 ran: since(strain.ran, before.strain.ran),
                 waited: since(strain.waited, before.strain.waited),
+                queued: strain.queued,
                 blocked: strain.blocked,
                 memory: since(strain.memory, before.strain.memory),
                 io: since(strain.io, before.strain.io),

@@ -14,6 +14,8 @@ pub struct Strain {
     pub ran: Duration,
     /// Time its threads were ready to run and were not let.
     pub waited: Duration,
+    /// One of its threads runs, or is ready to.
+    pub queued: bool,
     /// One of its processes is in a wait that no signal ends.
     pub blocked: bool,
     /// Its cgroup is frozen.
@@ -39,12 +41,19 @@ impl Strain {
             for thread in threads {
                 let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
                 let (ran, waited) = scheduled(&text).unwrap_or_default();
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                strain.queued |= state(&stat) == Some('R');
                 strain.ran += ran;
                 strain.waited += waited;
             }
         }
         strain
     }
+}
+
+/// Behind the name, which may hold anything.
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// The first two numbers of a `schedstat`: nanoseconds on a processor, and in the queue for one.
@@ -82,6 +91,7 @@ mod tests {
         let spent = (Duration::from_nanos(937_172), Duration::from_nanos(21));
         assert_eq!(scheduled("937172 21 3\n"), Some(spent));
         assert_eq!(scheduled("937172"), None);
+        assert_eq!(state("7 (a) S b) R 1 7 7"), Some('R'));
     }
 
     #[test]
