@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use watchdog_keeper::SAFE;
 
-/// The role of this process, by its first argument: a core when the keeper started it, a build that is asked whether it
+/// The role of this process, by its first argument: the keeper that `watchdog run` becomes, a core when the keeper started it, a build that is asked whether it
 /// could be one, else a verb.
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -35,6 +35,7 @@ pub fn main() -> ExitCode {
         [_, role, config, runtime, safe] if role == run::CORE && safe == SAFE => {
             core::main(Path::new(config), Path::new(runtime), core::Extent::Safe)
         }
+        [_, role, config, runtime] if role == run::KEEPER => cli::keep(Path::new(config), Path::new(runtime)),
         [_, role, config, runtime] if role == run::CHECK => {
             core::build::main(Path::new(config), Path::new(runtime))
         }

@@ -1,22 +1,26 @@
 //! `watchdog run`: everything that is checked before this process becomes the keeper.
 //!
 //! ```text
-//! load ─► folders ─► lock ─► leftovers of a former life ended ─► every service checked ─► keeper
+//! load ─► folders ─► lock ─► leftovers of a former life ended ─► every service checked ─► exec ─► keeper
 //! ```
 //! What goes wrong here is told in the terminal of whoever typed it, and nothing was started. The configuration
 //! that was checked is kept in the runtime folder: a new core reads that, whatever became of the file meanwhile.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use watchdog_keeper::{KeeperConfig, KeeperError, PidRecord};
 use watchdog_protocol::{Incarnation, ServiceName};
+use watchdog_seqpacket::inherited_descriptor;
 
 use crate::config::{self, Config, ConfigErrors};
 use crate::processes::cgroup::CgroupTree;
@@ -31,6 +35,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The argument that makes this executable a core.
 pub const CORE: &str = "core";
+
+/// The argument that makes this executable the keeper.
+pub const KEEPER: &str = "keeper";
+
+/// The variable in which the keeper finds the number of the state folder's lock.
+const LOCK: &str = "WATCHDOG_LOCK";
+
+/// The file that runs, whatever its path leads to by now.
+const EXECUTABLE: &str = "/proc/self/exe";
 
 /// The argument that makes this executable say what it could go on from as a core.
 pub const CHECK: &str = "core-check";
@@ -77,16 +90,20 @@ pub enum RunError {
     /// Our own executable can't be found.
     #[error("cannot find the watchdog's own executable")]
     Executable(#[source] io::Error),
+    /// This process can't begin anew.
+    #[error("cannot become the keeper")]
+    Become(#[source] io::Error),
     /// This process can't become a keeper.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
 }
 
-/// Runs the watchdog of this configuration in the foreground. Returns its exit code when all is stopped.
+/// Runs the watchdog of this configuration in the foreground: checks it, then executes this file as the
+/// [keeper](keep), in this process. Does not return but with what is wrong.
 ///
 /// # Errors
 /// [`RunError`]; nothing was started then.
-pub fn run(path: &Path) -> Result<u8, RunError> {
+pub fn run(path: &Path) -> Result<Infallible, RunError> {
     let config = config::load(path)?;
     let section = &config.watchdog;
     for folder in [&section.state, &section.runtime, &section.logs] {
@@ -115,24 +132,34 @@ pub fn run(path: &Path) -> Result<u8, RunError> {
         fs::read(&config.path).map_err(|source| RunError::Folder { path: config.path.clone(), source })?;
     replace_unsynced(&kept_config(&section.runtime), &text)?;
     say(&greeting(&config));
+    let lock: OwnedFd = lock.into_file().into();
+    // The exec keeps it, with the lock that is on it.
+    fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|errno| RunError::Become(errno.into()))?;
+    let mut keeper = Command::new(EXECUTABLE);
+    keeper.arg0("watchdog").arg(KEEPER).arg(&config.path).arg(&section.runtime);
+    keeper.env(STATE, canonical(&section.state)).env(LOCK, lock.as_raw_fd().to_string());
+    Err(RunError::Become(keeper.exec()))
+}
+
+/// The second half: this process, anew, becomes the keeper. What was checked, read and built for that is not in its
+/// memory, nor are the threads that did it.
+///
+/// # Errors
+/// [`RunError`]; nothing was started then.
+pub fn keep(config: &Path, runtime: &Path) -> Result<u8, RunError> {
+    // Run by another name, its own would be that.
+    let _ = nix::sys::prctl::set_name(c"watchdog");
+    let lock = inherited_descriptor(LOCK).map_err(|err| RunError::Become(io::Error::other(err)))?;
     let program = std::env::current_exe().map_err(RunError::Executable)?;
-    let argv = [
-        program.clone().into_os_string(),
-        CORE.into(),
-        config.path.clone().into(),
-        section.runtime.clone().into(),
-    ];
-    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(key, _)| key != STATE).collect();
-    env.push((STATE.into(), canonical(&section.state).into()));
-    // The very file that runs, whatever its path leads to by now.
+    let argv = [program.clone().into_os_string(), CORE.into(), config.into(), runtime.into()];
     let executable = File::options()
         .read(true)
         .custom_flags(OFlag::O_PATH.bits())
-        .open("/proc/self/exe")
+        .open(EXECUTABLE)
         .map_err(RunError::Executable)?
         .into();
-    let keep = vec![lock.into_file().into()];
-    let keeper = KeeperConfig { executable, program, argv: argv.into(), env, keep };
+    let env = std::env::vars_os().collect();
+    let keeper = KeeperConfig { executable, program, argv: argv.into(), env, keep: vec![lock] };
     Ok(watchdog_keeper::run(keeper)?)
 }
 

@@ -50,7 +50,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -129,7 +129,7 @@ pub fn run(config: KeeperConfig) -> Result<u8, KeeperError> {
     let refused = |doing| move |errno: Errno| KeeperError::System { doing, source: errno.into() };
 
     prctl::set_dumpable(false).map_err(refused("make the keeper non-dumpable"))?;
-    let threads = threads_left().map_err(failed("read /proc/self/task"))?;
+    let threads = std::fs::read_dir("/proc/self/task").map_err(failed("read /proc/self/task"))?.count();
     if threads != 1 {
         return Err(KeeperError::Threads { threads });
     }
@@ -183,19 +183,6 @@ fn close_on_exec_one_by_one() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// How many threads there are, once those that end have. A joined thread has told that it is done; the kernel lists it
-/// until it has also let go of it.
-fn threads_left() -> io::Result<usize> {
-    let give_up = Instant::now() + Duration::from_secs(2);
-    loop {
-        let threads = std::fs::read_dir("/proc/self/task")?.count();
-        if threads == 1 || Instant::now() >= give_up {
-            return Ok(threads);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The soft limit of open files to the hard one; what it was, for the children.

@@ -48,7 +48,6 @@ mod wish;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,8 +55,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::console::{Console, Format};
 pub use self::exit::Exit;
-use self::look::{ColorChoice, Look};
+use self::look::ColorChoice;
 use self::report::CliError;
+pub(crate) use self::run::keep;
 use self::wish::Wish;
 
 /// Keeps services alive, each its own process, with their settings, state and messages.
@@ -159,10 +159,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match verb.execute(&console) {
         Ok(code) => code,
         Err(CliError::ReaderGone) => Exit::Ok.into(),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{}", error.text(&Look::of_stderr(global.color)));
-            error.exit().into()
-        }
+        Err(error) => error.tell(global.color),
     }
 }
 
@@ -173,7 +170,7 @@ fn command() -> clap::Command {
 impl Verb {
     fn execute(self, console: &Console) -> Result<ExitCode, CliError> {
         if let Self::Run(arguments) = self {
-            return arguments.execute(console);
+            return arguments.execute(console).map(|never| match never {});
         }
         let done = async {
             match self {

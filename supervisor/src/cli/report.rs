@@ -1,8 +1,9 @@
 //! What went wrong, as an operator reads it.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use watchdog_protocol::ServiceName;
 use watchdog_query::QueryError;
@@ -10,7 +11,7 @@ use watchdog_query::QueryError;
 use super::demo::DemoError;
 use super::exit::Exit;
 use super::figures::count;
-use super::look::{Look, Paint, harmless};
+use super::look::{ColorChoice, Look, Paint, harmless};
 use crate::config::ConfigErrors;
 use crate::run::RunError;
 
@@ -117,6 +118,12 @@ impl CliError {
             Self::KeeperStays { .. } => Some("watchdog status shows what it waits for".into()),
             _ => None,
         }
+    }
+
+    /// Says it on standard error; what the process is to end with.
+    pub(super) fn tell(&self, color: ColorChoice) -> ExitCode {
+        let _ = writeln!(std::io::stderr(), "{}", self.text(&Look::of_stderr(color)));
+        self.exit().into()
     }
 
     /// The whole of it, over several lines: what, the causes, what to do.

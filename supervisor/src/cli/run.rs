@@ -1,8 +1,11 @@
 //! `watchdog run`.
 
+use std::convert::Infallible;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::console::Console;
+use super::look::ColorChoice;
 use super::place::Place;
 use super::report::CliError;
 
@@ -12,9 +15,17 @@ use super::report::CliError;
 pub(super) struct Arguments {}
 
 impl Arguments {
-    /// Needs a process of one thread: it becomes the keeper.
-    pub(super) fn execute(self, console: &Console) -> Result<ExitCode, CliError> {
+    /// Does not return: this process is executed anew as the keeper.
+    pub(super) fn execute(self, console: &Console) -> Result<Infallible, CliError> {
         let Self {} = self;
-        Ok(crate::run::run(&Place::file(console.config.as_deref())?)?.into())
+        Ok(crate::run::run(&Place::file(console.config.as_deref())?)?)
+    }
+}
+
+/// The keeper that `watchdog run` becomes.
+pub(crate) fn keep(config: &Path, runtime: &Path) -> ExitCode {
+    match crate::run::keep(config, runtime) {
+        Ok(code) => code.into(),
+        Err(error) => CliError::from(error).tell(ColorChoice::Auto),
     }
 }
