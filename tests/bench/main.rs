@@ -1,7 +1,8 @@
 //! The product against its floors, interleaved in one run: `bench NAME`, started by `bench/run NAME`.
 //!
 //! A figure is a ratio, product over floor, of two bursts that follow each other on the same machine; its line
-//! is `ratio KEY VALUE (n=…, min..max)`, VALUE the median of n rounds. Absolute times go to standard error.
+//! is `ratio KEY VALUE (n=…, min..max)`, VALUE the median of n rounds. Absolute times go to standard error. What has no
+//! floor is a line `figure KEY VALUE`.
 //!
 //! ```text
 //! ask       typed round trip of two services over a lane    / two bare processes on a stream socket pair
@@ -12,20 +13,27 @@
 //! boot      start of all until the last one is in main      / the floor supervisor
 //! storm     kill -9 of all until all are in main again      / the floor supervisor
 //! stop      the wish to end until nothing is left           / the floor supervisor
+//! capture   200 MB of lines until all are in files          / s6-log; also in processor time
+//! rest      what keeper and core take while nothing happens
+//! takeover  kill -9 of the core until the next one answers
 //! ```
 
 mod ask;
 mod asker;
+mod capture;
 mod cores;
 mod fleet;
 mod floor;
 mod pairs;
 mod ping;
 mod ratio;
+mod rest;
 mod restart;
 mod save;
 mod stamps;
+mod takeover;
 mod tell;
+mod use_of;
 
 use std::env;
 use std::process::ExitCode;
@@ -42,13 +50,19 @@ fn main() -> ExitCode {
         ["boot"] => fleet::boot(),
         ["storm"] => fleet::storm(),
         ["stop"] => fleet::stop(),
+        ["capture"] => capture::run(),
+        ["rest"] => rest::run(),
+        ["takeover"] => takeover::run(),
         // The other side of a floor, started by this program itself.
         ["pong", size] => ping::pong(size.parse().expect("a size")),
+        ["lines", count] => capture::lines(count.parse().expect("a count")),
         ["drain"] => tell::drain(),
         ["resting"] => pairs::resting(),
         ["floor", program, count] => floor::supervise(program, count.parse().expect("a count")),
         _ => {
-            eprintln!("usage: bench ask | pairs | tell | restart | save | boot | storm | stop");
+            eprintln!(
+                "usage: bench ask | pairs | tell | restart | save | boot | storm | stop | capture | rest | takeover"
+            );
             return ExitCode::from(2);
         }
     }

@@ -30,6 +30,11 @@ impl Rounds {
         Self { key, pairs: (0..rounds).map(pair).collect() }
     }
 
+    /// As measured elsewhere, the product's first.
+    pub(crate) fn of(key: &'static str, pairs: Vec<(Duration, Duration)>) -> Self {
+        Self { key, pairs }
+    }
+
     /// Prints the line of this figure, and the times behind it to standard error.
     pub(crate) fn report(&self) {
         self.print(|product, floor| product / floor);
@@ -47,9 +52,7 @@ impl Rounds {
         let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
         println!("ratio {} {:.2} (n={}, {least:.2}..{most:.2})", self.key, median(&ratios), ratios.len());
         let middle = |of: fn(&(Duration, Duration)) -> Duration| {
-            let mut times: Vec<f64> = self.pairs.iter().map(|pair| of(pair).as_secs_f64() * 1e6).collect();
-            times.sort_by(f64::total_cmp);
-            median(&times)
+            median_of(self.pairs.iter().map(|pair| of(pair).as_secs_f64() * 1e6).collect())
         };
         eprintln!(
             "  {}: product {:.1} µs, floor {:.1} µs",
@@ -58,6 +61,16 @@ impl Rounds {
             middle(|pair| pair.1)
         );
     }
+}
+
+/// Prints a figure that is no ratio; its unit is in its name.
+pub(crate) fn figure(key: &str, value: f64) {
+    println!("figure {key} {value:.2}");
+}
+
+pub(crate) fn median_of(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    median(&values)
 }
 
 fn median(sorted: &[f64]) -> f64 {
