@@ -22,17 +22,23 @@ fn verbs(wd: &TestWatchdog, above: &[&str]) -> Vec<(Vec<String>, String)> {
     names.iter().flat_map(|name| verbs(wd, &[above, &[*name]].concat())).collect()
 }
 
+/// The services the examples speak of.
+const NAMED: [&str; 2] = ["counter", "worker"];
+
 /// An example of the verb's own help, about a counter whose name is mistyped.
 fn with_a_slip(verb: &[String], help: &str) -> String {
     let examples = help.split_once("Example:\n").map_or("", |(_, examples)| examples).lines();
-    let about_a_counter = examples
+    let about_a_service = examples
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|words| words.first() == Some(&"watchdog") && words.contains(&"counter"));
-    match about_a_counter {
+        .find(|words| words.first() == Some(&"watchdog") && words.iter().any(|word| NAMED.contains(word)));
+    match about_a_service {
         Some(words) => {
             // Only what is typed at the watchdog.
             let words = words.into_iter().take_while(|word| !matches!(*word, "&&" | "|" | ">"));
-            words.map(|word| if word == "counter" { "countre" } else { word }).collect::<Vec<_>>().join(" ")
+            words
+                .map(|word| if NAMED.contains(&word) { "countre" } else { word })
+                .collect::<Vec<_>>()
+                .join(" ")
         }
         None => format!("watchdog {} countre", verb.join(" ")),
     }
@@ -49,7 +55,6 @@ fn shell(wd: &TestWatchdog, line: &str) -> Output {
 
 #[test]
 fn every_verb_has_an_example_and_knows_the_nearest_service() {
-    // The services the examples speak of.
     let wd =
         TestWatchdog::run(&[sample("counter").settings("step = 1"), sample("bumper").settings("rate = 1")]);
     std::fs::write(wd.path("counter.snapshot"), "a state").expect("it is written");

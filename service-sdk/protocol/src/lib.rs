@@ -14,6 +14,8 @@ pub mod session;
 pub mod status;
 pub mod why;
 
-pub use generation::{Incarnation, LaneEpoch, MessageId, MessageNumber, RequestId, Revision, Sequence};
+pub use generation::{
+    Incarnation, LaneEpoch, MessageId, MessageIdError, MessageNumber, RequestId, Revision, Sequence,
+};
 pub use manifest::{Contract, Manifest, MessageShape, Mismatch, StateManifest};
 pub use name::{NameError, ServiceName};

@@ -118,10 +118,8 @@ impl Core {
     fn may_scale(&self, base: &ServiceName, known: &[ServiceName], count: u32) -> Result<(), Failure> {
         let usage = |text: String| Failure::new(FailureKind::Usage, text);
         if known.is_empty() {
-            let text = match self.entries.contains_key(base) {
-                true => format!("`{base}` has no instances"),
-                false => format!("no service `{base}` is registered"),
-            };
+            self.known(std::slice::from_ref(base))?;
+            let text = format!("`{base}` has no instances");
             return Err(usage(text).hint("only a service whose table says `instances = N` can be scaled"));
         }
         if !(1..=MAX_INSTANCES).contains(&count) {

@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// All named services are there, or the failure names the first that is not and the nearest that is.
-    fn known(&self, services: &[ServiceName]) -> Result<(), Failure> {
+    pub(super) fn known(&self, services: &[ServiceName]) -> Result<(), Failure> {
         let Some(unknown) = services.iter().find(|name| !self.entries.contains_key(*name)) else {
             return Ok(());
         };

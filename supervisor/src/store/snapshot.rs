@@ -55,7 +55,7 @@ pub fn service_of(folder: &Path, path: &Path) -> Option<ServiceName> {
 /// nothing. Blocks.
 ///
 /// # Errors
-/// [`LoadError`], as [`Writer::load`].
+/// [`LoadError`].
 pub fn load(
     writer: &mut Writer,
     folder: &Path,

@@ -121,7 +121,7 @@ impl Writer {
     /// Takes over the state folder. What an older core left in the journal is synced anew before this returns. Blocks.
     ///
     /// # Errors
-    /// [`JournalError`]: a journal that can't be read, or one of a newer watchdog. Nothing was changed then.
+    /// `JournalError`: a journal that can't be read, or one of a newer watchdog. Nothing was changed then.
     pub fn open(folder: &Path) -> Result<Opened, JournalError> {
         let opened = Journal::open(folder)?;
         let writer = Self {
