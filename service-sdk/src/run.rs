@@ -2,14 +2,17 @@
 
 use std::any::TypeId;
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
-use watchdog_protocol::manifest::{DESCRIBE, MANIFEST_FORMAT, Manifest, StateManifest};
+use watchdog_protocol::manifest::{
+    DESCRIBE, MANIFEST_FORMAT, Manifest, SHOW_STATE, StateManifest, UNREADABLE_STATE,
+};
 use watchdog_protocol::session::{FromService, SESSION, StateOrigin, Verdict, encode};
 use watchdog_protocol::{Revision, Sequence};
 use watchdog_seqpacket::{AsyncSeqpacket, InheritedError, Seqpacket, inherited};
@@ -68,7 +71,7 @@ pub(crate) enum Exit {
     /// It returned an error.
     Failed = 1,
     /// Its stored state can't be read by this program.
-    State = 65,
+    State = UNREADABLE_STATE,
     /// The watchdog and this program do not understand each other.
     Protocol = 76,
     /// It was not started by a watchdog, or its settings can't be used.
@@ -99,7 +102,8 @@ impl From<Exit> for ExitCode {
 /// is aborted.
 ///
 /// With `WATCHDOG_DESCRIBE=1` in its environment the program prints what it is, its manifest, and does nothing
-/// else. Events of `tracing` go to standard error, filtered by `WATCHDOG_LOG` (`info` unless set), without time
+/// else. With `WATCHDOG_SHOW_STATE=VERSION` it reads a stored state of that version from standard input, as it would
+/// at a start, and prints it as JSON, and nothing else. Events of `tracing` go to standard error, filtered by `WATCHDOG_LOG` (`info` unless set), without time
 /// stamps, which the watchdog adds; unless `main` has set a subscriber.
 ///
 /// It takes what the environment tells, for which the process must have no other thread yet.
@@ -112,6 +116,9 @@ where
 {
     if std::env::var_os(DESCRIBE).is_some_and(|value| value == "1") {
         return describe::<S, T, M>().into();
+    }
+    if let Some(version) = std::env::var_os(SHOW_STATE) {
+        return show_state::<T>(&version).into();
     }
     let exit = match inherited(SESSION) {
         Ok(socket) => start(socket, service),
@@ -153,11 +160,48 @@ fn describe<S: Settings, T: State, M: Message>() -> Exit {
             return Exit::State;
         }
     };
+    print("the manifest", &text)
+}
+
+/// Prints all of what this process was run for.
+fn print(what: &str, text: &str) -> Exit {
     let mut out = io::stdout();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Ok(()) => Exit::Done,
         Err(error) => {
-            complain(&format!("cannot write the manifest to standard output: {error}"));
+            complain(&format!("cannot write {what} to standard output: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// The stored state on standard input, as JSON on standard output.
+fn show_state<T: State>(version: &OsStr) -> Exit {
+    if is_none::<T>() {
+        complain("this program has no state");
+        return Exit::Configuration;
+    }
+    let Some(version) = version.to_str().and_then(|version| version.parse().ok()) else {
+        complain(&format!("{SHOW_STATE}={} is no version of a state", version.display()));
+        return Exit::Configuration;
+    };
+    let mut bytes = Vec::new();
+    if let Err(error) = io::stdin().lock().read_to_end(&mut bytes) {
+        complain(&format!("cannot read the state from standard input: {error}"));
+        return Exit::Failed;
+    }
+    let stored = StoredState { origin: StateOrigin::Restored, sequence: Sequence::NONE, version, bytes };
+    let value: T = match state::restore(&stored) {
+        Ok(value) => value,
+        Err(error) => {
+            complain(&chain(&error));
+            return Exit::State;
+        }
+    };
+    match state::to_json(&value) {
+        Ok(text) => print("the state", &text),
+        Err(error) => {
+            complain(&chain(&error));
             Exit::Failed
         }
     }

@@ -132,6 +132,22 @@ pub(crate) fn restore<T: State>(stored: &StoredState) -> Result<T, RestoreError>
     }
 }
 
+/// Why a state can't be shown. Postcard keeps more than JSON can say: a map's keys may be of any type.
+#[derive(Debug, thiserror::Error)]
+#[error("the state can't be shown as JSON, because of `{path}`")]
+pub(crate) struct ShowError {
+    path: String,
+    source: serde_json::Error,
+}
+
+/// A state for people: JSON over several lines. Bytes become an array of numbers.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String, ShowError> {
+    let mut text = Vec::new();
+    serde_path_to_error::serialize(value, &mut serde_json::Serializer::pretty(&mut text))
+        .map_err(|error| ShowError { path: error.path().to_string(), source: error.into_inner() })?;
+    Ok(String::from_utf8(text).expect("JSON is text"))
+}
+
 /// Why a state is not on disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -281,5 +297,52 @@ impl<T> Clone for StateHandler<T> {
 impl<T> fmt::Debug for StateHandler<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("StateHandler").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Shop {
+        name: &'static str,
+        stock: BTreeMap<u32, u8>,
+        #[serde(with = "serde_bytes")]
+        seal: Vec<u8>,
+        sold: u128,
+    }
+
+    #[test]
+    fn a_state_is_shown_with_its_field_names_whole_numbers_and_readable_bytes() {
+        let (stock, seal) = (BTreeMap::from([(7, 2)]), vec![0, 255]);
+        let shown = to_json(&Shop { name: "corner", stock, seal, sold: u128::MAX }).unwrap();
+        let lines = [
+            "{",
+            "  \"name\": \"corner\",",
+            "  \"stock\": {",
+            "    \"7\": 2",
+            "  },",
+            "  \"seal\": [",
+            "    0,",
+            "    255",
+            "  ],",
+            "  \"sold\": 340282366920938463463374607431768211455",
+            "}",
+        ];
+        assert_eq!(shown, lines.join("\n"));
+    }
+
+    #[test]
+    fn a_key_that_json_can_not_have_is_named_by_its_place() {
+        #[derive(Serialize)]
+        struct Board {
+            moves: BTreeMap<(u8, u8), u8>,
+        }
+        let error = to_json(&Board { moves: BTreeMap::from([((1, 2), 3)]) }).unwrap_err();
+        let told = crate::session::chain(&error);
+        assert_eq!(told, "the state can't be shown as JSON, because of `moves`: key must be a string");
     }
 }

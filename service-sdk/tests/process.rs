@@ -3,7 +3,8 @@
 //! This program is the tests and, with `SERVICE` set, the service that they run.
 #![expect(clippy::unwrap_used, reason = "a test, though no #[test]")]
 
-use std::io::IoSlice;
+use std::collections::BTreeMap;
+use std::io::{IoSlice, Write as _};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,14 @@ use watchdog_protocol::Incarnation;
 use watchdog_protocol::manifest::Manifest;
 use watchdog_protocol::session::{FromService, Hello, SESSION_VERSION, ToService, Welcome, decode, encode};
 use watchdog_seqpacket::{Received, Seqpacket};
-use watchdog_service::{Context, Event, Message, Reply, ServiceError, State};
+use watchdog_service::{Context, Event, Message, MigrateError, Reply, ServiceError, State, decode_state};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     match std::env::var("SERVICE").as_deref() {
         Ok("full") => watchdog_service::run(full),
+        Ok("grown") => watchdog_service::run(grown),
         Ok("plain") => watchdog_service::run(plain),
         Ok("panics") => watchdog_service::run(panics),
         Ok("deaf") => watchdog_service::run(deaf),
@@ -66,6 +68,28 @@ async fn full(mut ctx: Context<Settings, Total, FullMsg>) -> Result<(), ServiceE
         }
     }
     Ok(())
+}
+
+/// The next release of [`Total`].
+#[derive(Default, Serialize, Deserialize)]
+struct GrownTotal {
+    total: u64,
+    scores: BTreeMap<(u8, u8), u8>,
+}
+
+impl State for GrownTotal {
+    const VERSION: u32 = 5;
+
+    fn migrate(from: u32, old: &[u8]) -> Result<Self, MigrateError> {
+        match from {
+            4 => Ok(Self { total: decode_state(old)?, scores: BTreeMap::new() }),
+            _ => Err(MigrateError::new("no release has written it")),
+        }
+    }
+}
+
+async fn grown(_: Context<(), GrownTotal, ()>) -> Result<(), ServiceError> {
+    panic!("a program that shows its state does nothing else");
 }
 
 async fn plain(mut ctx: Context<(), (), ()>) -> Result<(), ServiceError> {
@@ -200,6 +224,57 @@ fn a_service_without_settings_state_and_messages_describes_none() {
     assert_eq!((manifest.settings, manifest.state, manifest.contract.0), (None, None, vec![]));
 }
 
+/// What a service of this name shows of a stored state, or says against it, and its exit code.
+fn shows(name: &str, version: &str, stored: &[u8]) -> (Option<i32>, String, String) {
+    let mut command = service(name);
+    command.env("WATCHDOG_SHOW_STATE", version).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // One that looks at nothing may be gone.
+    let _ = child.stdin.take().unwrap().write_all(stored);
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+}
+
+fn a_stored_state_is_shown_as_json() {
+    assert_eq!(shows("full", "4", &[0xac, 0x02]), (Some(0), "300\n".to_owned(), String::new()));
+    let (code, shown, _) = shows("grown", "5", &[7, 0]);
+    assert_eq!((code, shown.as_str()), (Some(0), "{\n  \"total\": 7,\n  \"scores\": {}\n}\n"));
+}
+
+fn an_older_state_is_shown_as_it_would_be_migrated() {
+    let (code, shown, said) = shows("grown", "4", &[0xac, 0x02]);
+    assert_eq!(
+        (code, shown.as_str(), said.as_str()),
+        (Some(0), "{\n  \"total\": 300,\n  \"scores\": {}\n}\n", "")
+    );
+}
+
+fn a_state_that_can_not_be_read_is_exit_code_65_and_shows_nothing() {
+    for (name, version, stored, part) in [
+        ("full", "5", &[7, 0][..], "the stored state has version 5, this program reads up to 4"),
+        ("full", "4", &[], "the stored state can't be read as version 4"),
+        ("full", "4", &[1, 1], "1 bytes are behind the stored state"),
+        ("grown", "3", &[1], "no release has written it"),
+    ] {
+        let (code, shown, said) = shows(name, version, stored);
+        assert_eq!((code, shown.as_str()), (Some(65), ""), "{said}");
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+fn what_can_not_be_shown_says_why_and_shows_nothing() {
+    let (code, shown, said) = shows("grown", "5", &[7, 1, 1, 2, 3]);
+    assert_eq!((code, shown.as_str()), (Some(1), ""));
+    assert!(said.contains("because of `scores`: key must be a string"), "{said}");
+    let (code, _, said) = shows("plain", "1", &[]);
+    assert_eq!((code, said.as_str()), (Some(78), "error: this program has no state\n"));
+    let (code, _, said) = shows("full", "one", &[]);
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(78), "error: WATCHDOG_SHOW_STATE=one is no version of a state\n")
+    );
+}
+
 fn a_service_started_by_hand_says_how_to_start_it_and_is_exit_code_78() {
     let output = service("plain").output().unwrap();
     assert_eq!(output.status.code(), Some(78));
@@ -268,6 +343,10 @@ fn tests() -> ExitCode {
     let tests = named![
         a_described_service_prints_its_manifest_and_does_nothing_else,
         a_service_without_settings_state_and_messages_describes_none,
+        a_stored_state_is_shown_as_json,
+        an_older_state_is_shown_as_it_would_be_migrated,
+        a_state_that_can_not_be_read_is_exit_code_65_and_shows_nothing,
+        what_can_not_be_shown_says_why_and_shows_nothing,
         a_service_started_by_hand_says_how_to_start_it_and_is_exit_code_78,
         a_session_that_is_no_socket_is_exit_code_76,
         a_service_keeps_its_session_to_itself_and_logs_without_time_stamps,

@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use watchdog_protocol::control::StateView;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::{Order, puppet};
-use watchdog_tests::{Entry, Seen, TestWatchdog, probe, sample};
+use watchdog_tests::{Entry, Seen, TestWatchdog, probe, sample, service};
 
 #[test]
 fn ss_1_a_registered_service_has_a_state_before_it_ever_ran() {
@@ -222,6 +224,91 @@ fn a_newer_version_migrates_and_an_older_one_leaves_a_newer_state_alone() {
 }
 
 #[test]
+fn a_state_is_shown_as_its_program_reads_it_also_while_it_is_down_or_built_anew() {
+    let mut wd = TestWatchdog::idle();
+    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
+    let point_at = |binary: &str| {
+        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
+        fs::rename(&fresh, &link).expect("the link takes its place");
+    };
+    point_at("probe-puppet");
+    wd.configure("", &[puppet("a", ByItself).exec(&link)]);
+    wd.run_again();
+    wd.until("it is ready", Seen::all_ready);
+    let none = wd.cli(&["state", "show", "a", "--json"]);
+    assert!(none.code == 1 && none.stderr.contains("no state on disk yet"), "{none:?}");
+    assert!(none.stderr.contains("hint:"), "{none:?}");
+
+    let a = wd.puppet("a");
+    a.does(Order::Update { text: "kept".into() });
+    a.does(Order::Save);
+    let shown: Value = wd.cli(&["state", "show", "a", "--json"]).ok().json();
+    assert_eq!((&shown["version"], &shown["value"]), (&json!(1), &json!({ "text": "kept" })));
+
+    wd.cli(&["stop", "a"]).ok();
+    point_at("probe-puppet-newer");
+    let before = fs::read(snapshot(&wd)).expect("the file is there");
+    let shown: Value = wd.cli(&["state", "show", "a", "--json"]).ok().json();
+    assert_eq!((&shown["version"], &shown["value"]), (&json!(1), &json!({ "changes": 0, "text": "kept" })));
+    assert_eq!(fs::read(snapshot(&wd)).expect("the file is there"), before, "nothing is changed");
+    let seen = wd.status();
+    assert!(seen.of("a").is(PhaseStatus::Stopped) && seen.of("a").starts == 1, "nothing is started");
+
+    // And an older program does not know what a newer one has written.
+    wd.cli(&["start", "a"]).ok();
+    a.does(Order::Update { text: "new".into() });
+    a.does(Order::Save);
+    wd.cli(&["stop", "a"]).ok();
+    point_at("probe-puppet");
+    let refused = wd.cli(&["state", "show", "a", "--json"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    for part in
+        ["the stored state has version 2, this program reads up to 1", "hint: the state is left as it is"]
+    {
+        assert!(refused.stderr.contains(part), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_program_that_hangs_or_prints_junk_over_its_state_delays_nobody_else() {
+    let wd = TestWatchdog::idle();
+    let real = watchdog_tests::binary("probe-puppet");
+    let pretend = |name: &str, instead: &str| {
+        let script = wd.path(&format!("{name}.sh"));
+        let text = format!("[ -z \"$WATCHDOG_SHOW_STATE\" ] || {instead}\nexec {}\n", real.display());
+        fs::write(&script, text).expect("a script");
+        service(name, &["/bin/sh", script.to_str().expect("a path of ours")])
+    };
+    let entries = [
+        pretend("hangs", "{ echo looking >&2; exec sleep 1000; }"),
+        pretend("babbles", "{ echo no JSON; exit; }"),
+        pretend("dies", "kill -SEGV $$"),
+    ];
+    let mut wd = wd;
+    wd.configure("", &entries);
+    wd.run_again();
+    wd.until("all are ready", Seen::all_ready);
+    for name in ["hangs", "babbles", "dies"] {
+        wd.puppet(name).does(Order::Update { text: "kept".into() });
+        wd.puppet(name).does(Order::Save);
+    }
+    let mut hanging = wd.operator().command(&["state", "show", "hangs", "--json"]);
+    let hanging = hanging.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the command runs");
+    for (name, part) in [("babbles", "printed no JSON"), ("dies", "ended with SIGSEGV")] {
+        let said = wd.cli(&["state", "show", name, "--json"]);
+        assert!(said.code == 1 && said.stderr.contains(part) && said.stderr.contains("hint:"), "{said:?}");
+    }
+    wd.cli(&["state", "show", "hangs"]).ok();
+    let said = hanging.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{text}");
+    for part in ["took longer than 10s", "stderr: looking", "hint: without its program"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(wd.status().all_ready(), "the services themselves noticed nothing");
+}
+
+#[test]
 fn a_state_is_shown_exported_imported_and_reset_by_its_operator() {
     let wd = ready(&puppet("a", ByItself));
     let a = wd.puppet("a");
@@ -252,7 +339,11 @@ fn a_state_is_shown_exported_imported_and_reset_by_its_operator() {
 fn a_service_without_state_needs_no_ceremony() {
     let wd = ready(&probe("p", "mirror", &[]));
     assert!(wd.status().of("p").state.is_none());
-    assert_ne!(wd.cli(&["state", "show", "p"]).code, 0);
+    for form in [&["state", "show", "p"][..], &["state", "show", "p", "--json"]] {
+        let said = wd.cli(form);
+        assert!(said.code == 2 && said.stderr.contains("p has no state"), "{said:?}");
+        assert!(said.stderr.contains("hint: it is a plain program"), "{said:?}");
+    }
 }
 
 fn ready(entry: &Entry) -> TestWatchdog {

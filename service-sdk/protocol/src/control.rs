@@ -227,6 +227,11 @@ pub enum Request {
         /// At most so many, [`MAX_AUDIT`](crate::audit::MAX_AUDIT) at the most.
         last: u64,
     },
+    /// The state itself, as its own program shows it. Answered by [`Outcome::StateValue`].
+    StateValue {
+        /// Whose.
+        service: ServiceName,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -304,6 +309,8 @@ pub enum Outcome {
     DeadLetter(Box<WholeDeadLetter>),
     /// Of [`Request::Audit`], oldest first.
     Audit(Vec<AuditRecord>),
+    /// Of [`Request::StateValue`].
+    StateValue(Box<StateValue>),
 }
 
 /// What became of a settings change.
@@ -480,6 +487,15 @@ pub struct StateView {
     pub age_ms: u64,
     /// The newest sequence the watchdog knows, which may not be on disk yet.
     pub newest: Sequence,
+}
+
+/// A state as its program reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateValue {
+    /// What is known of it without its program.
+    pub view: StateView,
+    /// The value of sequence `view.newest`, as JSON text; migrated when the program is newer than what is stored.
+    pub json: String,
 }
 
 /// Why a request was not done.

@@ -61,5 +61,8 @@ pub const MAX_SETTINGS: usize = 1024 * 1024;
 /// A manifest as JSON text: a schema of hundreds of fields is some 100 KiB.
 pub const MAX_MANIFEST: usize = 1024 * 1024;
 
+/// A state as JSON text: an answer of the control socket, with room for what else is known of the state.
+pub const MAX_STATE_TEXT: usize = 64 * 1024 * 1024;
+
 /// Variants of one contract.
 pub const MAX_CONTRACT: usize = 1024;

@@ -9,6 +9,13 @@ use crate::limits::{MAX_CONTRACT, MAX_MANIFEST};
 /// The environment variable that asks an SDK service to print its [`Manifest`] and exit.
 pub const DESCRIBE: &str = "WATCHDOG_DESCRIBE";
 
+/// The environment variable that asks an SDK service to print its state as JSON and exit. Its value is the version
+/// of the stored state, whose bytes are the program's standard input.
+pub const SHOW_STATE: &str = "WATCHDOG_SHOW_STATE";
+
+/// The exit code of an SDK service whose stored state can't be read by its program.
+pub const UNREADABLE_STATE: u8 = 65;
+
 /// The format this crate writes and the newest it reads.
 pub const MANIFEST_FORMAT: u32 = 1;
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 use watchdog_protocol::audit::AuditRecord;
 use watchdog_protocol::control::{
     Call, Change, Failure, FrameError, Outcome, Reply, Request, RevisionRecord, SetOutcome, SettingsView,
-    StateView,
+    StateValue, StateView,
 };
 use watchdog_protocol::dead::{DeadLetter, WholeDeadLetter};
 use watchdog_protocol::limits::MAX_FRAME;
@@ -405,6 +405,17 @@ impl WatchdogQuery {
         match self.call(Request::StateShow { service: service.clone() }, None).await? {
             Outcome::State(view) => Ok(view),
             _ => Err(QueryError::Unexpected { expected: "a state" }),
+        }
+    }
+
+    /// The state itself, as JSON. The watchdog runs the service's program for it, beside the service, for up to 10 s.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn state_value(&self, service: &ServiceName) -> Result<StateValue, QueryError> {
+        match self.call(Request::StateValue { service: service.clone() }, None).await? {
+            Outcome::StateValue(value) => Ok(*value),
+            _ => Err(QueryError::Unexpected { expected: "a state's value" }),
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use watchdog_protocol::ServiceName;
-use watchdog_protocol::control::StateView;
+use watchdog_protocol::control::{StateValue, StateView};
 
 use super::changed::done;
 use super::console::{Console, Format};
@@ -23,8 +23,12 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Show version, number, age and size of the state on disk.
-    #[command(after_help = "Example:\n  watchdog state show counter")]
+    /// Show version, number, age and size of the state on disk; with `--json` the state itself, too.
+    ///
+    /// Only its own program can read a state: for `--json` it is run once beside the service, is given the newest state
+    /// and prints it, at most 10 s long. `value` is what it printed, of the sequence `newest`; a program that was built
+    /// anew migrates what is older, and nothing is changed.
+    #[command(after_help = "Example:\n  watchdog state show counter\n  watchdog state show counter --json")]
     Show {
         /// Whose.
         service: ServiceName,
@@ -58,13 +62,16 @@ enum What {
 impl Arguments {
     pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
         match self.what {
-            What::Show { service } => {
-                let view = console.ask(async |query| query.state_show(&service).await).await?;
-                match console.format {
-                    Format::Json => console.json(&view),
-                    Format::Text => console.print(&text(&service, &view)),
+            What::Show { service } => match console.format {
+                Format::Text => {
+                    let view = console.ask(async |query| query.state_show(&service).await).await?;
+                    console.print(&text(&service, &view))
                 }
-            }
+                Format::Json => {
+                    let value = console.ask(async |query| query.state_value(&service).await).await?;
+                    console.print(&document(&value))
+                }
+            },
             What::Export { service, file: None } => {
                 if std::io::stdout().is_terminal() {
                     return Err(CliError::BytesToTerminal);
@@ -131,11 +138,49 @@ fn text(service: &ServiceName, view: &StateView) -> String {
     )
 }
 
+/// The figures with the value among them. As text: a value that is parsed loses what its numbers have beyond 64 bits.
+fn document(StateValue { view, json }: &StateValue) -> String {
+    let figures = serde_json::to_string_pretty(view).expect("what is shown has text keys");
+    let figures = figures.strip_suffix("\n}").expect("an object is printed over several lines");
+    // A line break within JSON is never part of a value.
+    format!("{figures},\n  \"value\": {}\n}}\n", json.replace('\n', "\n  "))
+}
+
 #[cfg(test)]
 mod tests {
     use watchdog_protocol::Sequence;
 
     use super::*;
+
+    #[test]
+    fn a_value_stands_among_the_figures_as_its_program_printed_it() {
+        let view = StateView {
+            file: "f".into(),
+            version: 2,
+            incarnation: 3,
+            sequence: Sequence::from_stored(40),
+            bytes: 2,
+            age_ms: 0,
+            newest: Sequence::from_stored(40),
+        };
+        let json =
+            "{\n  \"text\": \"a\\nb\",\n  \"large\": 340282366920938463463374607431768211455\n}".to_owned();
+        insta::assert_snapshot!(document(&StateValue { view, json }), @r#"
+        {
+          "file": "f",
+          "version": 2,
+          "incarnation": 3,
+          "sequence": 40,
+          "bytes": 2,
+          "age_ms": 0,
+          "newest": 40,
+          "value": {
+            "text": "a\nb",
+            "large": 340282366920938463463374607431768211455
+          }
+        }
+        "#);
+    }
 
     #[test]
     fn a_state_is_shown_with_what_is_not_on_disk_yet() {

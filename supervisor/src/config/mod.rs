@@ -32,6 +32,7 @@ mod setting;
 mod settings_table;
 mod source;
 mod spec;
+pub(crate) mod state_of;
 mod surroundings;
 #[cfg(test)]
 mod tests;

@@ -196,6 +196,7 @@ fn details_of(request: &Request) -> Option<String> {
         Request::Status { .. }
         | Request::Get { .. }
         | Request::StateShow { .. }
+        | Request::StateValue { .. }
         | Request::StateExport { .. }
         | Request::Intercoms { .. }
         | Request::Events { .. }

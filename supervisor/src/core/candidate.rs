@@ -22,6 +22,9 @@ use crate::run::CHECK;
 /// A build that has not answered by then is none.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What it says of itself is some hundred bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
 const ANEW: &str = "to change to it all the same, `watchdog shutdown` and `run` it anew";
 
 /// Which file is asked, and what it would go on from.
@@ -85,7 +88,7 @@ pub(super) fn ask(question: &Question) -> Result<Candidate, Failure> {
         let errno = err.raw_os_error().unwrap_or(nix::libc::EIO);
         failed(format!("cannot run {}: {}", program.display(), explain(program, &FailedStep::Exec, errno)))
     })?);
-    let heard = child.listen(TIMEOUT);
+    let heard = child.listen(TIMEOUT, MAX_ANSWER);
     child.kill();
     let heard = heard.map_err(|err| failed(format!("cannot listen to {}: {err}", program.display())))?;
     let said = indented(&last_lines(&heard.stderr));

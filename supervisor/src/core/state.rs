@@ -1,9 +1,12 @@
 //! State, performed: what the [`StateSaver`] decides is written, answered and shown.
 
+mod value;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use watchdog_lifecycle::Kind;
 use watchdog_lifecycle::Refusal;
 use watchdog_lifecycle::phase::Phase;
 use watchdog_lifecycle::state::{Received, Snapshot, StateSaver};
@@ -296,22 +299,31 @@ impl Core {
     }
 
     fn has_state(&self, service: &ServiceName) -> Result<&State, Failure> {
-        let none = || Failure::new(FailureKind::Usage, format!("{service} has no state"));
-        self.entry(service).state.as_ref().ok_or_else(none)
+        let entry = self.entry(service);
+        let why = match entry.spec.kind() {
+            Kind::Program => "it is a plain program: only what is built on the SDK has a state",
+            Kind::Service => "its program's state type is ()",
+        };
+        let none = || Failure::new(FailureKind::Usage, format!("{service} has no state")).hint(why);
+        entry.state.as_ref().ok_or_else(none)
     }
 
     pub(super) fn state_show(&self, asked: &Asked, service: &ServiceName) {
-        end(&asked.replies, self.has_state(service).and_then(|state| self.state_view(service, state)));
+        end(
+            &asked.replies,
+            self.has_state(service).and_then(|state| self.state_view(service, state)).map(Outcome::State),
+        );
     }
 
-    fn state_view(&self, service: &ServiceName, state: &State) -> Result<Outcome, Failure> {
+    fn state_view(&self, service: &ServiceName, state: &State) -> Result<StateView, Failure> {
         let path = self.state_path(service);
         let Ok(saver) = &state.saver else { return unusable(&path) };
         let Some(on_disk) = &state.on_disk else {
             let message = format!("{service} has no state on disk yet");
-            return Err(Failure::new(FailureKind::Failed, message));
+            let hint = "it has its initial state until it changes it";
+            return Err(Failure::new(FailureKind::Failed, message).hint(hint));
         };
-        Ok(Outcome::State(StateView {
+        Ok(StateView {
             file: self.store.where_is(&path).display().to_string(),
             version: on_disk.version,
             incarnation: on_disk.incarnation.get(),
@@ -319,7 +331,7 @@ impl Core {
             bytes: on_disk.bytes,
             age_ms: on_disk.age_ms().unwrap_or(0),
             newest: saver.newest().sequence,
-        }))
+        })
     }
 
     /// The newest known, as a state file.
@@ -432,9 +444,9 @@ fn file_of(state: &Snapshot) -> Vec<u8> {
 }
 
 /// What a file that can't be used says of itself, or why it says nothing.
-fn unusable(path: &Path) -> Result<Outcome, Failure> {
+fn unusable(path: &Path) -> Result<StateView, Failure> {
     match snapshot::describe(path) {
-        Ok(Some(found)) => Ok(Outcome::State(StateView {
+        Ok(Some(found)) => Ok(StateView {
             file: path.display().to_string(),
             version: found.header.version,
             incarnation: found.header.incarnation.get(),
@@ -445,7 +457,7 @@ fn unusable(path: &Path) -> Result<Outcome, Failure> {
                 .elapsed()
                 .map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             newest: Sequence::NONE,
-        })),
+        }),
         Ok(None) => {
             Err(Failure::new(FailureKind::Failed, format!("there is no state at {}", path.display())))
         }

@@ -147,6 +147,7 @@ impl Core {
                 self.tasks.spawn(audit::serve(folder, service, last, replies));
             }
             Request::StateShow { service } => self.state_show(&asked, &service),
+            Request::StateValue { service } => self.state_value(&asked, &service),
             Request::StateExport { service } => self.state_export(&asked, &service),
             Request::Start { services } => self.verb(asked, services, Verb::Start).await?,
             Request::Stop { services } => self.verb(asked, services, Verb::Stop).await?,
@@ -429,6 +430,7 @@ pub(super) fn verb_of(request: &Request) -> &'static str {
         Request::History { .. } => "history",
         Request::Audit { .. } => "audit",
         Request::StateShow { .. }
+        | Request::StateValue { .. }
         | Request::StateExport { .. }
         | Request::StateImport { .. }
         | Request::StateReset { .. } => "state",
@@ -484,6 +486,7 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::Get { service }
         | Request::History { service }
         | Request::StateShow { service }
+        | Request::StateValue { service }
         | Request::StateExport { service }
         | Request::StateImport { service, .. }
         | Request::StateReset { service }

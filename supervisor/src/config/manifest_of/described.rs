@@ -11,7 +11,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use watchdog_protocol::limits::MAX_MANIFEST;
 
 /// How often the end of a program is looked for whose pipes somebody else holds open.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -21,7 +20,7 @@ const MAX_STDERR: usize = 16 * 1024;
 
 /// What a described program left behind.
 pub(crate) struct Heard {
-    /// At most one byte more than a manifest may have.
+    /// At most one byte more than was to be read.
     pub(crate) stdout: Vec<u8>,
     /// Its end.
     pub(crate) stderr: Vec<u8>,
@@ -33,8 +32,9 @@ pub(crate) struct Heard {
 pub(crate) struct Described(pub(crate) Child);
 
 impl Described {
-    /// Reads both outputs until the program ended and said all, until it said too much, or until time is up.
-    pub(crate) fn listen(&mut self, timeout: Duration) -> io::Result<Heard> {
+    /// Reads both outputs until the program ended and said all, until it said more than `most` bytes, or until time is
+    /// up.
+    pub(crate) fn listen(&mut self, timeout: Duration, most: usize) -> io::Result<Heard> {
         let deadline = Instant::now() + timeout;
         let mut stdout = self.0.stdout.take();
         let mut stderr = self.0.stderr.take();
@@ -48,13 +48,13 @@ impl Described {
         loop {
             // In this order: what was written before the end is in the pipe when the end is seen.
             heard.end = self.ended()?;
-            read_some(&mut stdout, &mut heard.stdout, MAX_MANIFEST + 1)?;
+            read_some(&mut stdout, &mut heard.stdout, most + 1)?;
             while read_some(&mut stderr, &mut heard.stderr, 2 * MAX_STDERR)? {
                 let surplus = heard.stderr.len().saturating_sub(MAX_STDERR);
                 heard.stderr.drain(..surplus);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if heard.end.is_some() || heard.stdout.len() > MAX_MANIFEST || left.is_zero() {
+            if heard.end.is_some() || heard.stdout.len() > most || left.is_zero() {
                 return Ok(heard);
             }
             let mut awaited: Vec<PollFd<'_>> = Vec::new();

@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -113,7 +113,7 @@ pub enum DescribeError {
     },
 }
 
-fn indented(lines: &[String]) -> String {
+pub(crate) fn indented(lines: &[String]) -> String {
     let mut text = String::new();
     for line in lines {
         write!(text, "\n  stderr: {line}").expect("a string takes everything");
@@ -221,6 +221,30 @@ fn describe(
     environment: &BTreeMap<OsString, OsString>,
     timeout: Duration,
 ) -> Result<Manifest, DescribeError> {
+    let question =
+        Question { word: DESCRIBE, value: "1", stdin: Stdio::null(), most: MAX_MANIFEST, within: timeout };
+    judge(program, &ask(spec, program, environment, question)?, timeout)
+}
+
+/// What a program is run for, beside what it is there for.
+pub(crate) struct Question<'q> {
+    /// The variable that asks it.
+    pub(crate) word: &'q str,
+    /// Its value.
+    pub(crate) value: &'q str,
+    pub(crate) stdin: Stdio,
+    /// So many bytes an answer may have.
+    pub(crate) most: usize,
+    pub(crate) within: Duration,
+}
+
+/// Runs the program of a service in the surroundings of one, and kills what is left of it.
+pub(crate) fn ask(
+    spec: &ServiceSpec,
+    program: &Path,
+    environment: &BTreeMap<OsString, OsString>,
+    question: Question<'_>,
+) -> Result<Heard, DescribeError> {
     let launch = &spec.launch;
     let mut command = Command::new(program);
     command
@@ -228,9 +252,9 @@ fn describe(
         .args(&launch.args)
         .env_clear()
         .envs(environment)
-        .env(DESCRIBE, "1")
+        .env(question.word, question.value)
         .current_dir(&launch.dir)
-        .stdin(Stdio::null())
+        .stdin(question.stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
@@ -239,11 +263,12 @@ fn describe(
         command.uid(account.uid).gid(account.gid);
     }
     let mut child = Described(command.spawn().map_err(|source| not_spawned(program, &launch.dir, source))?);
-    let heard =
-        child.listen(timeout).map_err(|source| DescribeError::Spawn { program: program.into(), source });
+    let heard = child
+        .listen(question.within, question.most)
+        .map_err(|source| DescribeError::Spawn { program: program.into(), source });
     // Whatever it started goes with it, before its number can be anyone else's.
     child.kill();
-    judge(program, &heard?, timeout)
+    heard
 }
 
 /// ENOENT stands for three different mistakes and EACCES for two; looking tells which.
@@ -283,20 +308,24 @@ fn judge(program: &Path, heard: &Heard, after: Duration) -> Result<Manifest, Des
     match heard.end {
         None => Err(DescribeError::Late { program, after, stderr }),
         Some(status) if !status.success() => {
-            let end = match (status.code(), status.signal()) {
-                (Some(code), _) => format!("code {code}"),
-                (None, Some(signal)) => {
-                    Signal::try_from(signal).map_or(format!("signal {signal}"), |signal| signal.to_string())
-                }
-                (None, None) => status.to_string(),
-            };
-            Err(DescribeError::Ended { program, end, stderr })
+            Err(DescribeError::Ended { program, end: in_words(status), stderr })
         }
         Some(_) => Manifest::parse(&heard.stdout).map_err(|error| DescribeError::NoManifest {
             program,
             error,
             stderr,
         }),
+    }
+}
+
+/// How it ended.
+pub(crate) fn in_words(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("code {code}"),
+        (None, Some(signal)) => {
+            Signal::try_from(signal).map_or(format!("signal {signal}"), |signal| signal.to_string())
+        }
+        (None, None) => status.to_string(),
     }
 }
 
