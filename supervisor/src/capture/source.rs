@@ -16,6 +16,10 @@ const UNFINISHED: Duration = Duration::from_secs(1);
 /// Between two looks at an incomplete line: a service that writes byte by byte would have each look copy them all.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Whoever has just written so much at a time does not write byte by byte: what comes next is looked at at once, or a
+/// writer whose blocks end within lines would wait [`LOOK_AGAIN`] for each.
+const BLOCK: usize = 4096;
+
 /// The pipe of one stream of one service.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -27,6 +31,8 @@ pub(super) struct Source {
     piece_at: usize,
     /// There may be something to read.
     ready: bool,
+    /// The last that was taken was a block.
+    in_blocks: bool,
     unfinished: Option<Unfinished>,
 }
 
@@ -35,8 +41,8 @@ pub(super) struct Source {
 struct Unfinished {
     /// When it was first seen.
     since: Instant,
-    /// When it was last looked at.
-    looked: Instant,
+    /// When it is looked at again, if it grew.
+    again_at: Instant,
 }
 
 /// What becomes of an incomplete line at a look.
@@ -52,14 +58,14 @@ impl Source {
     pub(super) fn new(service: ServiceName, stream: Stream, pipe: Arc<OwnedFd>) -> Self {
         let capacity = fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
         let piece_at = capacity.map_or(LONGEST, |size| size / 2).min(LONGEST);
-        Self { service, stream, pipe, piece_at, ready: true, unfinished: None }
+        Self { service, stream, pipe, piece_at, ready: true, in_blocks: false, unfinished: None }
     }
 
     /// In how long to look at it; `None`: when it says so.
     pub(super) fn due_in(&self, now: Instant) -> Option<Duration> {
         let at = match (self.ready, self.unfinished) {
             (true, None) => now,
-            (true, Some(line)) => line.looked + LOOK_AGAIN,
+            (true, Some(line)) => line.again_at,
             (false, Some(line)) => line.since + UNFINISHED,
             (false, None) => return None,
         };
@@ -89,8 +95,10 @@ impl Source {
     pub(super) fn choose(&mut self, raw: &[u8], tail: Tail, now: Instant) -> (usize, End) {
         let (length, end) = split(raw, self.piece_at, tail);
         self.ready = length > 0;
+        let again_at = if self.in_blocks { now } else { now + LOOK_AGAIN };
+        self.in_blocks = length >= BLOCK;
         self.unfinished = (length == 0 && !raw.is_empty())
-            .then(|| Unfinished { since: self.unfinished.map_or(now, |line| line.since), looked: now });
+            .then(|| Unfinished { since: self.unfinished.map_or(now, |line| line.since), again_at });
         (length, end)
     }
 }
@@ -147,5 +155,20 @@ mod tests {
         assert_eq!(source.due_in(now), Some(Duration::ZERO), "there may be more behind it");
         source.choose(b"", WAITS, now);
         assert_eq!(source.due_in(now), None);
+    }
+
+    #[test]
+    fn a_line_that_a_block_ends_in_is_looked_at_at_once_when_it_grows() {
+        let mut source =
+            Source::new("counter".parse().unwrap(), Stream::Output, super::super::pipe().unwrap().0.into());
+        let now = Instant::now();
+        source.choose(&[b"x".repeat(BLOCK - 1), b"\ntw".to_vec()].concat(), WAITS, now);
+        source.choose(b"tw", WAITS, now);
+        assert_eq!(source.due_in(now), Some(UNFINISHED), "not before it grows");
+        source.wake();
+        assert_eq!(source.due_in(now), Some(Duration::ZERO));
+        source.choose(b"two", WAITS, now);
+        source.wake();
+        assert_eq!(source.due_in(now), Some(LOOK_AGAIN), "no block came");
     }
 }
