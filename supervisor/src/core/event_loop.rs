@@ -73,6 +73,7 @@ impl Core {
     pub(super) async fn run(&mut self, inputs: &mut Inputs) -> Result<End, CoreError> {
         loop {
             self.settle().await?;
+            self.join_ended();
             if self.is_finished() {
                 return Ok(End::Finished(0));
             }
@@ -101,6 +102,17 @@ impl Core {
             // Not at once: until this task waits, no socket is looked at and no other task runs.
             () = tokio::task::yield_now(), if !self.pending.is_empty() => Ok(Input::Facts),
             () = tokio::time::sleep_until(wake) => Ok(Input::Timer),
+        }
+    }
+
+    /// Lets go of tasks that have ended: a session each, an answer to an operator.
+    fn join_ended(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task of the core failed");
+            }
         }
     }
 
