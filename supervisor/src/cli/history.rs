@@ -1,10 +1,10 @@
 //! `watchdog history`.
 
-use jiff::Timestamp;
 use watchdog_protocol::control::{Caller, RevisionAuthor, RevisionRecord, RevisionVerdict, ValueChange};
 use watchdog_protocol::{Revision, ServiceName};
 
 use super::console::{Console, Format};
+use super::figures::time;
 use super::look::{Look, Paint, harmless};
 use super::report::CliError;
 
@@ -47,13 +47,6 @@ pub(super) fn text(history: &[RevisionRecord], look: &Look) -> String {
         }
     }
     text
-}
-
-fn time(at_us: u64) -> String {
-    i64::try_from(at_us)
-        .ok()
-        .and_then(|at| Timestamp::from_microsecond(at).ok())
-        .map_or_else(|| at_us.to_string(), |at| format!("{at:.3}"))
 }
 
 fn author(by: &RevisionAuthor) -> String {
