@@ -88,6 +88,15 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_as_large_as_it_should_ever_have_to_be() {
+        widen_table();
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        assert!(size.trim().parse::<u64>().unwrap() >= limit.min(TABLE as u64), "{size}");
+    }
+
+    #[test]
     fn packets_hold_at_most_a_hundred_and_split_no_name() {
         let mut store = Store::default();
         for (name, count) in [("a", 60), ("b", 40), ("c", 1), ("d", 100), ("e", 99)] {
