@@ -128,6 +128,9 @@ pub fn run(path: &Path) -> Result<Infallible, RunError> {
     keep_incarnations(&section.runtime)?;
     leftovers::begin(&section.runtime, tree.as_ref())?;
     config::check(&config, Some(&config::manifest_cache(&config)))?;
+    for warning in config::unused(config.services.values()) {
+        say(&format!("warning: {warning}"));
+    }
     let text =
         fs::read(&config.path).map_err(|source| RunError::Folder { path: config.path.clone(), source })?;
     replace_unsynced(&kept_config(&section.runtime), &text)?;

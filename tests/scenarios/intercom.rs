@@ -7,6 +7,7 @@ mod dead;
 mod deferred;
 mod delivery;
 mod introduction;
+mod permissions;
 mod statistics;
 
 use std::time::Duration;

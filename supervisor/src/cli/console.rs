@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use watchdog_query::{QueryError, WatchdogQuery};
 
-use super::look::{ColorChoice, Look, ProgressLine};
+use super::look::{ColorChoice, Look, Paint, ProgressLine, harmless_lines};
 use super::place::Place;
 use super::report::CliError;
+use crate::config::ConfigError;
 
 /// What is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +24,14 @@ pub(super) struct Console {
     pub(super) config: Option<PathBuf>,
     pub(super) format: Format,
     pub(super) look: Look,
+    errors: Look,
     progress: Arc<ProgressLine>,
 }
 
 impl Console {
     pub(super) fn new(config: Option<PathBuf>, format: Format, color: ColorChoice) -> Self {
         let progress = Arc::new(ProgressLine::new());
-        Self { config, format, look: Look::of_stdout(color), progress }
+        Self { config, format, look: Look::of_stdout(color), errors: Look::of_stderr(color), progress }
     }
 
     pub(super) fn place(&self) -> Result<Place, CliError> {
@@ -45,6 +47,13 @@ impl Console {
         let answer = question(&place.query(&self.progress)).await;
         self.progress.clear();
         answer.map_err(|error| place.explain(error))
+    }
+
+    /// Says on standard error what is odd, and no error.
+    pub(super) fn warn(&self, warning: &ConfigError) {
+        let text = harmless_lines(&warning.to_string());
+        // Nobody reads: nobody misses it.
+        let _ = writeln!(io::stderr(), "{} {text}", self.errors.paint(Paint::Doubtful, "warning:"));
     }
 
     /// Prints `text` as it is.

@@ -79,6 +79,11 @@ pub(super) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// As [`harmless`], of several lines.
+pub(super) fn harmless_lines(text: &str) -> String {
+    text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
+}
+
 /// At most `width` characters, the last one an ellipsis when some are missing.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {

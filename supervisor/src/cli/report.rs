@@ -11,7 +11,7 @@ use watchdog_query::QueryError;
 use super::demo::DemoError;
 use super::exit::Exit;
 use super::figures::count;
-use super::look::{ColorChoice, Look, Paint, harmless};
+use super::look::{ColorChoice, Look, Paint, harmless, harmless_lines};
 use crate::config::ConfigErrors;
 use crate::run::RunError;
 
@@ -145,8 +145,4 @@ impl CliError {
         }
         text
     }
-}
-
-fn harmless_lines(text: &str) -> String {
-    text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
 }

@@ -32,7 +32,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
     file.end(&mut report);
     // A table that could not be read is no missing name.
     if report.errors.is_empty() {
-        report.errors = graph::check(&services);
+        report.errors = graph::check(services.values());
     }
     ConfigErrors::none_of(report.errors)?;
     Ok(Config { path: path.to_owned(), watchdog, services, groups })

@@ -4,7 +4,7 @@
 //! find ─► load ─► parse ──► Config ──────────────► check ─► Checked: manifests, first settings
 //!         (file)  document ─► section ─► spec       │ manifest_of (runs each SDK service once, cached)
 //!                 toml text   typed keys ServiceSpec │ schema (defaults filled in, then validated)
-//!                                  └─► graph: cycles, unknown names
+//!                                  └─► graph: cycles, unknown names, permissions that refuse each other
 //! ```
 //! What `parse`, `parse_one`, [`graph`] and [`schema`] do is pure; [`load`], [`manifest_of`] and [`check`] touch
 //! files and processes. Every error knows its place, all of a file's errors are reported together in file order,
@@ -22,6 +22,7 @@ mod keeping;
 mod launch;
 mod locate;
 pub mod manifest_of;
+mod permissions;
 mod probe;
 mod problem;
 mod quantity;
@@ -43,6 +44,7 @@ pub use document::{parse, parse_one};
 pub use grant::{Grant, GrantError, VERBS};
 pub use launch::{Launch, NoExecutable, Resource, Rlimit};
 pub use locate::{FILE_NAME, find, load};
+pub use permissions::unused;
 pub use probe::{LogSigns, Pattern, Probe, ProbeKind};
 pub use problem::{ConfigError, ConfigErrors, Problem};
 pub use setting::{SettingPath, SettingPathError};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use watchdog_lifecycle::access::Denied;
 use watchdog_protocol::{NameError, ServiceName};
 
 use super::grant::GrantError;
@@ -128,6 +129,30 @@ pub enum Problem {
         /// One that looks like it.
         nearest: Option<String>,
     },
+    /// A `use` of a service whose `offer` leaves the sender out.
+    #[error("it can't be used: {denied}")]
+    Refused {
+        /// Who leaves out whom.
+        denied: Box<Denied>,
+        /// Where the `offer` is.
+        offer: Place,
+    },
+    /// A `use` of what is no service.
+    #[error("use names `{name}`, which is a plain program and has no inbox")]
+    NoInbox {
+        /// The name.
+        name: ServiceName,
+    },
+    /// An entry of `use` or `offer` by which nobody can talk to anybody. No error.
+    #[error("{}", unused(key, entry, service))]
+    Unused {
+        /// The list it is in.
+        key: &'static str,
+        /// As written.
+        entry: String,
+        /// Whose list it is.
+        service: String,
+    },
     /// A table for one of several instances.
     #[error("a table is for all instances of a service, `{name}` is one")]
     NamedInstance {
@@ -195,6 +220,13 @@ fn arrows(path: &[ServiceName]) -> String {
     path.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(" → ")
 }
 
+fn unused(key: &str, entry: &str, service: &str) -> String {
+    match key {
+        "offer" => format!("offer lets nobody in: no service that \"{entry}\" means may use `{service}`"),
+        _ => format!("{key} leads to nobody: no service that \"{entry}\" means offers to `{service}`"),
+    }
+}
+
 impl Problem {
     /// What to do about it, where that is known.
     fn hint(&self) -> Option<String> {
@@ -229,6 +261,7 @@ impl Problem {
             }
             Self::LimitOfMember { group, .. } => Some(format!("put restart_limit into [group.{group}]")),
             Self::UnknownService { nearest: Some(name), .. } => Some(format!("did you mean `{name}`?")),
+            Self::Refused { offer, .. } => Some(format!("the offer is at {offer}")),
             Self::Describe { service, error } => error.hint(service),
             Self::Settings { error, .. } => error.hint(),
             Self::Read { .. }
@@ -243,6 +276,8 @@ impl Problem {
             | Self::InTwoGroups { .. }
             | Self::RegisteredInstances
             | Self::UnknownService { nearest: None, .. }
+            | Self::NoInbox { .. }
+            | Self::Unused { .. }
             | Self::NotOne { .. }
             | Self::NoUser { .. }
             | Self::Schema { .. } => None,

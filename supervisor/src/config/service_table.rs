@@ -93,13 +93,16 @@ pub(super) fn read(
     let mut save_interval = SAVE_INTERVAL;
     let mut settings = SettingsTable::default();
     let mut settings_place = entry.key.clone();
+    let mut offer = None;
     match kind {
         Kind::Service => {
             let all = || vec![Pattern::All];
-            policy.access = Access {
-                offers: peers("offer", &mut table, report, &mut mentions).unwrap_or_else(all),
-                uses: peers("use", &mut table, report, &mut mentions).unwrap_or_else(all),
+            let offered = table.get("offer");
+            offer = offered.as_ref().map(Entry::span);
+            let mut peers = |key, entry: Option<Entry<'_>>| {
+                entry.and_then(|entry| peers(key, &entry, report, &mut mentions)).unwrap_or_else(all)
             };
+            policy.access = Access { offers: peers("offer", offered), uses: peers("use", table.get("use")) };
             control = grants(&mut table, report, &mut mentions);
             save_interval = time(&mut table, "save_interval", report).unwrap_or(SAVE_INTERVAL);
             if let Some(entry) = table.get("settings") {
@@ -143,6 +146,7 @@ pub(super) fn read(
             user: user_place,
             restart_limit,
             settings: settings_place,
+            offer,
             mentions,
         },
     })
@@ -164,7 +168,7 @@ fn names(
         let Some(text) = element.text(report, "a service name") else { continue };
         match text.parse::<ServiceName>() {
             Ok(name) => {
-                mentions.push(Mention { key, name: name.clone(), at: element.span() });
+                mentions.push(Mention { key, whom: Pattern::Exact(name.clone()), at: element.span() });
                 if !names.contains(&name) {
                     names.push(name);
                 }
@@ -177,12 +181,11 @@ fn names(
 
 fn peers(
     key: &'static str,
-    table: &mut Section<'_>,
+    entry: &Entry<'_>,
     report: &mut Report,
     mentions: &mut Vec<Mention>,
 ) -> Option<Vec<Pattern>> {
-    let expected = "an array of names, or [\"*\"]";
-    let elements = table.get(key)?.elements(report, expected)?;
+    let elements = entry.elements(report, "an array of names, or [\"*\"]")?;
     let mut patterns = Vec::new();
     for element in elements {
         let Some(text) = element.text(report, "a service name, \"*\" or \"batch-*\"") else { continue };
@@ -220,7 +223,10 @@ fn grants(table: &mut Section<'_>, report: &mut Report, mentions: &mut Vec<Menti
 }
 
 fn mention(key: &'static str, pattern: &Pattern, element: &Entry<'_>, mentions: &mut Vec<Mention>) {
-    if let Pattern::Exact(name) = pattern {
-        mentions.push(Mention { key, name: name.clone(), at: element.span() });
+    match pattern {
+        Pattern::All => {}
+        Pattern::Exact(_) | Pattern::Prefix(_) => {
+            mentions.push(Mention { key, whom: pattern.clone(), at: element.span() });
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 use watchdog_lifecycle::GroupPolicy;
+use watchdog_lifecycle::access::Pattern;
 use watchdog_lifecycle::policy::{Kind, Liveness, Policy, Readiness};
 use watchdog_protocol::{NameError, ServiceName};
 
@@ -98,16 +99,28 @@ pub(super) struct Places {
     pub(super) restart_limit: Option<Range<usize>>,
     /// The key `settings`, else the name.
     pub(super) settings: Range<usize>,
-    /// Names in `requires`, `after`, `offer` and `use`, in file order.
+    /// The value of `offer`.
+    pub(super) offer: Option<Range<usize>>,
+    /// Others in `requires`, `after`, `offer`, `use` and `control`, in file order; `*` names nobody.
     pub(super) mentions: Vec<Mention>,
 }
 
-/// Another service's name in a list of this one.
+/// Other services in a list of this one, by their name or its beginning.
 #[derive(Debug, Clone)]
 pub(super) struct Mention {
     pub(super) key: &'static str,
-    pub(super) name: ServiceName,
+    pub(super) whom: Pattern,
     pub(super) at: Range<usize>,
+}
+
+impl Mention {
+    /// The one name that must be there.
+    pub(super) fn name(&self) -> Option<&ServiceName> {
+        match &self.whom {
+            Pattern::Exact(name) => Some(name),
+            Pattern::Prefix(_) | Pattern::All => None,
+        }
+    }
 }
 
 impl ServiceSpec {

@@ -468,6 +468,95 @@ fn c3_a_name_of_nobody_comes_with_the_nearest_service() {
 }
 
 #[test]
+fn a_use_that_the_others_offer_refuses_shows_both_places() {
+    insta::assert_snapshot!(
+        wrong(r#"[service.bumper]
+exec = ["/b"]
+use = ["counter", "nginx", "worker@2", "open"]
+[service.counter]
+exec = ["/c"]
+offer = ["audit-*", "worker"]
+[service.worker]
+exec = ["/w"]
+instances = 3
+offer = []
+use = ["counter"]
+[service.open]
+exec = ["/o"]
+[program.nginx]
+exec = ["nginx"]
+"#), @r#"
+    watchdog.toml:3:8: it can't be used: `counter` has offer = ["audit-*", "worker"], which leaves out `bumper`
+      3 | use = ["counter", "nginx", "worker@2", "open"]
+        |        ^^^^^^^^^
+      hint: the offer is at watchdog.toml:6:9
+    watchdog.toml:3:19: use names `nginx`, which is a plain program and has no inbox
+      3 | use = ["counter", "nginx", "worker@2", "open"]
+        |                   ^^^^^^^
+    watchdog.toml:3:28: it can't be used: `worker@2` has offer = [], which leaves out `bumper`
+      3 | use = ["counter", "nginx", "worker@2", "open"]
+        |                            ^^^^^^^^^^
+      hint: the offer is at watchdog.toml:10:9
+    "#);
+}
+
+#[test]
+fn a_use_is_refused_when_no_instance_may_and_what_is_not_named_is_not_refused() {
+    config(
+        r#"
+        [service.worker]
+        exec = ["/w"]
+        instances = 3
+        use = ["leader", "lead*"]
+        [service.leader]
+        exec = ["/l"]
+        offer = ["worker@2", "leader"]
+        use = ["*"]
+        [service.anybody]
+        exec = ["/a"]
+        "#,
+    );
+}
+
+#[test]
+fn a_rule_by_which_nobody_can_talk_is_a_warning() {
+    let config = config(
+        r#"[service.counter]
+exec = ["/c"]
+offer = ["bumper", "batch-*", "nginx", "worker", "later-*"]
+[service.bumper]
+exec = ["/b"]
+use = ["batch-*", "count*"]
+[service.batch-1]
+exec = ["/b"]
+offer = ["counter"]
+[service.worker]
+exec = ["/w"]
+instances = 2
+use = []
+offer = ["*"]
+[program.nginx]
+exec = ["nginx"]
+"#,
+    );
+    let warnings: Vec<String> = unused(config.services.values()).iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(warnings.join("\n").replace("/srv/shop/", ""), @r#"
+    watchdog.toml:3:31: offer lets nobody in: no service that "nginx" means may use `counter`
+      3 | offer = ["bumper", "batch-*", "nginx", "worker", "later-*"]
+        |                               ^^^^^^^
+    watchdog.toml:3:40: offer lets nobody in: no service that "worker" means may use `counter`
+      3 | offer = ["bumper", "batch-*", "nginx", "worker", "later-*"]
+        |                                        ^^^^^^^^
+    watchdog.toml:3:50: offer lets nobody in: no service that "later-*" means may use `counter`
+      3 | offer = ["bumper", "batch-*", "nginx", "worker", "later-*"]
+        |                                                  ^^^^^^^^^
+    watchdog.toml:6:8: use leads to nobody: no service that "batch-*" means offers to `bumper`
+      6 | use = ["batch-*", "count*"]
+        |        ^^^^^^^^^
+    "#);
+}
+
+#[test]
 fn c4_a_name_that_is_there_twice_shows_both_places() {
     insta::assert_snapshot!(wrong("[service.a]\nexec = [\"/a\"]\n\n[program.a]\nexec = [\"/b\"]\n"), @r#"
     watchdog.toml:4:10: `a` is given twice

@@ -131,8 +131,13 @@ impl Core {
         let name = spec.name.clone();
         let wrong = |text: String| Failure::new(FailureKind::Configuration, text);
         let service = Service::new(Wanted::Up, Incarnation::NONE, now());
-        // The roster first: it knows what is wrong with the graph. Nothing starts before the entry is there, for
-        // what it commands is performed below.
+        let others = self.entries.values().map(|entry| &entry.spec);
+        if let Err(errors) = ConfigErrors::none_of(config::graph::check(others.chain([&spec]))) {
+            end(&asked.replies, Err(wrong(errors.to_string())));
+            return Ok(());
+        }
+        // The roster first: it may know the name by now. Nothing starts before the entry is there, for what it
+        // commands is performed below.
         let chance = self.chance();
         let commands = match self.roster.register(name.clone(), spec.policy.clone(), service, now(), chance) {
             Ok(commands) => commands,

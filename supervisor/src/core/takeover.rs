@@ -571,9 +571,11 @@ fn go_on_at(stderr: &OwnedFd) -> std::io::Result<()> {
 
 /// A registered table: its first line says where it was read.
 fn registered(file: &Path, text: &str) -> Result<ServiceSpec, config::ConfigErrors> {
-    let (first, _) = text.split_once('\n').unwrap_or((text, ""));
-    let source = first.strip_prefix("# ").map_or(file, Path::new);
-    config::parse_one(source, text)
+    // Without that line, so that places are those of the file that was read.
+    match text.split_once('\n').and_then(|(first, table)| Some((first.strip_prefix("# ")?, table))) {
+        Some((source, table)) => config::parse_one(Path::new(source), table),
+        None => config::parse_one(file, text),
+    }
 }
 
 /// A service's record, note and pipes.
