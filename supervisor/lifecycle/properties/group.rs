@@ -41,7 +41,7 @@ impl Groups {
 
     /// Before a verb is stepped.
     pub(crate) fn asked(&mut self, member: &ServiceName, verb: Verb, roster: &Roster) {
-        if !matches!(verb, Verb::Start | Verb::Restart | Verb::Reset) {
+        if !matches!(verb, Verb::Start | Verb::Restart | Verb::Reset | Verb::Reload) {
             return;
         }
         let service = roster.get(member).unwrap();

@@ -6,6 +6,7 @@
 mod causes;
 mod group;
 mod poison;
+mod reload;
 mod roster;
 mod service;
 mod settings;

@@ -73,7 +73,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn new(graph: Vec<(ServiceName, Policy)>) -> Self {
+    pub(crate) fn new(graph: Vec<(ServiceName, Policy)>) -> Self {
         Self::with_groups(graph, Vec::new())
     }
 
@@ -133,7 +133,7 @@ impl Run {
         let requires = &self.roster.policy(name).unwrap().requires;
         let covered = |other: &ServiceName| requires.iter().any(|required| required.covers(other));
         for (required, _, service) in self.roster.iter().filter(|(other, _, _)| covered(other)) {
-            if service.is_scaled_away() {
+            if service.is_on_its_way_out() {
                 continue;
             }
             let is_there = match self.roster.policy(required).unwrap().work {
@@ -182,13 +182,13 @@ impl Run {
         }
     }
 
-    /// Whoever requires it, over any number of links that hold: nobody requires an instance too many.
+    /// Whoever requires it, over any number of links that hold: nobody requires what is on its way out.
     fn dependants(&self, name: &ServiceName) -> BTreeSet<ServiceName> {
         let mut found = BTreeSet::new();
         // Edges lead to earlier services only, so one pass finds all.
         for (other, policy) in &self.graph {
             let counts = |required: &ServiceName| {
-                !self.roster.get(required).is_some_and(Service::is_scaled_away)
+                !self.roster.get(required).is_some_and(Service::is_on_its_way_out)
                     && (required == name || found.contains(required))
             };
             if policy.requires.iter().any(counts) {
@@ -196,6 +196,32 @@ impl Run {
             }
         }
         found
+    }
+
+    /// Whatever is wanted is up, or says what holds it up.
+    pub(crate) fn check_rest(&self) {
+        for (name, _, service) in self.roster.iter() {
+            match (service.wanted(), service.phase()) {
+                (Wanted::Down { .. }, phase) => {
+                    assert!(phase.as_str() == "stopped", "{name} is to be down: {phase:?}");
+                }
+                (Wanted::Up, Phase::Stopped { .. }) => {
+                    let standing = self.roster.standing(name);
+                    let Standing::Blocked { by, .. } = &standing else {
+                        panic!("{name} is forgotten: {standing:?}");
+                    };
+                    let of = self.roster.get(by).unwrap();
+                    let is_cause = of.wanted() != &Wanted::Up || of.phase().as_str() == "failed";
+                    assert!(is_cause && self.dependants(by).contains(name), "{name} by {by}");
+                }
+                (Wanted::Up, Phase::Ready(_)) => {
+                    let is_blocked = matches!(self.roster.standing(name), Standing::Blocked { .. });
+                    assert!(!is_blocked, "{name} runs: {:?}", self.roster.standing(name));
+                }
+                (Wanted::Up, Phase::Failed { .. } | Phase::Completed { .. }) => {}
+                (Wanted::Up, phase) => panic!("{name} does not rest: {phase:?}"),
+            }
+        }
     }
 
     pub(crate) fn input(&mut self, input: &Input) {
@@ -347,28 +373,7 @@ proptest! {
             run.input(input);
         }
         run.run_out();
-        for (name, _, service) in run.roster.iter() {
-            match (service.wanted(), service.phase()) {
-                (Wanted::Down { .. }, phase) => {
-                    prop_assert!(phase.as_str() == "stopped", "{name} is to be down: {phase:?}");
-                }
-                (Wanted::Up, Phase::Stopped { .. }) => {
-                    let standing = run.roster.standing(name);
-                    let Standing::Blocked { by, .. } = &standing else {
-                        return Err(TestCaseError::fail(format!("{name} is forgotten: {standing:?}")));
-                    };
-                    let of = run.roster.get(by).unwrap();
-                    let is_cause = of.wanted() != &Wanted::Up || of.phase().as_str() == "failed";
-                    prop_assert!(is_cause && run.dependants(by).contains(name), "{name} by {by}");
-                }
-                (Wanted::Up, Phase::Ready(_)) => {
-                    let is_blocked = matches!(run.roster.standing(name), Standing::Blocked { .. });
-                    prop_assert!(!is_blocked, "{name} runs: {:?}", run.roster.standing(name));
-                }
-                (Wanted::Up, Phase::Failed { .. } | Phase::Completed { .. }) => {}
-                (Wanted::Up, phase) => prop_assert!(false, "{name} does not rest: {phase:?}"),
-            }
-        }
+        run.check_rest();
     }
 
     #[test]

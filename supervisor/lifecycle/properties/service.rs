@@ -268,7 +268,7 @@ proptest! {
                     prop_assert!(run.service.incarnation() > before.incarnation(), "the same process goes on");
                 }
             }
-            Verb::Stop | Verb::Kill | Verb::Scale => {
+            Verb::Stop | Verb::Kill | Verb::Scale | Verb::Remove => {
                 run.run_out(GateKind::Shut(Haste::Orderly), false);
                 prop_assert!(matches!(run.service.phase(), Phase::Stopped { .. }), "{:?}", run.service);
             }
@@ -276,6 +276,20 @@ proptest! {
                 let fails_still = matches!(run.service.phase(), Phase::Failed { .. } | Phase::Backoff { .. });
                 prop_assert!(!fails_still, "{:?}", run.service);
                 prop_assert_eq!(matches!(run.service.wanted(), Wanted::Up), wanted_up);
+            }
+            Verb::Reload => {
+                let fails_still = matches!(run.service.phase(), Phase::Failed { .. } | Phase::Backoff { .. });
+                prop_assert!(!fails_still, "{:?}", run.service);
+                prop_assert_eq!(run.service.wanted(), before.wanted());
+                let is_completed = matches!(before.phase(), Phase::Completed { .. });
+                run.run_out(if wanted_up { GateKind::Open } else { GateKind::Shut(Haste::Orderly) }, false);
+                if is_completed {
+                    prop_assert_eq!(run.service.phase(), before.phase());
+                } else if wanted_up && matches!(before.phase(), Phase::Starting(_) | Phase::Ready(_)) {
+                    prop_assert!(run.service.incarnation() > before.incarnation(), "the same process goes on");
+                } else if !wanted_up {
+                    prop_assert!(!run.service.is_live(), "{:?}", run.service);
+                }
             }
         }
     }

@@ -228,6 +228,8 @@ pub(crate) fn verbs() -> impl Strategy<Value = Verb> {
         3 => Just(Verb::Restart),
         3 => Just(Verb::Reset),
         1 => Just(Verb::Scale),
+        1 => Just(Verb::Reload),
+        1 => Just(Verb::Remove),
     ]
 }
 

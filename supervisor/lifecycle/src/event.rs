@@ -25,6 +25,12 @@ pub enum Verb {
     Reset,
     /// Wants it down, with time to save, as one instance too many. Nobody waits for it, nobody is held up by it.
     Scale,
+    /// Its configuration changed: a process ends, with time to save, and another starts; what failed or waits is tried
+    /// again. What is wanted stays as it is, and what is completed too.
+    Reload,
+    /// Its configuration is gone: wants it down, with time to save. Nobody waits for it; what requires it and goes too
+    /// stops before it.
+    Remove,
 }
 
 impl fmt::Display for Verb {
@@ -36,6 +42,8 @@ impl fmt::Display for Verb {
             Self::Restart => "restart",
             Self::Reset => "reset",
             Self::Scale => "scale",
+            Self::Reload => "reload",
+            Self::Remove => "removal",
         })
     }
 }
@@ -69,6 +77,8 @@ pub enum Event {
     },
     /// A new core took over: what may not have been performed is commanded again.
     TookOver,
+    /// How its life is watched has changed, from a probe or nothing to a probe or nothing.
+    WatchedAnew,
 }
 
 /// What happened to one process.

@@ -53,7 +53,7 @@ pub use host::{Excuse, HostLook};
 pub use moment::{Chance, Moment, WallTime};
 pub use phase::{Phase, Wanted};
 pub use policy::{Kind, Liveness, Policy, Readiness, Work};
-pub use roster::{Roster, Standing, TalkError, UnregisterError};
+pub use roster::{Reach, Reconfiguration, Roster, Standing, TalkError, UnregisterError};
 pub use service::Service;
 pub use settings::{Present, Proposal, SetError, SettingsUpdater};
 pub use state::StateSaver;

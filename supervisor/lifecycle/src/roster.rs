@@ -22,6 +22,7 @@
 mod gate;
 mod grouped;
 mod refusal;
+mod reloaded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,6 +31,7 @@ use watchdog_protocol::ServiceName;
 
 pub use self::gate::Standing;
 pub use self::refusal::{TalkError, UnregisterError};
+pub use self::reloaded::{Reach, Reconfiguration};
 use crate::access;
 use crate::event::{Event, Haste, ServiceCommand};
 use crate::graph::{self, GraphError};
@@ -64,7 +66,7 @@ struct Entry {
 struct Posture {
     phase: std::mem::Discriminant<Phase>,
     wanted: std::mem::Discriminant<Wanted>,
-    scaled_away: bool,
+    leaving: bool,
     stuck: bool,
 }
 
@@ -73,7 +75,7 @@ impl Posture {
         Self {
             phase: std::mem::discriminant(service.phase()),
             wanted: std::mem::discriminant(service.wanted()),
-            scaled_away: service.is_scaled_away(),
+            leaving: service.is_on_its_way_out(),
             stuck: !service.phase().survivors().is_empty(),
         }
     }

@@ -108,9 +108,19 @@ impl Service {
         &self.wanted
     }
 
-    /// It is an instance too many: as if it were not there, for all others.
+    /// It is an instance too many: nobody is held up by it.
     pub fn is_scaled_away(&self) -> bool {
         matches!(self.wanted, Wanted::Down { verb: Verb::Scale, .. })
+    }
+
+    /// Its configuration is gone.
+    pub fn is_removed(&self) -> bool {
+        matches!(self.wanted, Wanted::Down { verb: Verb::Remove, .. })
+    }
+
+    /// It is an instance too many, or its configuration is gone: as if it were not there, for all that may start.
+    pub fn is_on_its_way_out(&self) -> bool {
+        matches!(self.wanted, Wanted::Down { verb: Verb::Scale | Verb::Remove, .. })
     }
 
     /// Where it is.
@@ -184,6 +194,7 @@ impl Service {
             Event::Tick => self.tick(&mut turn),
             Event::Paused { lasted } => self.paused(lasted, &mut turn),
             Event::TookOver => self.took_over(&mut turn),
+            Event::WatchedAnew => self.watched_anew(&mut turn),
         }
         Stepped { commands: turn.commands, failure: turn.failure }
     }
@@ -216,7 +227,7 @@ impl Service {
                     Phase::Stopped { .. } | Phase::Backoff { .. } | Phase::Failed { .. } => {}
                 }
             }
-            Verb::Stop | Verb::Scale => {
+            Verb::Stop | Verb::Scale | Verb::Remove => {
                 self.wanted = Wanted::Down { by, verb };
                 match &self.phase {
                     // The roster shuts the gate when all that depends on it is down.
@@ -236,6 +247,24 @@ impl Service {
                 }
             }
             Verb::Reset => self.forgive(turn),
+            Verb::Reload => {
+                self.forgive(turn);
+                match (&self.phase, &self.wanted) {
+                    (Phase::Starting(_) | Phase::Ready(_), Wanted::Up) => {
+                        self.stop(Cause::Operator { by, verb }, Haste::Orderly, Next::Again, turn);
+                    }
+                    // It ends already, or is about to: what comes after it comes as configured by then.
+                    (Phase::Starting(_) | Phase::Ready(_), Wanted::Down { .. })
+                    | (
+                        Phase::Stopping(_)
+                        | Phase::Stopped { .. }
+                        | Phase::Completed { .. }
+                        | Phase::Backoff { .. }
+                        | Phase::Failed { .. },
+                        Wanted::Up | Wanted::Down { .. },
+                    ) => {}
+                }
+            }
         }
     }
 
@@ -443,6 +472,23 @@ impl Service {
             Some(Live::Stopping(stopping)) => stopping.command(turn),
             None => {}
         }
+    }
+
+    /// A ready process is asked from now on as its policy says; one that is not ready yet will be.
+    fn watched_anew(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        let incarnation = ready.incarnation;
+        if let Pulse::Probed { .. } = ready.pulse {
+            turn.commands.push(Command::StopProbe { incarnation });
+        }
+        ready.pulse = match turn.policy.liveness {
+            Liveness::Probe { .. } => {
+                turn.commands.push(Command::StartProbe { incarnation, purpose: Purpose::Alive });
+                Pulse::Probed { missed: 0 }
+            }
+            Liveness::Heartbeat { interval } => Pulse::Beating { due: turn.now.after(interval), missed: 0 },
+            Liveness::Unwatched => Pulse::Unwatched,
+        };
     }
 
     /// Begins the end of a starting or ready incarnation. One that ends already goes on ending.

@@ -137,6 +137,11 @@ impl StateSaver {
         }
     }
 
+    /// How far the disk may be behind, from the next update on.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// Made with what was found on disk, synced anew. An initial value found there is still a fresh start: it is
     /// the program that knows it best.
     pub fn found(self, snapshot: Snapshot, origin: StateOrigin) -> Self {

@@ -252,7 +252,13 @@ impl Core {
                             None => self.spread(std::slice::from_ref(name)),
                         })
                         .collect::<Vec<_>>(),
-                    Verb::Start | Verb::Stop | Verb::Kill | Verb::Reset | Verb::Scale => services.clone(),
+                    Verb::Start
+                    | Verb::Stop
+                    | Verb::Kill
+                    | Verb::Reset
+                    | Verb::Scale
+                    | Verb::Reload
+                    | Verb::Remove => services.clone(),
                 };
                 if verb == Verb::Stop {
                     // One that is to stop waits for those behind it that are, too.
@@ -284,10 +290,12 @@ impl Core {
             .collect();
         let target = match (asked.wait, verb) {
             (None, _) => Target::Durable { answer: Outcome::Done(accepted(verb, &services)) },
-            (Some(_), Verb::Stop | Verb::Kill | Verb::Scale) => Target::Down { services },
+            (Some(_), Verb::Stop | Verb::Kill | Verb::Scale | Verb::Remove) => Target::Down { services },
             // What was up before a start or reset is what was asked for.
             (Some(_), Verb::Start | Verb::Reset) => Target::Up { services: self.up_again(before) },
-            (Some(_), Verb::Restart) => Target::Up { services: self.wanted_up(before).collect() },
+            (Some(_), Verb::Restart | Verb::Reload) => {
+                Target::Up { services: self.wanted_up(before).collect() }
+            }
         };
         self.wait_for(asked, target, durable);
         Ok(())

@@ -79,7 +79,7 @@ impl Roster {
         name: &ServiceName,
         entry: &'a Entry,
     ) -> impl Iterator<Item = &'a ServiceName> {
-        let counts = |(_, other): &(&ServiceName, &Entry)| !other.service.is_scaled_away();
+        let counts = |(_, other): &(&ServiceName, &Entry)| !other.service.is_on_its_way_out();
         let requires = entry.policy.requires.iter().flat_map(|name| self.named(name)).filter(counts);
         let requires = requires.filter(|(_, other)| !other.satisfies()).map(|(name, _)| name);
         let after = entry.policy.after.iter().flat_map(|name| self.named(name)).map(|(name, _)| name);
@@ -96,7 +96,7 @@ impl Roster {
         let mut open: Vec<(&ServiceName, &Entry)> = required(entry).collect();
         let mut seen = BTreeSet::new();
         while let Some((name, other)) = open.pop() {
-            if !seen.insert(name) || other.service.is_scaled_away() {
+            if !seen.insert(name) || other.service.is_on_its_way_out() {
                 continue;
             }
             match (other.service.wanted(), other.service.phase()) {
@@ -132,6 +132,11 @@ impl Roster {
                 continue;
             }
             let Some(other) = self.entries.get(name) else { continue };
+            if entry.service.is_removed() && self.shutdown.is_none() && *other.service.wanted() == Wanted::Up
+            {
+                // It goes on without what is removed.
+                continue;
+            }
             if other.holds_up() {
                 return true;
             }

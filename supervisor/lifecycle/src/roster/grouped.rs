@@ -71,7 +71,10 @@ impl Roster {
         chance: Chance,
         out: &mut Vec<ServiceCommand>,
     ) {
-        let Event::Asked { verb: Verb::Start | Verb::Restart | Verb::Reset, by } = event else { return };
+        let Event::Asked { verb: Verb::Start | Verb::Restart | Verb::Reset | Verb::Reload, by } = event
+        else {
+            return;
+        };
         let group = self.entries.get(name).and_then(|entry| entry.group.clone());
         let Some((policy, group)) = group.and_then(|group| self.groups.get_mut(&group)) else { return };
         if group.failed().is_none() {
