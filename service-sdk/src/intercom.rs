@@ -18,7 +18,8 @@ use crate::reply::{self, Reply};
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A handle to a peer's inbox, from [`Context::intercom`](crate::Context::intercom). It is taken once and never
-/// renewed: restarts of either side, and of the watchdog's core, are not its affair.
+/// renewed: restarts of either side, and of the watchdog's core, are not its affair. Only a permission that was taken
+/// away and given back is used by a new one.
 ///
 /// All handles of a process to one peer share one lane: first in, first out over all of them. What is in it lives
 /// on when its sender dies, when its receiver dies, and while the receiver is down. It is memory, not disk: it
@@ -42,7 +43,7 @@ pub enum TellError<M> {
     /// The peer is not registered any more.
     #[error("no such service is registered any more")]
     NoSuchService(M),
-    /// The lane was shut: the rules allow it no more.
+    /// The rules allow it no more. If they do again, it is by a new handle: this one stays denied.
     #[error("the rules do not allow it any more")]
     Denied(M),
     /// The peer was built with another contract; [`Intercom::mismatch`] says where they part.
@@ -135,7 +136,7 @@ pub enum FlushError {
     /// The peer is not registered any more. What was fed is gone.
     #[error("no such service is registered any more")]
     NoSuchService,
-    /// The lane was shut: the rules allow it no more. What was fed is gone.
+    /// The rules allow it no more. What was fed is gone.
     #[error("the rules do not allow it any more")]
     Denied,
     /// The peer was built with another contract. What was fed stays.
@@ -155,7 +156,7 @@ pub enum AskError {
         /// Who was asked.
         receiver: ServiceName,
     },
-    /// Not done: the lane was shut, the rules allow it no more.
+    /// Not done: the rules allow it no more. If they do again, it is by a new handle.
     #[error("the rules do not allow to ask `{receiver}` any more")]
     Denied {
         /// Who was asked.

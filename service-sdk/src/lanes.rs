@@ -113,6 +113,8 @@ struct ArrivingLanes {
     in_hand: Option<LaneEpoch>,
     /// Memory for a packet, for all lanes in turn.
     buffer: Vec<u8>,
+    /// Read to their ends, and not told yet.
+    drained: Vec<LaneEpoch>,
 }
 
 impl Bounds {
@@ -134,7 +136,8 @@ impl Bounds {
 
 impl Lanes {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let arriving = ArrivingLanes { lanes: BTreeMap::new(), in_hand: None, buffer: Vec::new() };
+        let arriving =
+            ArrivingLanes { lanes: BTreeMap::new(), in_hand: None, buffer: Vec::new(), drained: Vec::new() };
         Self(Arc::new(Shared {
             bounds,
             outgoing: Mutex::default(),
@@ -191,7 +194,7 @@ impl Lanes {
             Some(turn) => self.0.turns.first_before(turn),
             None => self.0.turns.first()?,
         };
-        arriving.turn(epoch, now)
+        self.turn(&mut arriving, epoch, now)
     }
 
     /// The next message, of the lane whose turn it is. Taken when it is returned.
@@ -199,13 +202,26 @@ impl Lanes {
         let mut arriving = self.arriving();
         for _ in 0..IDLE_TURNS {
             let Some(epoch) = self.0.turns.next(context.waker()) else { return Poll::Pending };
-            if let Some(delivered) = arriving.turn(epoch, self.now()) {
+            if let Some(delivered) = self.turn(&mut arriving, epoch, self.now()) {
                 return Poll::Ready(delivered);
             }
         }
         // Much to skip: the others have their turn.
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn turn<M: Message>(
+        &self,
+        arriving: &mut ArrivingLanes,
+        epoch: LaneEpoch,
+        now: u64,
+    ) -> Option<(M, Delivery)> {
+        let delivered = arriving.turn(epoch, now);
+        if delivered.is_none() && !arriving.drained.is_empty() {
+            self.0.news.notify_one();
+        }
+        delivered
     }
 
     /// Nanoseconds of the monotonic clock.
@@ -223,11 +239,14 @@ impl Lanes {
         assert!(self.0.clock.set(clock).is_ok(), "a clock is set once");
     }
 
-    /// Runs the tasks of all lanes, for ever. A task that panics takes this with it.
-    pub(crate) async fn tend(self) {
+    /// Runs the tasks of all lanes, for ever, and says which lane to the inbox was read to its end. A task that panics
+    /// takes this with it.
+    pub(crate) async fn tend(self, mut drained: impl FnMut(LaneEpoch)) {
         let buffer = Arc::default();
         let mut tasks = JoinSet::new();
         loop {
+            let ended = std::mem::take(&mut self.arriving().drained);
+            ended.into_iter().for_each(&mut drained);
             for task in std::mem::take(&mut *self.0.new.lock().expect("nothing panics while it is held")) {
                 match task {
                     Task::Outgoing(lane) => tasks.spawn(lane.tend(Arc::clone(&buffer))),
@@ -281,6 +300,7 @@ impl ArrivingLanes {
                 return Some((message, delivery));
             }
             Yield::Again => lane.turn.queue(),
+            Yield::Drained => self.drained.push(epoch),
             Yield::Nothing => {}
         }
         None
@@ -313,6 +333,8 @@ impl session::Lanes for Lanes {
         match OutLane::adopt(lane, ends, self.0.bounds) {
             Ok(adopted) => {
                 let adopted = Arc::new(adopted);
+                // One that was denied, and is allowed again by this one.
+                outgoing.retain(|_, older| older.receiver() != adopted.receiver() || !older.is_over());
                 self.start(Task::Outgoing(Arc::clone(&adopted)));
                 outgoing.insert(lane.lane, adopted);
             }
@@ -331,6 +353,12 @@ impl session::Lanes for Lanes {
     fn buried(&mut self, lane: LaneEpoch, incarnation: Incarnation, number: MessageNumber) {
         if let Some(lane) = self.outgoing().get(&lane) {
             lane.buried(incarnation, number);
+        }
+    }
+
+    fn denied(&mut self, lane: LaneEpoch) {
+        if let Some(lane) = self.outgoing().get(&lane) {
+            lane.deny();
         }
     }
 

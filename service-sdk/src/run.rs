@@ -379,7 +379,8 @@ where
     let context = Context::new(about, link.clone(), settings.clone(), state, lanes.clone());
 
     let mut tending = JoinSet::new();
-    tending.spawn(lanes.clone().tend());
+    let ledger = link.clone();
+    tending.spawn(lanes.clone().tend(move |lane| ledger.write(|ledger| ledger.lane_drained(lane))));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         if session.run().await.is_some() {

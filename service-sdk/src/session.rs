@@ -93,6 +93,8 @@ pub(crate) trait Lanes: Send {
     fn peer_died(&mut self, lane: LaneEpoch, incarnation: Incarnation, taken: MessageNumber);
     /// A message of a lane is a dead letter.
     fn buried(&mut self, lane: LaneEpoch, incarnation: Incarnation, number: MessageNumber);
+    /// The rules allow no more to be sent on a lane.
+    fn denied(&mut self, lane: LaneEpoch);
     /// A lane's contracts were compared again.
     fn fits(&mut self, lane: LaneEpoch, mismatch: Option<Mismatch>);
     /// A lane is gone for good.
@@ -231,6 +233,7 @@ impl<L: Lanes> Session<L> {
                 self.lanes.buried(lane, incarnation, number);
             }
             ToService::LaneFits { lane, mismatch } => self.lanes.fits(lane, mismatch),
+            ToService::LaneDenied { lane } => self.lanes.denied(lane),
             ToService::LaneClosed { lane } => {
                 self.link.write(|ledger| ledger.lane_closed(lane));
                 self.lanes.closed(lane);

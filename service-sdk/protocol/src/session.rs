@@ -103,6 +103,12 @@ pub enum ToService {
         /// The message.
         number: MessageNumber,
     },
+    /// The rules do not allow this service to send on the lane any more. What was sent is served, and answered; a lane
+    /// that is allowed later is another one.
+    LaneDenied {
+        /// Which lane.
+        lane: LaneEpoch,
+    },
 }
 
 /// All a new incarnation starts from.
@@ -289,6 +295,11 @@ pub enum FromService {
     },
     /// Answers [`ToService::TookOver`], after all that was not answered has been repeated.
     Resumed(Resumed),
+    /// A lane to the inbox was read to its end, and all of it is done: its sender may send no more.
+    LaneDrained {
+        /// Which lane.
+        lane: LaneEpoch,
+    },
 }
 
 /// What a service says first.

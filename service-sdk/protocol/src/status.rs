@@ -287,6 +287,8 @@ pub struct LaneStatus {
     pub propagation: PropagationStatus,
     /// Where the two contracts part.
     pub mismatch: Option<String>,
+    /// Its sender may send no more: what is queued is served, and then the lane goes.
+    pub is_retired: bool,
 }
 
 /// The propagation time of a lane: accepted by `tell` or `ask` until handed to the handler, in nanoseconds.

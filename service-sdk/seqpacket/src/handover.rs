@@ -37,16 +37,13 @@ pub enum Wear {
 impl Seqpacket {
     /// Makes this end as good as new for its next holder: non-blocking, no signals, no peek offset, no timeouts,
     /// nothing beside packets but descriptors, and the send bound. Options belong to the open end, not to the
-    /// process that set them, so they outlive it.
+    /// process that set them, so they outlive it. One that is shut down is as good as new but for that.
     ///
     /// # Errors
     /// Of `fcntl` and `setsockopt`; the end is not to be handed on then.
     pub fn reset_for_handover(&self, send_bound: usize) -> io::Result<Handover> {
         if self.is_filtered()? {
             return Ok(Handover::Worn(Wear::Filter));
-        }
-        if self.is_shut_down()? {
-            return Ok(Handover::Worn(Wear::Shutdown));
         }
         // All status flags at once: O_NONBLOCK on, O_ASYNC off.
         fcntl(self.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -63,7 +60,7 @@ impl Seqpacket {
             }
         }
         self.set_send_bound(send_bound)?;
-        Ok(Handover::Clean)
+        Ok(if self.is_shut_down()? { Handover::Worn(Wear::Shutdown) } else { Handover::Clean })
     }
 
     fn is_filtered(&self) -> io::Result<bool> {

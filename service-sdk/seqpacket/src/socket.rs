@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair, sockopt};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair, sockopt};
 
 use crate::message::{self, MAX_DESCRIPTORS, Packet, Received, Take};
 use crate::option;
@@ -211,6 +211,15 @@ impl Seqpacket {
     /// Of `poll`.
     pub fn wait_readable(&self, deadline: Instant) -> io::Result<bool> {
         self.wait(PollFlags::POLLIN, deadline)
+    }
+
+    /// Lets nobody send through this end any more, whatever descriptor of it they have. What was sent is still to be
+    /// read, and then the peer reads the end; what the peer sends still arrives here.
+    ///
+    /// # Errors
+    /// Of `shutdown`.
+    pub fn shut_sending(&self) -> io::Result<()> {
+        Ok(shutdown(self.0.as_raw_fd(), Shutdown::Write)?)
     }
 
     /// Bytes this end has sent and the peer has not read, as the kernel charges them: about 768 a packet beside

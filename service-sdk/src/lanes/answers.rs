@@ -106,10 +106,12 @@ impl Answers {
             answer = Answer { kind: Kind::Dropped, payload: Encoded::default(), ..answer };
         }
         let mut state = self.state();
-        if state.is_closed {
+        if state.waiting.is_empty() && matches!(self.try_send(&mut state, &mut answer), Try::Gone) {
             return;
         }
-        if state.waiting.is_empty() && matches!(self.try_send(&mut state, &mut answer), Try::Gone) {
+        if state.is_closed && state.waiting.is_empty() {
+            // Its task has ended.
+            tracing::warn!(sender = %self.sender, lane = %self.lane, "an answer is not sent: the lane is closed, and full");
             return;
         }
         if state.waiting.len() >= MAX_OPEN_ASKS {
@@ -132,12 +134,10 @@ impl Answers {
         self.news.notify_one();
     }
 
-    /// The lane is gone: nothing is sent any more.
+    /// The lane was read to its end, or its sender is gone. What waits is still sent, and what is answered from now on
+    /// where there is room.
     pub(super) fn close(&self) {
-        let mut state = self.state();
-        state.is_closed = true;
-        state.waiting.clear();
-        self.flushed.notify_waiters();
+        self.state().is_closed = true;
         self.news.notify_one();
     }
 
@@ -152,7 +152,7 @@ impl Answers {
         }
     }
 
-    /// Sends what waits. Ends when the lane is gone.
+    /// Sends what waits. Ends when the lane is closed, and nothing waits.
     pub(super) async fn tend(self: Arc<Self>) {
         loop {
             self.news.notified().await;
@@ -161,16 +161,19 @@ impl Answers {
                 self.turn.queue();
             }
             loop {
-                if self.state().is_closed {
-                    return;
-                }
                 match self.flush() {
+                    Try::Gone if self.is_finished() => return,
                     Try::Gone => break,
                     Try::NoRoom if self.socket.room().await.is_ok() => {}
                     Try::NoRoom | Try::Later => tokio::time::sleep(RETRY).await,
                 }
             }
         }
+    }
+
+    fn is_finished(&self) -> bool {
+        let state = self.state();
+        state.is_closed && state.waiting.is_empty()
     }
 
     /// Sends all that waits, as far as it goes now.

@@ -77,6 +77,8 @@ enum Load {
     Head,
     BadPackets,
     Nothing,
+    /// Nobody may send any more, and all is done.
+    End,
 }
 
 /// What a turn of a lane yields.
@@ -87,6 +89,8 @@ pub(super) enum Yield<M> {
     Again,
     /// Nothing now: it comes to the line by itself.
     Nothing,
+    /// Nothing, and nothing will come: its sender may send no more, and all of it is done.
+    Drained,
 }
 
 /// What is wrong with a packet or message. It is skipped; the lane goes on.
@@ -162,6 +166,7 @@ impl Arriving {
                 Load::Head => {}
                 Load::BadPackets => return Yield::Again,
                 Load::Nothing => return Yield::Nothing,
+                Load::End => return Yield::Drained,
             }
         }
         while let Some(next) = self.head.as_mut().and_then(|head| head.next(&self.packet, M::ASKS, now)) {
@@ -347,9 +352,9 @@ impl Arriving {
                 Ok(Received::Oversize { length }) => Violation::Oversize { length },
                 Ok(Received::TooManyDescriptors) => Violation::TooManyDescriptors,
                 Ok(Received::End) => {
-                    // Nobody has the other end, and nobody will: the watchdog is gone too.
+                    // The other end was shut, or nobody has it: then the watchdog is gone too.
                     self.is_stopped = true;
-                    return Load::Nothing;
+                    return Load::End;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     readable.drained();

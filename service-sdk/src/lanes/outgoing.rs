@@ -15,7 +15,7 @@ mod outlet;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -50,9 +50,21 @@ pub(crate) struct OutLane {
     deaths: Mutex<VecDeque<(Incarnation, MessageNumber)>>,
     /// Wakes the task: a death, an earlier deadline, the end.
     news: Notify,
-    is_closed: AtomicBool,
+    /// A [`Standing`].
+    standing: AtomicU8,
     since: Instant,
     handed_before: u64,
+}
+
+/// Whether more may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Standing {
+    Open,
+    /// The rules do not allow it any more.
+    Denied,
+    /// The peer is not registered any more.
+    Gone,
 }
 
 /// A message as bytes.
@@ -116,7 +128,7 @@ impl OutLane {
             fits: Fits::default(),
             deaths: Mutex::default(),
             news: Notify::new(),
-            is_closed: AtomicBool::new(false),
+            standing: AtomicU8::new(Standing::Open as u8),
             since: Instant::now(),
             handed_before,
         })
@@ -137,10 +149,33 @@ impl OutLane {
         self.asks().ended(number, AskEnd::Died(incarnation));
     }
 
+    /// Nothing more is sent. What was asked is still answered.
+    pub(super) fn deny(&self) {
+        let (open, denied) = (Standing::Open as u8, Standing::Denied as u8);
+        // One that is gone stays so.
+        let _ = self.standing.compare_exchange(open, denied, Ordering::AcqRel, Ordering::Acquire);
+        self.news.notify_one();
+    }
+
     pub(super) fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
+        self.standing.store(Standing::Gone as u8, Ordering::Release);
         self.asks().closed();
         self.news.notify_one();
+    }
+
+    fn standing(&self) -> Standing {
+        let standing = self.standing.load(Ordering::Acquire);
+        let all = [Standing::Open, Standing::Denied, Standing::Gone];
+        all.into_iter().find(|known| *known as u8 == standing).expect("nothing else is stored")
+    }
+
+    /// Nothing goes on it any more, and nobody waits for an answer.
+    pub(super) fn is_over(&self) -> bool {
+        match self.standing() {
+            Standing::Open => false,
+            Standing::Denied => !self.asks().is_any_waiting(),
+            Standing::Gone => true,
+        }
     }
 
     // ---- what handles do ----

@@ -3,6 +3,7 @@
 mod asks;
 mod crashes;
 mod deferred;
+mod denied;
 mod hostile;
 mod order;
 mod peers;

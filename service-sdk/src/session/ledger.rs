@@ -71,6 +71,8 @@ const REPLIES_BEHIND: usize = 256;
 struct Lanes {
     out: Vec<LaneEpoch>,
     arriving: Vec<LaneEpoch>,
+    /// Of the arriving, to be said.
+    drained: Vec<LaneEpoch>,
 }
 
 /// What a service hears beside messages.
@@ -235,6 +237,11 @@ impl Ledger {
         self.lanes.arriving.retain(|open| *open != lane);
     }
 
+    /// A lane was read to its end.
+    pub(crate) fn lane_drained(&mut self, lane: LaneEpoch) {
+        self.lanes.drained.push(lane);
+    }
+
     /// A new core: it is told again whatever the old one may not have answered. Calls that went are cut off: their
     /// callers repeat them, and know from where.
     pub(crate) fn took_over(&mut self) {
@@ -285,6 +292,9 @@ impl Ledger {
         }
         if let Some(urgency) = self.state.due(self.closing) {
             return Some(Step::State(urgency));
+        }
+        if let Some(lane) = self.lanes.drained.pop() {
+            return Some(Step::Say(FromService::LaneDrained { lane }));
         }
         for (request, open) in &mut self.calls {
             if let Some(call) = open.due.take() {

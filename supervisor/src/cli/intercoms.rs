@@ -57,6 +57,11 @@ fn of_inbox(inbox: &InboxStatus, look: &Look) -> String {
             let words = harmless(&format!("contract mismatch with {}: {mismatch}", lane.sender));
             text += &format!("  {}\n", look.paint(Paint::Bad, &words));
         }
+        if lane.is_retired {
+            let words =
+                format!("{} may send no more on lane {}: what is queued is served", lane.sender, lane.lane);
+            text += &format!("  {}\n", look.paint(Paint::Doubtful, &words));
+        }
     }
     text
 }

@@ -161,6 +161,7 @@ fn lane(sender: &str, held_ms: Option<u64>, mismatch: Option<&str>) -> LaneStatu
             max: 1_200_000,
         },
         mismatch: mismatch.map(str::to_owned),
+        is_retired: false,
     }
 }
 

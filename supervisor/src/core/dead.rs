@@ -14,7 +14,7 @@ use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::dead::{DeadLetter, DeathRecord, WholeDeadLetter};
 use watchdog_protocol::lane::Kind;
 use watchdog_protocol::session::ToService;
-use watchdog_protocol::{Incarnation, MessageId, ServiceName};
+use watchdog_protocol::{Incarnation, LaneEpoch, MessageId, ServiceName};
 
 use super::audit::Replies;
 use super::events::Entry as Logged;
@@ -53,10 +53,10 @@ impl Core {
         let mut poisoned = Vec::new();
         for lane in self.lanes.arriving_at(service) {
             lane.receiver_ended(last.incarnation, &last.cause);
-            poisoned.extend(lane.poison().map(|suspect| (lane.sender.clone(), suspect)));
+            poisoned.extend(lane.poison().map(|suspect| (lane.epoch, lane.sender.clone(), suspect)));
         }
-        for (sender, suspect) in poisoned {
-            match self.move_dead_letter(service, &sender, &suspect) {
+        for (epoch, sender, suspect) in poisoned {
+            match self.move_dead_letter(epoch, &suspect) {
                 Ok(Some(letter)) => self.moved(&letter, last.incarnation),
                 Ok(None) => {}
                 Err(stays) => {
@@ -72,15 +72,10 @@ impl Core {
         }
     }
 
-    fn move_dead_letter(
-        &mut self,
-        service: &ServiceName,
-        sender: &ServiceName,
-        suspect: &Suspect,
-    ) -> Result<Option<DeadLetter>, Stays> {
+    fn move_dead_letter(&mut self, epoch: LaneEpoch, suspect: &Suspect) -> Result<Option<DeadLetter>, Stays> {
         let limit = self.config.watchdog.max_message;
         let state = self.config.watchdog.state.clone();
-        let Some(lane) = self.lanes.find(sender, service) else { return Ok(None) };
+        let Some(lane) = self.lanes.named(epoch) else { return Ok(None) };
         let number = suspect.number();
         let Some(Copied { kind, payload }) = lane.copy(number, limit)? else {
             lane.clear_suspect();
@@ -91,9 +86,9 @@ impl Core {
             cause: death.cause.clone(),
         };
         let letter = DeadLetter {
-            id: MessageId { epoch: lane.epoch, number },
-            receiver: service.clone(),
-            sender: sender.clone(),
+            id: MessageId { epoch, number },
+            receiver: lane.receiver.clone(),
+            sender: lane.sender.clone(),
             message: lane.contract().name_of(&payload).map(str::to_owned),
             asked: kind == Kind::Ask,
             size: payload.len() as u64,

@@ -48,7 +48,7 @@ impl Core {
         message: FromService,
     ) -> Result<(), CoreError> {
         match message {
-            FromService::Hello(hello) => self.hello(service, incarnation, &hello),
+            FromService::Hello(hello) => self.hello(service, incarnation, &hello).await?,
             FromService::Ready => {
                 self.fact(service, incarnation, Fact::Ready);
                 self.initial_settings_accepted(service, incarnation);
@@ -69,36 +69,49 @@ impl Core {
                 self.call_of_service(service, incarnation, request, call).await?;
             }
             FromService::LastWord { reason } => self.entry_mut(service).last_word = Some(shortened(reason)),
-            FromService::Resumed(resumed) => self.resumed(service, incarnation, &resumed),
+            FromService::Resumed(resumed) => self.resumed(service, incarnation, &resumed).await?,
+            FromService::LaneDrained { lane } => self.lane_drained(service, incarnation, lane).await?,
         }
         Ok(())
     }
 
-    fn hello(&mut self, service: &ServiceName, incarnation: Incarnation, hello: &Hello) {
+    async fn hello(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        hello: &Hello,
+    ) -> Result<(), CoreError> {
         if hello.version != SESSION_VERSION {
             let reason = format!(
                 "it speaks session version {}, this watchdog speaks {SESSION_VERSION}: build it with this watchdog's SDK",
                 hello.version
             );
-            return self.broken(service, incarnation, reason);
+            self.broken(service, incarnation, reason);
+            return Ok(());
         }
         if !self.entry_mut(service).session.as_mut().is_some_and(super::session::Session::greet) {
-            return self.broken(service, incarnation, "it said hello twice".to_owned());
+            self.broken(service, incarnation, "it said hello twice".to_owned());
+            return Ok(());
         }
         let described = self.entry(service).manifest.as_ref().map(watchdog_protocol::Manifest::hash);
         if described == Some(hello.manifest) {
-            self.recognize(service, incarnation);
+            self.recognize(service, incarnation).await?;
         } else {
             self.manifest_changed(service, incarnation);
         }
+        Ok(())
     }
 
     /// The process is what described itself: it gets the lanes that arrive at it.
-    pub(super) fn recognize(&mut self, service: &ServiceName, incarnation: Incarnation) {
+    pub(super) async fn recognize(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<(), CoreError> {
         if let Some(session) = &mut self.entry_mut(service).session {
             session.recognize();
         }
-        self.offer_lanes(service, incarnation);
+        self.offer_lanes(service, incarnation).await
     }
 
     /// The running program is not the one that described itself: it was built anew since. It is asked again, off
@@ -110,7 +123,12 @@ impl Core {
     }
 
     /// A process went on through a change of cores: what it holds, as it tells.
-    fn resumed(&mut self, service: &ServiceName, incarnation: Incarnation, resumed: &Resumed) {
+    async fn resumed(
+        &mut self,
+        service: &ServiceName,
+        incarnation: Incarnation,
+        resumed: &Resumed,
+    ) -> Result<(), CoreError> {
         for lane in self.lanes.leaving(service).filter(|lane| resumed.lanes_out.contains(&lane.epoch)) {
             lane.resumed_sender(incarnation);
         }
@@ -118,7 +136,8 @@ impl Core {
             lane.resumed_receiver(incarnation);
         }
         // A lane the older core made and could not hand over any more.
-        self.recognize(service, incarnation);
+        self.recognize(service, incarnation).await?;
+        self.repeat_denials(service);
         self.settings_resumed(service, incarnation, resumed.revision, resumed.ready);
         if resumed.ready {
             self.fact(service, incarnation, Fact::Ready);
@@ -126,6 +145,7 @@ impl Core {
         if self.health(service) != Some(&resumed.health) {
             self.fact(service, incarnation, Fact::Health(resumed.health.clone()));
         }
+        Ok(())
     }
 
     /// The level it raised, as far as this core knows.

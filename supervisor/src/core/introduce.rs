@@ -1,5 +1,6 @@
 //! Introductions: a service asks for a peer by name, and both get their ends of one lane.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use watchdog_keeper::protocol::ToKeeper;
@@ -7,7 +8,7 @@ use watchdog_lifecycle::TalkError;
 use watchdog_protocol::session::{LaneIn, LaneOut, Refusal, ToService};
 use watchdog_protocol::{Contract, Incarnation, ServiceName};
 
-use super::lanes::{LaneError, Made};
+use super::lanes::{Lane, LaneError, Made};
 use super::{Core, CoreError, chain, now};
 use crate::nearest::nearest;
 
@@ -71,7 +72,7 @@ impl Core {
         let ends = lane.give_to_sender(incarnation, bound)?;
         let out = LaneOut { lane: lane.epoch, receiver: receiver.clone(), mismatch };
         if let Some(receiving) = self.entry(&receiver).session.as_ref().map(|s| s.incarnation()) {
-            self.offer_lanes(&receiver, receiving);
+            self.offer_lanes(&receiver, receiving).await.map_err(NoLane::Core)?;
         }
         Ok((out, ends))
     }
@@ -103,15 +104,29 @@ impl Core {
     }
 
     /// Gives a process of `receiver` every lane it does not have yet and whose contract fits; nothing before it is
-    /// known that the process is what described itself, for what is queued must not be read by another contract.
-    pub(super) fn offer_lanes(&mut self, receiver: &ServiceName, incarnation: Incarnation) {
+    /// known that the process is what described itself, for what is queued must not be read by another contract. A
+    /// lane waits for those of the same sender that were retired before it.
+    pub(super) async fn offer_lanes(
+        &mut self,
+        receiver: &ServiceName,
+        incarnation: Incarnation,
+    ) -> Result<(), CoreError> {
         if !self.entry(receiver).session.as_ref().is_some_and(super::session::Session::is_known) {
-            return;
+            return Ok(());
         }
+        self.drop_drained(receiver).await?;
         let bound = self.lane_bytes;
         let mut offers = Vec::new();
+        let mut waiting_for_older = BTreeSet::new();
         for lane in self.lanes.arriving_at(receiver) {
-            if lane.mismatch.is_some() || lane.given_to() == Some(incarnation) {
+            // One that can't be read holds up nobody.
+            if lane.mismatch.is_some() || waiting_for_older.contains(&lane.sender) {
+                continue;
+            }
+            if lane.is_retired() {
+                waiting_for_older.insert(lane.sender.clone());
+            }
+            if lane.given_to() == Some(incarnation) {
                 continue;
             }
             match lane.give_to_receiver(incarnation, bound) {
@@ -122,6 +137,7 @@ impl Core {
         for (lane, ends) in offers {
             self.tell(receiver, &ToService::LaneIn(lane), ends);
         }
+        Ok(())
     }
 
     /// The receiver was built anew: every lane to it is compared again, its senders are told.
@@ -142,14 +158,22 @@ impl Core {
         }
     }
 
-    /// Takes the lanes of an unregistered service away from its peers, and from the keeper.
+    /// Takes the lanes to an unregistered service away from its peers, and from the keeper. What it has sent is served.
     pub(super) async fn close_lanes(&mut self, service: &ServiceName) -> Result<(), CoreError> {
         for lane in self.lanes.remove(service) {
-            let peer = if lane.sender == *service { &lane.receiver } else { &lane.sender };
-            self.tell(peer, &ToService::LaneClosed { lane: lane.epoch }, Vec::new());
-            let name = lane.stored_name().into_bytes();
-            self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)?;
+            self.tell(&lane.sender, &ToService::LaneClosed { lane: lane.epoch }, Vec::new());
+            self.drop_lane(&lane).await?;
+        }
+        for (sender, receiver) in self.lanes.pairs() {
+            if sender == *service {
+                self.retire(&sender, &receiver).await?;
+            }
         }
         Ok(())
+    }
+
+    pub(super) async fn drop_lane(&mut self, lane: &Lane) -> Result<(), CoreError> {
+        let name = lane.stored_name().into_bytes();
+        self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)
     }
 }

@@ -6,8 +6,12 @@
 //!     receiver's end + receiver's page (rw) + sender's page (ro) ──► receiver's session: LaneIn
 //! ```
 //! A lane is named by its epoch and exists while both sides are registered, running or not. Nothing here reads a
-//! message: what waits is counted from the pages, which tell it after a crash too.
+//! message: what waits is counted from the pages, which tell it after a crash too. One that its sender may no longer
+//! use is [retired], and what is sent later goes on another one.
+//!
+//! [retired]: Lanes::retire
 
+mod retired;
 mod suspect;
 
 use std::collections::BTreeMap;
@@ -21,7 +25,7 @@ use watchdog_protocol::status::{InboxStatus, LaneStatus, PropagationStatus};
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch, ServiceName};
 use watchdog_seqpacket::{
     Handover, PageError, Propagation, ReceiverPage, ReceiverPageReader, SenderPage, SenderPageReader,
-    Seqpacket, read_only,
+    Seqpacket, Wear, read_only,
 };
 
 use self::suspect::Given;
@@ -45,6 +49,8 @@ pub(crate) enum LaneError {
     Copy(#[source] io::Error),
     #[error("cannot make an end as good as new")]
     Reset(#[source] io::Error),
+    #[error("cannot shut its sending")]
+    Shut(#[source] io::Error),
     #[error("it is stored under the name {0:?}, with {1} descriptors")]
     Stored(String, usize),
     #[error("cannot read random bits")]
@@ -66,6 +72,8 @@ struct Record {
     given: Option<Given>,
     /// The message that processes of the receiver died with.
     suspect: Option<Suspect>,
+    /// Nothing more goes in.
+    is_retired: bool,
 }
 
 /// One lane.
@@ -114,6 +122,7 @@ impl Lane {
             held_since: Some(now),
             given: None,
             suspect: None,
+            is_retired: false,
         };
         let mut lane = Self {
             epoch,
@@ -185,7 +194,7 @@ impl Lane {
 
     /// The sender's end, for this process of the sender.
     pub(crate) fn give_to_sender(&mut self, to: Incarnation, bound: usize) -> Result<Ends, LaneError> {
-        reset(&self.sender_end, bound)?;
+        self.reset(&self.sender_end, bound)?;
         let ends = ends(&self.sender_end, &self.sender_page, &self.receiver_page)?;
         self.open_by = Some(to);
         Ok(ends)
@@ -193,7 +202,7 @@ impl Lane {
 
     /// The receiver's end, for this process of the receiver.
     pub(crate) fn give_to_receiver(&mut self, to: Incarnation, bound: usize) -> Result<Ends, LaneError> {
-        reset(&self.receiver_end, bound)?;
+        self.reset(&self.receiver_end, bound)?;
         let ends = ends(&self.receiver_end, &self.receiver_page, &self.sender_page)?;
         if self.given_to != Some(to) {
             self.record.handed_over += 1;
@@ -235,9 +244,9 @@ impl Lane {
         self.given_to
     }
 
-    /// Whether a process of the sender has a handle.
-    pub(crate) fn is_open(&self) -> bool {
-        self.open_by.is_some()
+    /// Whether a process of the sender has a handle, and may use it.
+    fn is_usable(&self) -> bool {
+        self.open_by.is_some() && !self.is_retired()
     }
 
     /// What the sender compiled against.
@@ -251,6 +260,16 @@ impl Lane {
         self.keep()
     }
 
+    fn reset(&self, end: &Seqpacket, bound: usize) -> Result<(), LaneError> {
+        match end.reset_for_handover(bound).map_err(LaneError::Reset)? {
+            Handover::Clean => Ok(()),
+            Handover::Worn(Wear::Shutdown) if self.is_retired() => Ok(()),
+            Handover::Worn(wear) => {
+                Err(LaneError::Reset(io::Error::other(format!("a process left it unusable: {wear:?}"))))
+            }
+        }
+    }
+
     fn keep(&mut self) -> Result<(), LaneError> {
         self.note.write(&self.record).map_err(LaneError::Note)
     }
@@ -260,7 +279,7 @@ impl Lane {
     pub(crate) fn queued(&self) -> u64 {
         let marks = self.taken.marks();
         let reserved = self.sent.reserved().get();
-        if self.sender_end.outstanding().is_ok_and(|bytes| bytes == 0) {
+        if self.is_empty() {
             return 0;
         }
         reserved.saturating_sub(marks.done.get())
@@ -295,15 +314,7 @@ impl Lane {
             rate: if age > 0.0 { handled as f64 / age } else { 0.0 },
             propagation: propagation(&self.taken.propagation()),
             mismatch: self.mismatch.as_ref().map(ToString::to_string),
-        }
-    }
-}
-
-fn reset(end: &Seqpacket, bound: usize) -> Result<(), LaneError> {
-    match end.reset_for_handover(bound).map_err(LaneError::Reset)? {
-        Handover::Clean => Ok(()),
-        Handover::Worn(wear) => {
-            Err(LaneError::Reset(io::Error::other(format!("a process left it unusable: {wear:?}"))))
+            is_retired: self.is_retired(),
         }
     }
 }
@@ -328,16 +339,23 @@ fn propagation(measured: &Propagation) -> PropagationStatus {
     }
 }
 
-/// All lanes, by receiver and sender.
+/// All lanes.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
+    /// By receiver and sender.
     lanes: BTreeMap<(ServiceName, ServiceName), Lane>,
+    /// Oldest first.
+    retired: Vec<Lane>,
 }
 
 impl Lanes {
     /// Takes in a lane that an older core made.
     pub(crate) fn insert(&mut self, lane: Lane) {
-        self.lanes.insert((lane.receiver.clone(), lane.sender.clone()), lane);
+        if lane.is_retired() {
+            self.insert_retired(lane);
+        } else {
+            self.lanes.insert((lane.receiver.clone(), lane.sender.clone()), lane);
+        }
     }
 
     /// The lane between two services, made when it is not there; says whether it is new.
@@ -357,41 +375,49 @@ impl Lanes {
         }
     }
 
-    /// The lane between two services, if there is one.
+    /// The lane on which one service sends to another, if there is one.
     pub(crate) fn find(&mut self, sender: &ServiceName, receiver: &ServiceName) -> Option<&mut Lane> {
         self.lanes.get_mut(&(receiver.clone(), sender.clone()))
     }
 
-    /// The lanes that arrive at a service.
+    /// The lane of this name.
+    pub(crate) fn named(&mut self, epoch: LaneEpoch) -> Option<&mut Lane> {
+        self.all_mut().find(|lane| lane.epoch == epoch)
+    }
+
+    /// The lanes that arrive at a service, those first that are retired.
     pub(crate) fn arriving_at(&mut self, receiver: &ServiceName) -> impl Iterator<Item = &mut Lane> {
-        self.lanes.values_mut().filter({
-            let receiver = receiver.clone();
-            move |lane| lane.receiver == receiver
-        })
+        let receiver = receiver.clone();
+        self.all_mut().filter(move |lane| lane.receiver == receiver)
     }
 
-    /// The lanes a service sends on.
+    /// The lanes a service sends on, or did.
     pub(crate) fn leaving(&mut self, sender: &ServiceName) -> impl Iterator<Item = &mut Lane> {
-        self.lanes.values_mut().filter({
-            let sender = sender.clone();
-            move |lane| lane.sender == sender
-        })
+        let sender = sender.clone();
+        self.all_mut().filter(move |lane| lane.sender == sender)
     }
 
-    /// Takes out every lane of a service, both ways.
-    pub(crate) fn remove(&mut self, service: &ServiceName) -> Vec<Lane> {
-        self.lanes
-            .extract_if(.., |_, lane| lane.sender == *service || lane.receiver == *service)
-            .map(|(_, lane)| lane)
-            .collect()
+    /// Takes out every lane to a service.
+    pub(crate) fn remove(&mut self, receiver: &ServiceName) -> Vec<Lane> {
+        let current = self.lanes.extract_if(.., |_, lane| lane.receiver == *receiver).map(|(_, lane)| lane);
+        let retired = self.retired.extract_if(.., |lane| lane.receiver == *receiver);
+        current.chain(retired).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Lane> {
+        self.retired.iter().chain(self.lanes.values())
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.retired.iter_mut().chain(self.lanes.values_mut())
     }
 
     /// What `watchdog intercoms` shows of one inbox.
     pub(crate) fn inbox(&self, service: &ServiceName, now: u64) -> InboxStatus {
-        let lanes: Vec<_> = self.lanes.values().filter(|lane| lane.receiver == *service).collect();
+        let lanes: Vec<_> = self.all().filter(|lane| lane.receiver == *service).collect();
         InboxStatus {
             service: service.clone(),
-            handles: lanes.iter().filter(|lane| lane.is_open()).count() as u64,
+            handles: lanes.iter().filter(|lane| lane.is_usable()).count() as u64,
             lanes: lanes.iter().map(|lane| lane.status(now)).collect(),
         }
     }
@@ -399,9 +425,9 @@ impl Lanes {
     /// Handles to a service, messages in, messages out, and what waits for it.
     pub(crate) fn totals(&self, service: &ServiceName) -> Totals {
         let mut totals = Totals::default();
-        for lane in self.lanes.values() {
+        for lane in self.all() {
             if lane.receiver == *service {
-                totals.handles += u64::from(lane.is_open());
+                totals.handles += u64::from(lane.is_usable());
                 totals.messages_in += lane.handled();
                 totals.queued += lane.queued();
             }

@@ -34,6 +34,7 @@ mod logs;
 mod note;
 mod notified;
 pub(crate) mod registration;
+mod revoke;
 mod safe;
 mod session;
 mod settings;

@@ -228,7 +228,7 @@ impl Core {
         self.compare_contracts(name);
         if let Some(incarnation) = self.entry(name).session.as_ref().map(super::session::Session::incarnation)
         {
-            self.recognize(name, incarnation);
+            self.recognize(name, incarnation).await?;
         }
         Ok(())
     }

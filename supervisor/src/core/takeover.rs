@@ -324,6 +324,7 @@ impl Core {
         self.add_missing_events();
         self.restore_lanes(&mut stored);
         self.restore_sessions(&mut stored)?;
+        self.revoke().await?;
         for child in self.keeper_hello.children.clone() {
             self.restore_child(&child);
         }
@@ -466,12 +467,8 @@ impl Core {
             let Some(Stored::Lane(text)) = stored::parse(&name) else { continue };
             let fds = stored.remove(&name).unwrap_or_default();
             match Lane::restore(&text, fds) {
-                Ok(lane)
-                    if self.entries.contains_key(&lane.sender)
-                        && self.entries.contains_key(&lane.receiver) =>
-                {
-                    self.lanes.insert(lane);
-                }
+                // Without its sender it is retired below.
+                Ok(lane) if self.entries.contains_key(&lane.receiver) => self.lanes.insert(lane),
                 Ok(_) => {
                     stored.insert(name, Vec::new());
                 }

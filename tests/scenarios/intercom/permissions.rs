@@ -46,3 +46,116 @@ fn nothing_starts_while_a_rule_refuses_another_and_a_rule_for_nobody_is_a_warnin
     assert!(said.stderr.starts_with("warning: ") && said.stderr.contains("offer lets nobody in"), "{said}");
     assert!(!wd.path(".watchdog/state").exists());
 }
+
+/// Puts another configuration in force, as a core that is killed after a reload leaves it, and waits for the next core.
+fn in_force(wd: &TestWatchdog, entries: &[Entry]) {
+    wd.configure("", entries);
+    std::fs::copy(wd.path("watchdog.toml"), wd.path(".watchdog/run/watchdog.toml")).expect("the kept copy");
+    wd.kill_core();
+}
+
+/// `a`, which may use what `rules` say, and `b`, led by hand.
+fn pair(rules: &str) -> [Entry; 2] {
+    let patient = puppet("b", ByHand).key("restart_delay = \"0s\"").key("restart_limit = \"off\"");
+    [puppet("a", ByItself).key(rules), patient]
+}
+
+const OPEN: &str = "use = [\"*\"]";
+const CLOSED: &str = "use = []";
+
+fn started(rules: &str) -> TestWatchdog {
+    let wd = TestWatchdog::run(&pair(rules));
+    wd.puppet("b").does(Order::Ready);
+    wd.until("both are ready", Seen::all_ready);
+    wd
+}
+
+#[test]
+fn a_rule_taken_away_lets_what_is_queued_be_served_and_denies_the_rest() {
+    let wd = started(OPEN);
+    let (a, b) = (wd.puppet("a"), wd.puppet("b"));
+    for text in ["1", "2"] {
+        a.does(say("b", text));
+    }
+    assert_eq!(b.next().text, "1");
+    let question = a.begin(ask("b", "3"));
+    wd.until("all is queued", |seen| seen.of("b").queued == 3);
+    in_force(&wd, &pair(CLOSED));
+    wd.until_event("the log tells of it", |event| event.what == "revoked");
+    assert_eq!(a.fails(say("b", "no")), "Denied");
+    assert_eq!(a.fails(ask("b", "no")), "Denied");
+    assert_eq!(a.fails(Order::TryTell { to: "b".into(), text: "no".into() }), "Denied");
+    assert!(lane(&wd, "a", "b").is_retired);
+    assert_eq!(b.next().text, "2");
+    assert_eq!(b.next().text, "3");
+    b.does(Order::Answer { text: "yes".into() });
+    assert_eq!(question.shown(), Shown::Text("yes".into()));
+    let nothing = b.begin(Order::Next);
+    wd.until_some("the lane is gone", || inbox(&wd, "b").lanes.is_empty().then_some(()));
+    // Allowed again it is another lane, for a handle that was asked for anew.
+    in_force(&wd, &pair(OPEN));
+    assert_eq!(a.fails(say("b", "no")), "Denied");
+    kill_and_wait(&wd, "a");
+    wd.puppet("a").does(say("b", "4"));
+    match nothing.shown() {
+        Shown::Message(heard) => assert_eq!((heard.text.as_str(), heard.redelivered), ("4", false)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(texts(&b.heard()), ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn nothing_newer_comes_before_what_was_queued_when_the_rule_was_taken_away() {
+    let wd = started(OPEN);
+    let b = wd.puppet("b");
+    for text in ["1", "2"] {
+        wd.puppet("a").does(say("b", text));
+    }
+    let first = b.next();
+    in_force(&wd, &pair(CLOSED));
+    in_force(&wd, &pair(OPEN));
+    kill_and_wait(&wd, "a");
+    wd.puppet("a").does(say("b", "3"));
+    in_force(&wd, &pair(CLOSED));
+    in_force(&wd, &pair(OPEN));
+    kill_and_wait(&wd, "a");
+    wd.puppet("a").does(say("b", "4"));
+    assert_eq!(inbox(&wd, "b").lanes.len(), 3);
+    // What was in hand comes again, and before all else.
+    kill_and_wait(&wd, "b");
+    let again = b.next();
+    assert_eq!((again.text.as_str(), again.redelivered, again.id), ("1", true, first.id));
+    kill_and_wait(&wd, "b");
+    assert!(b.next().redelivered);
+    assert_eq!(b.next().text, "2");
+    // Between two lanes too.
+    wd.kill_core();
+    assert_eq!(b.next().text, "3");
+    kill_and_wait(&wd, "b");
+    let again = b.next();
+    assert_eq!((again.text.as_str(), again.redelivered), ("3", true));
+    assert_eq!(b.next().text, "4");
+    let _nothing = b.begin(Order::Next);
+    wd.until_some("one lane is left", || (inbox(&wd, "b").lanes.len() == 1).then_some(()));
+}
+
+#[test]
+fn what_an_unregistered_service_has_sent_is_served() {
+    let wd = started(OPEN);
+    register(&wd, &puppet("late", ByItself)).ok();
+    let (late, b) = (wd.puppet("late"), wd.puppet("b"));
+    for text in ["1", "2"] {
+        late.does(say("b", text));
+    }
+    assert_eq!(b.next().text, "1");
+    wd.cli(&["stop", "late"]).ok();
+    wd.cli(&["unregister", "late"]).ok();
+    wd.kill_core();
+    register(&wd, &puppet("late", ByItself)).ok();
+    wd.puppet("late").does(say("b", "3"));
+    kill_and_wait(&wd, "b");
+    let heard: Vec<_> = (0..3).map(|_| b.next()).collect();
+    assert_eq!(texts(&heard), ["1", "2", "3"]);
+    assert!(heard.iter().all(|heard| heard.sender == "late"));
+    assert_eq!(heard.iter().map(|heard| heard.redelivered).collect::<Vec<_>>(), [true, false, false]);
+}

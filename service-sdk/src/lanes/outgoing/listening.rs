@@ -4,7 +4,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
@@ -62,7 +61,7 @@ impl OutLane {
         let mut is_ended = false;
         let mut watch = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
         let mut watched = None;
-        while !self.is_closed.load(Ordering::Acquire) {
+        while !self.is_over() {
             let next = self.asks().expire(Instant::now());
             if next != watched {
                 watched = next;

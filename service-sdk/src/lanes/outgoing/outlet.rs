@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -11,7 +10,7 @@ use watchdog_protocol::lane::{Direction, Envelope, Kind, MESSAGE_HEADER, Packer,
 use watchdog_protocol::limits::{MAX_BATCH, MAX_PACKET};
 use watchdog_seqpacket::Received;
 
-use super::{OutLane, Outgoing, Undelivered};
+use super::{OutLane, Outgoing, Standing, Undelivered};
 use crate::lanes::asks::Watch;
 use crate::lanes::{Fit, RETRY};
 use crate::message::Asks as Repeat;
@@ -101,7 +100,11 @@ impl OutLane {
     }
 
     pub(super) fn check(&self, fit: &Fit) -> Result<(), Undelivered> {
-        if self.is_closed.load(Ordering::Acquire) { Err(Undelivered::NoSuchService) } else { fit.check() }
+        match self.standing() {
+            Standing::Open => fit.check(),
+            Standing::Denied => Err(Undelivered::Denied),
+            Standing::Gone => Err(Undelivered::NoSuchService),
+        }
     }
 
     /// Sends one message by itself, after all that was fed. Returns its number.

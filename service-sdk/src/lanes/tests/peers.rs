@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watchdog_protocol::limits::{DEFAULT_LANE_BYTES, DEFAULT_MAX_MESSAGE};
 use watchdog_protocol::session::{LaneIn, LaneOut};
@@ -23,6 +24,9 @@ use crate::session::{LaneEnds, Lanes as _};
 
 /// Long enough never to be the reason.
 pub(super) const LONG: Duration = Duration::from_secs(50);
+
+/// More lanes than a test reads to their ends.
+const DRAINED: usize = 8;
 
 /// So short that it passes while one looks.
 pub(super) const SHORT: Duration = Duration::from_millis(30);
@@ -54,6 +58,8 @@ pub(super) struct Lane {
 /// A process: its lanes and their tasks. Dropped it is dead.
 pub(super) struct Process {
     pub(super) lanes: Lanes,
+    /// Lanes that were read to their ends.
+    pub(super) drained: mpsc::Receiver<LaneEpoch>,
     _tasks: JoinSet<()>,
 }
 
@@ -147,8 +153,9 @@ impl Process {
     pub(super) fn new(bounds: Bounds) -> Self {
         let lanes = Lanes::new(bounds);
         let mut tasks = JoinSet::new();
-        tasks.spawn(lanes.clone().tend());
-        Self { lanes, _tasks: tasks }
+        let (tell, drained) = mpsc::channel(DRAINED);
+        tasks.spawn(lanes.clone().tend(move |lane| tell.try_send(lane).expect("a test has few lanes")));
+        Self { lanes, drained, _tasks: tasks }
     }
 }
 

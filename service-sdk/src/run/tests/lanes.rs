@@ -72,7 +72,7 @@ impl Lane {
             let (lane, fit) = lanes.introduced(&self.out(), Msg::contract()).unwrap();
             tokio::select! {
                 result = act(Intercom::new(lane, fit)) => result,
-                () = lanes.tend() => unreachable!("it goes on for ever"),
+                () = lanes.tend(drop) => unreachable!("it goes on for ever"),
             }
         })
     }

@@ -1,0 +1,64 @@
+//! Lanes that nobody may send on any more. What is queued in them is served, and answered; then they go.
+//!
+//! ```text
+//! rule taken away, or sender unregistered ─► noted ─► sending shut ─► read to its end ─► gone
+//!                       allowed again ─► another lane, handed over when this one is gone
+//! ```
+//! So of one sender nothing comes before what it sent earlier, and what is in hand at a death comes again before
+//! anything newer: a receiver that remembers the last message of each sender knows it.
+
+use watchdog_protocol::ServiceName;
+
+use super::{Lane, LaneError, Lanes};
+
+impl Lane {
+    /// Nothing more goes in.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.record.is_retired
+    }
+
+    /// Nothing is in it that is not done. What a sender says of its page is no matter.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sender_end.outstanding().is_ok_and(|bytes| bytes == 0)
+    }
+
+    /// Noted first: a core that finds the note shuts it again.
+    fn retire(&mut self) -> Result<(), LaneError> {
+        self.record.is_retired = true;
+        self.keep()?;
+        self.sender_end.shut_sending().map_err(LaneError::Shut)
+    }
+}
+
+impl Lanes {
+    /// The pairs that have a lane they may send on: sender, receiver.
+    pub(crate) fn pairs(&self) -> Vec<(ServiceName, ServiceName)> {
+        self.lanes.keys().map(|(receiver, sender)| (sender.clone(), receiver.clone())).collect()
+    }
+
+    /// Lets nobody send on the lane between two services any more. `None`: there is none.
+    pub(crate) fn retire(
+        &mut self,
+        sender: &ServiceName,
+        receiver: &ServiceName,
+    ) -> Result<Option<&Lane>, LaneError> {
+        let Some(mut lane) = self.lanes.remove(&(receiver.clone(), sender.clone())) else { return Ok(None) };
+        let retired = lane.retire();
+        self.retired.push(lane);
+        retired.map(|()| self.retired.last())
+    }
+
+    /// Of an older core.
+    pub(super) fn insert_retired(&mut self, lane: Lane) {
+        if let Err(err) = lane.sender_end.shut_sending() {
+            tracing::error!("lane {} to {} can't be shut: {err}", lane.sender, lane.receiver);
+        }
+        let at = self.retired.partition_point(|older| older.record.made_at <= lane.record.made_at);
+        self.retired.insert(at, lane);
+    }
+
+    /// Takes out the retired lanes to a service in which nothing is left.
+    pub(crate) fn take_drained(&mut self, receiver: &ServiceName) -> Vec<Lane> {
+        self.retired.extract_if(.., |lane| lane.receiver == *receiver && lane.is_empty()).collect()
+    }
+}
