@@ -60,6 +60,7 @@ mod message;
 mod query;
 mod reply;
 mod run;
+mod secret;
 mod session;
 mod settings;
 mod state;
@@ -71,6 +72,7 @@ pub use intercom::{AskError, FlushError, Intercom, LaneStats, TellError, Unreada
 pub use message::{DecodeError, EncodeError, Message};
 pub use reply::Reply;
 pub use run::{ServiceError, run};
+pub use secret::Secret;
 pub use session::SessionError;
 pub use settings::{Settings, SettingsReader};
 pub use state::{MigrateError, SaveError, State, StateHandler, StateOrigin, decode_state};
@@ -81,6 +83,8 @@ pub use watchdog_protocol::{
 };
 pub use watchdog_query::WatchdogQuery;
 pub use watchdog_seqpacket::Propagation;
+/// What a type of one's own needs to be in a [`Secret`].
+pub use zeroize::Zeroize;
 
 /// What derived code reaches; no part of the API.
 #[doc(hidden)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use watchdog_protocol::Revision;
+use watchdog_protocol::manifest::SECRET_KEYWORD;
 
 use crate::session::Link;
 use crate::session::offers::{Offer, Refused};
@@ -39,13 +40,28 @@ pub(crate) struct SettingsError {
 }
 
 impl SettingsError {
-    fn at(path: &str, error: &serde_json::Error) -> Self {
+    fn at<S: Settings>(path: &str, error: &serde_json::Error) -> Self {
         // The path of the whole is a dot.
         let path = if path == "." { "the settings".into() } else { format!("`{path}`") };
         // Whoever set them never saw the text, so its lines and columns say nothing.
         let text = error.to_string();
-        let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem).to_owned();
+        let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem);
+        let problem = if holds_secrets::<S>() { unquoted(problem) } else { problem.to_owned() };
         Self { path, problem }
+    }
+}
+
+fn holds_secrets<S: Settings>() -> bool {
+    schemars::schema_for!(S).as_value().to_string().contains(SECRET_KEYWORD)
+}
+
+/// Without the value that serde found: one that stands where a table with a secret in it is expected may well be that
+/// secret.
+fn unquoted(problem: &str) -> String {
+    let quotes = ["invalid ", "unknown variant "].iter().any(|start| problem.starts_with(start));
+    match problem.rsplit_once(", expected ") {
+        Some((_, expected)) if quotes => format!("expected {expected}"),
+        Some(_) | None => problem.to_owned(),
     }
 }
 
@@ -53,8 +69,8 @@ impl SettingsError {
 pub(crate) fn parse<S: Settings>(json: &[u8]) -> Result<S, SettingsError> {
     let mut text = serde_json::Deserializer::from_slice(json);
     let value = serde_path_to_error::deserialize(&mut text)
-        .map_err(|error| SettingsError::at(&error.path().to_string(), error.inner()))?;
-    text.end().map_err(|error| SettingsError::at(".", &error))?;
+        .map_err(|error| SettingsError::at::<S>(&error.path().to_string(), error.inner()))?;
+    text.end().map_err(|error| SettingsError::at::<S>(".", &error))?;
     Ok(value)
 }
 

@@ -2,6 +2,8 @@
 //! little-endian, then that many bytes of postcard. Over a session, a [`Call`] and its [`Reply`]s ride in
 //! `Control` and `Answer`. Enums grow at their end only.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
@@ -258,13 +260,19 @@ pub struct LogPlace {
     pub given: u64,
 }
 
-/// One key of a settings change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One key of a settings change. `Debug` does not show the value: it may be secret.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// Names joined by dots: `filter.level`.
     pub path: String,
     /// The new value as typed: JSON, or text where the schema wants text; `None`: back to the file.
     pub value: Option<String>,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Change").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// What comes back: any number of the first three, then one end.
@@ -326,6 +334,9 @@ pub struct SetOutcome {
     pub back_to: Option<Revision>,
 }
 
+/// Stands for a value that nobody is shown.
+pub const SECRET: &str = "(secret)";
+
 /// A service's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsView {
@@ -333,7 +344,7 @@ pub struct SettingsView {
     pub revision: Revision,
     /// What became of it.
     pub verdict: VerdictStatus,
-    /// All values of it, as JSON text.
+    /// All values of it, as JSON text; the string [`SECRET`] for those that are secret.
     pub json: String,
     /// The paths that were set over the file.
     pub overrides: Vec<String>,
@@ -346,7 +357,7 @@ pub struct SettingsView {
 pub struct ValueView {
     /// Its path, keys joined by dots.
     pub path: String,
-    /// As JSON text.
+    /// As JSON text; the string [`SECRET`] if it is secret.
     pub json: String,
     /// Where it comes from.
     pub origin: ValueOrigin,
@@ -444,7 +455,7 @@ pub enum Caller {
 pub struct ValueChange {
     /// Its path, keys joined by dots.
     pub path: String,
-    /// JSON text; `None`: it was not given, so that the settings type's default held.
+    /// JSON text, the string [`SECRET`] if it is secret; `None`: it was not given, so that the settings type's default held.
     pub before: Option<String>,
     /// In the same way.
     pub after: Option<String>,

@@ -13,6 +13,9 @@ pub const DESCRIBE: &str = "WATCHDOG_DESCRIBE";
 /// of the stored state, whose bytes are the program's standard input.
 pub const SHOW_STATE: &str = "WATCHDOG_SHOW_STATE";
 
+/// Marks a schema in the settings' JSON Schema: with it `true`, no value there is ever shown.
+pub const SECRET_KEYWORD: &str = "x-secret";
+
 /// The exit code of an SDK service whose stored state can't be read by its program.
 pub const UNREADABLE_STATE: u8 = 65;
 

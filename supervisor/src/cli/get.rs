@@ -6,11 +6,13 @@ use watchdog_protocol::control::{SettingsView, ValueOrigin, ValueView};
 use watchdog_protocol::status::VerdictStatus;
 
 use super::console::{Console, Format};
-use super::look::harmless;
+use super::look::{harmless, setting};
 use super::report::CliError;
 use crate::nearest::nearest;
 
 /// Show the settings of a service, or one of them.
+///
+/// `(secret)` stands for a value that its settings type calls a secret, or does not know.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  watchdog get counter\n  watchdog get counter step\n  watchdog get counter --origin"
@@ -82,7 +84,7 @@ fn text(service: &ServiceName, view: &SettingsView, origin: bool) -> String {
 }
 
 fn line(one: &ValueView, said: &str) -> String {
-    harmless(&format!("{} = {}{said}", one.path, one.json)) + "\n"
+    format!("{} = {}{}\n", harmless(&one.path), setting(&one.json), harmless(said))
 }
 
 fn in_full(origin: &ValueOrigin) -> String {
@@ -118,6 +120,7 @@ mod tests {
                 value("filter.level", "\"debug\"", ValueOrigin::Set { revision: None }),
                 value("filter.hosts", r#"["a","b"]"#, ValueOrigin::File { place }),
                 value("empty", "{}", ValueOrigin::Default),
+                value("token", "\"(secret)\"", ValueOrigin::Set { revision: None }),
             ],
         };
         assert_eq!(
@@ -126,7 +129,8 @@ mod tests {
              step = 10  # set\n\
              filter.level = \"debug\"  # set\n\
              filter.hosts = [\"a\",\"b\"]\n\
-             empty = {}\n"
+             empty = {}\n\
+             token = (secret)  # set\n"
         );
         assert_eq!(
             text(&"counter".parse().unwrap(), &view, true),
@@ -134,7 +138,8 @@ mod tests {
              step = 10  # set by revision 4\n\
              filter.level = \"debug\"  # set\n\
              filter.hosts = [\"a\",\"b\"]  # file /w/watchdog.toml:12\n\
-             empty = {}  # default\n"
+             empty = {}  # default\n\
+             token = (secret)  # set\n"
         );
         let within: Vec<_> = within(&view, "filter").map(|one| one.path.as_str()).collect();
         let values = serde_json::from_str(&view.json).unwrap();

@@ -1,16 +1,19 @@
 //! `watchdog history`.
 
-use watchdog_protocol::control::{Caller, RevisionAuthor, RevisionRecord, RevisionVerdict, ValueChange};
+use watchdog_protocol::control::{
+    Caller, RevisionAuthor, RevisionRecord, RevisionVerdict, SECRET, ValueChange,
+};
 use watchdog_protocol::{Revision, ServiceName};
 
 use super::console::{Console, Format};
 use super::figures::time;
-use super::look::{Look, Paint, harmless};
+use super::look::{Look, Paint, harmless, setting};
 use super::report::CliError;
 
 /// Show the last 50 revisions of a service's settings, newest last: when and by whom, what changed, what became of it.
 ///
-/// `(default)` stands for a value that was not given, so that the service's own default held. The history is kept with
+/// `(default)` stands for a value that was not given, so that the service's own default held, `(secret)` for one that is
+/// not shown. The history is kept with
 /// the settings and outlives every restart. Of changes that take more than 8 MiB together fewer are kept.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog history counter")]
@@ -43,7 +46,7 @@ pub(super) fn text(history: &[RevisionRecord], look: &Look) -> String {
             look.paint(paint, &harmless(&verdict)),
         );
         for change in &one.changes {
-            text += &format!("{:number$}    {}\n", "", harmless(&changed(change, one.revision)));
+            text += &format!("{:number$}    {}\n", "", changed(change, one.revision));
         }
     }
     text
@@ -78,8 +81,12 @@ fn verdict(verdict: &RevisionVerdict) -> (Paint, String) {
 
 fn changed(change: &ValueChange, in_revision: Revision) -> String {
     let ValueChange { path, before, after } = change;
-    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(default)".to_owned());
+    let path = harmless(path);
+    let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "(default)".to_owned(), setting);
     match before {
+        Some(_) if [before, after].iter().all(|value| shown(value) == SECRET) => {
+            format!("{path}: changed {SECRET}")
+        }
         // The first revision has none before it.
         None if in_revision == Revision::FIRST => format!("{path}: {}", shown(after)),
         before => format!("{path}: {} → {}", shown(before), shown(after)),
@@ -111,7 +118,12 @@ mod tests {
             one(
                 8,
                 RevisionAuthor::Set { by: operator() },
-                vec![change("step", Some("2"), Some("10")), change("filter.level", None, Some("\"debug\""))],
+                vec![
+                    change("step", Some("2"), Some("10")),
+                    change("filter.level", None, Some("\"debug\"")),
+                    change("token", Some("\"(secret)\""), Some("\"(secret)\"")),
+                    change("other", None, Some("\"(secret)\"")),
+                ],
                 RevisionVerdict::Superseded { by: revision(9) },
             ),
             one(
@@ -138,6 +150,8 @@ mod tests {
          8  2026-11-24T09:13:11.123Z  by operator (uid 1000), superseded by 9
               step: 2 → 10
               filter.level: (default) → "debug"
+              token: changed (secret)
+              other: (default) → (secret)
          9  2026-11-24T09:13:11.123Z  by service `tuner`, refused: too small�[2J
               step: 10 → (default)
         10  2026-11-24T09:13:11.123Z  fallback after 9 was refused, applied

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 
+use watchdog_protocol::control::SECRET;
+
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(super) enum ColorChoice {
@@ -82,6 +84,12 @@ pub(super) fn harmless(text: &str) -> String {
 /// As [`harmless`], of several lines.
 pub(super) fn harmless_lines(text: &str) -> String {
     text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
+}
+
+/// A setting, of which we have the JSON text.
+pub(super) fn setting(json: &str) -> String {
+    let is_secret = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) == Some(SECRET);
+    if is_secret { SECRET.to_owned() } else { harmless(json) }
 }
 
 /// At most `width` characters, the last one an ellipsis when some are missing.

@@ -9,7 +9,7 @@ use watchdog_protocol::{Manifest, ServiceName};
 
 use super::Kind;
 use super::manifest_of::manifest_of;
-use super::problem::{ConfigErrors, Problem};
+use super::problem::{ConfigError, ConfigErrors, Problem};
 use super::schema::Schema;
 use super::spec::{Config, ServiceSpec};
 use crate::account::{Account, NoAccount};
@@ -115,7 +115,11 @@ pub fn check_settings(spec: &ServiceSpec, manifest: Manifest) -> Result<CheckedS
     let settings = schema.complete(spec.settings.values.clone()).map_err(|invalid| {
         let at_its_place = |error: super::schema::Invalid| {
             let at = spec.settings_place(error.path()).clone();
-            spec.error(&at, Problem::Settings { service: spec.name.clone(), error })
+            let problem = Problem::Settings { service: spec.name.clone(), error };
+            if schema.has_secrets() {
+                return spec.error(&at, problem);
+            }
+            ConfigError { place: Some(spec.source().place_in_full(at)), problem }
         };
         ConfigErrors::some_of(invalid.into_iter().map(at_its_place).collect())
     })?;

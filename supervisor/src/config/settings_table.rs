@@ -4,6 +4,7 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::problem::Problem;
 use super::section::{Entry, Report};
 use super::setting::SettingPath;
 use super::spec::SettingsTable;
@@ -30,8 +31,11 @@ fn json(
     into: &mut SettingsTable,
     report: &mut Report,
 ) -> Option<Value> {
+    // Without the number itself: it may be a secret.
     let expected = |report: &mut Report, expected: &str| {
-        Entry { name: path.to_string(), key: value.span(), value }.expected(report, expected)
+        let (found, expected) = ("a number".to_owned(), expected.to_owned());
+        report.at(value.span(), Problem::Value { key: path.to_string(), found, expected });
+        None
     };
     Some(match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),

@@ -35,25 +35,73 @@ impl Source {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// Where a range of bytes is. A range outside the text is moved into it.
+    /// Where a range of bytes is. A range outside the text is moved into it. Of settings the excerpt has the key and not
+    /// the value: whether it is a secret only the service's schema knows, which is [`place_in_full`](Self::place_in_full).
     pub fn place(&self, range: Range<usize>) -> Place {
+        let start = floor(&self.text, range.start);
+        self.place_in(range, if self.is_among_settings(start) { without_value } else { str::to_owned })
+    }
+
+    /// The same, for a place where there is no secret.
+    pub fn place_in_full(&self, range: Range<usize>) -> Place {
+        self.place_in(range, str::to_owned)
+    }
+
+    /// Whether the word is on the line at `at` or above it in the same table.
+    fn is_among_settings(&self, at: usize) -> bool {
+        let end = self.text[at..].find('\n').map_or(self.text.len(), |length| at + length);
+        for line in self.text[..end].rsplit('\n') {
+            if line.contains("settings") {
+                return true;
+            }
+            if is_header(line) {
+                break;
+            }
+        }
+        false
+    }
+
+    fn place_in(&self, range: Range<usize>, shown: fn(&str) -> String) -> Place {
         let text = self.text.as_str();
         let start = floor(text, range.start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let end = floor(text, range.end).clamp(start, line_end);
         let before = text[line_start..start].chars().count();
-        let line: String = text[line_start..line_end].trim_end_matches('\r').chars().map(printable).collect();
+        let whole = text[line_start..line_end].trim_end_matches('\r');
+        let line: String = shown(whole).chars().map(printable).collect();
         let length = line.chars().count();
+        let column = before + 1;
+        // What the caret would point at is the ellipsis now.
+        let before = if shown(whole) == whole { before } else { before.min(length - 1) };
         let cut = if length <= SHOWN { 0 } else { before.saturating_sub(SHOWN / 2).min(length - SHOWN) };
         Place {
             path: self.path.clone(),
             line: text[..start].matches('\n').count() + 1,
-            column: before + 1,
+            column,
             excerpt: line.chars().skip(cut).take(SHOWN).collect(),
             caret: before - cut,
             width: text[start..end].chars().count().clamp(1, SHOWN.saturating_sub(before - cut).max(1)),
         }
+    }
+}
+
+/// `[service.counter.settings]`; an array that goes over several lines has quotes or numbers in it.
+fn is_header(line: &str) -> bool {
+    let line = line.split('#').next().unwrap_or_default().trim();
+    let name = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+    name.is_some_and(|name| {
+        let of_names = |c: char| c.is_ascii_alphabetic() || "-_.@ ".contains(c) || c.is_ascii_digit();
+        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(of_names)
+    })
+}
+
+/// What stands before the value; nothing of a line that has no key.
+fn without_value(line: &str) -> String {
+    match line.split_once('=') {
+        _ if is_header(line) => line.to_owned(),
+        Some((key, _)) => format!("{key}= …"),
+        None => "…".to_owned(),
     }
 }
 
@@ -135,6 +183,28 @@ mod tests {
         let place = place(text, at..at + 3);
         assert_eq!(place.to_string(), "watchdog.toml:2:7");
         assert_eq!(place.excerpt(), "  2 |  äö = \"x\"\n    |       ^^^");
+    }
+
+    #[test]
+    fn of_settings_the_key_is_shown_and_not_the_value() {
+        let text = "[service.a]\nexec = [\"a\"]\n[service.a.settings]\ntoken = canary\nlist = [\n  \"canary\",\n]\n\
+                    [service.b]\nexec = [\"b\"]\nsettings = { token = \"canary\" }\nuser = \"canary\"\n[service.c]\nexec = [1]\n";
+        let shown = |line: usize| {
+            let at = text.match_indices('\n').map(|(at, _)| at + 1).nth(line - 2).unwrap();
+            place(text, at..at + 4).excerpt().lines().next().unwrap().trim().to_owned()
+        };
+        assert_eq!(shown(2), "2 | exec = [\"a\"]");
+        assert_eq!(shown(3), "3 | [service.a.settings]");
+        assert_eq!(shown(4), "4 | token = …");
+        assert_eq!(shown(6), "6 | …");
+        assert_eq!(shown(10), "10 | settings = …");
+        assert_eq!(shown(11), "11 | user = …");
+        assert_eq!(shown(13), "13 | exec = [1]");
+        let behind = text.find("canary").unwrap();
+        let excerpt = place(text, behind..behind + 6).excerpt();
+        assert_eq!(excerpt, "  4 | token = …\n    |         ^^^^^^");
+        let full = Source::new(Path::new("watchdog.toml"), text).place_in_full(behind..behind + 6);
+        assert_eq!(full.excerpt(), "  4 | token = canary\n    |         ^^^^^^");
     }
 
     #[test]

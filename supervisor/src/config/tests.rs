@@ -748,7 +748,7 @@ liveness = { log = "a", timeout = "1s" }
          |                                           ^^^
       hint: known are: min, max, reset
     watchdog.toml:34:12: settings = 1, expected a table
-      34 | settings = 1
+      34 | settings = …
          |            ^
     watchdog.toml:37:8: exec = [""], expected a program and its arguments, like ["bin/worker", "--fast"]
       37 | exec = [""]
@@ -785,11 +785,11 @@ liveness = { log = "a", timeout = "1s" }
 fn settings_that_no_json_can_hold_are_refused() {
     insta::assert_snapshot!(
         wrong("[service.a]\nexec = [\"/a\"]\nsettings.a.list = [1, inf]\nsettings.big = 99999999999999999999\n"), @r#"
-    watchdog.toml:3:23: a.list.1 = inf, expected a finite number
-      3 | settings.a.list = [1, inf]
-        |                       ^^^
-    watchdog.toml:4:16: big = 99999999999999999999, expected an integer of at most 64 bits
-      4 | settings.big = 99999999999999999999
+    watchdog.toml:3:23: a.list.1 = a number, expected a finite number
+      3 | settings.a.list = …
+        |                   ^^^
+    watchdog.toml:4:16: big = a number, expected an integer of at most 64 bits
+      4 | settings.big = …
         |                ^^^^^^^^^^^^^^^^^^^^
     "#);
 }

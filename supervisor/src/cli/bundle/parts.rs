@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::io;
 
 use serde::Serialize;
-use serde_json::{Value, json};
-use watchdog_protocol::ServiceName;
-use watchdog_protocol::control::{CONTROL_VERSION, SettingsView, StateView};
+use serde_json::{Map, Value, json};
+use watchdog_protocol::control::{CONTROL_VERSION, SECRET, SettingsView, StateView};
 use watchdog_protocol::status::{EventRecord, InboxStatus, STATUS_VERSION, Status};
 use watchdog_protocol::why::Why;
+use watchdog_protocol::{Manifest, ServiceName};
 use watchdog_query::{QueryError, WatchdogQuery};
 
 use super::secrets::leave_out;
@@ -17,6 +17,7 @@ use crate::cli::look::Look;
 use crate::cli::place::Place;
 use crate::cli::{logs, status, why};
 use crate::config::as_configured;
+use crate::config::schema::Schema;
 use crate::core::{chain, events, registration};
 use crate::run::kept_config;
 
@@ -84,7 +85,7 @@ pub(super) fn gather(
         part(
             "configuration.json",
             "its table of the configuration, and the file it is from",
-            configuration(service, place, &mut left_out),
+            configuration(service, place, &known_schema(answers), &mut left_out),
         ),
         part(
             "events.jsonl",
@@ -160,10 +161,18 @@ fn versions() -> Value {
     })
 }
 
+/// The settings type, by which secrets are told apart; none: nothing is known of it.
+fn known_schema(answers: &Result<Answers, String>) -> Schema {
+    let manifest = answers.as_ref().ok().and_then(|answers| answers.manifest.as_ref().ok()?.as_ref());
+    let manifest = manifest.and_then(|text| Manifest::parse(text.as_bytes()).ok());
+    manifest.and_then(|manifest| Schema::of(&manifest).ok()).unwrap_or_default()
+}
+
 /// Of the configuration in force, else of the file as it is now, else as it was registered.
 fn configuration(
     service: &ServiceName,
     place: &Place,
+    schema: &Schema,
     left_out: &mut Vec<String>,
 ) -> Result<Vec<u8>, String> {
     let registered = registration::registered_folder(&place.state).join(format!("{service}.toml"));
@@ -172,6 +181,7 @@ fn configuration(
         match std::fs::read_to_string(&file) {
             Ok(text) => {
                 if let Some(mut table) = as_configured(&text, service) {
+                    hide_secrets(&mut table, service, schema);
                     left_out.extend(leave_out(&mut table));
                     return Ok(pretty(&json!({ "file": file, "configured": table })));
                 }
@@ -181,6 +191,17 @@ fn configuration(
         }
     }
     Err(unread.unwrap_or_else(|| "neither configured nor registered".to_owned()))
+}
+
+fn hide_secrets(configured: &mut Value, service: &ServiceName, schema: &Schema) {
+    let tables = configured.as_object_mut().into_iter().flat_map(Map::values_mut);
+    for settings in tables.filter_map(|named| named.get_mut(service.base())?.get_mut("settings")) {
+        *settings = match settings.take() {
+            Value::Object(values) => schema.shown(values).into(),
+            // It is wrong, and may be anything.
+            _ => SECRET.into(),
+        };
+    }
 }
 
 fn entries(

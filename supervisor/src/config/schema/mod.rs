@@ -2,7 +2,10 @@
 //!
 //! The service's own deserializer has the last word (it may refuse what this lets pass); here an operator is told
 //! before a process starts, and in terms of what they wrote: path, what was found, what was expected.
+//!
+//! Values that are to be shown to anybody go through [`Schema::shown`] or [`Schema::shown_at`]: some are secret.
 
+mod secret;
 mod shape;
 mod words;
 
@@ -11,13 +14,14 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::Location;
 use serde_json::{Map, Value};
 use watchdog_protocol::Manifest;
+use watchdog_protocol::control::SECRET;
 
 use super::setting::SettingPath;
 use crate::nearest::nearest;
 use shape::Shape;
 
-/// A settings type, ready to check values.
-#[derive(Debug)]
+/// A settings type, ready to check values. The default is that of no settings.
+#[derive(Debug, Default)]
 pub struct Schema(Option<Compiled>);
 
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub enum Invalid {
     Value {
         /// Which.
         path: SettingPath,
-        /// The value, as JSON.
+        /// The value, as JSON; [`SECRET`] where it is one, or may be.
         found: String,
         /// In words.
         expected: String,
@@ -150,6 +154,7 @@ impl Schema {
         let Some(Compiled { json, .. }) = &self.0 else { return Err(Invalid::NoSettings) };
         let mut shape = Shape::of(json);
         let mut around = SettingPath::WHOLE;
+        let is_secret = self.is_secret(path.keys());
         for key in path.keys() {
             let inner = shape.inner(key);
             around = around.join(key);
@@ -165,7 +170,11 @@ impl Schema {
             Ok(value) => Ok(value),
             Err(_) => Err(Invalid::Value {
                 path: path.clone(),
-                found: words::shortened(text),
+                found: if is_secret || shape.holds_secret() {
+                    SECRET.to_owned()
+                } else {
+                    words::shortened(text)
+                },
                 expected: words::expected(&shape),
             }),
         }
@@ -175,7 +184,18 @@ impl Schema {
 /// What a validator's finding means to whoever wrote the value.
 fn translate(error: &ValidationError<'_>, root: &Shape<'_>, value: &Value, found: &mut Vec<Invalid>) {
     let path = SettingPath::WHOLE.joined(error.instance_path().segments().map(|key| key.to_string()));
-    let shape = path.keys().iter().fold(root.clone(), |shape, key| shape.inner(key));
+    let mut is_secret = root.is_secret();
+    let shape = path.keys().iter().fold(root.clone(), |shape, key| {
+        let inner = shape.inner(key);
+        is_secret |= inner.is_secret();
+        inner
+    });
+    let quoted = |value: &Value| match value {
+        // Its values are not quoted anyway.
+        Value::Object(_) => words::json(value),
+        _ if is_secret || shape.holds_secret() => SECRET.to_owned(),
+        value => words::json(value),
+    };
     let told = |found: &[Invalid], path: &SettingPath| found.iter().any(|invalid| invalid.path() == path);
     let expected = match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected }
@@ -204,7 +224,7 @@ fn translate(error: &ValidationError<'_>, root: &Shape<'_>, value: &Value, found
             }
             if let Some((tag, variants)) = unknown_variant(context) {
                 let path = SettingPath::WHOLE.joined(tag.segments().map(|key| key.to_string()));
-                let found_tag = value.pointer(tag.as_str()).map(words::json).unwrap_or_default();
+                let found_tag = value.pointer(tag.as_str()).map(quoted).unwrap_or_default();
                 found.push(Invalid::Value { path, found: found_tag, expected: words::any_of(variants) });
                 return;
             }
@@ -229,7 +249,7 @@ fn translate(error: &ValidationError<'_>, root: &Shape<'_>, value: &Value, found
         other => format!("what `{}` of its schema asks for", other.keyword()),
     };
     if !told(found, &path) {
-        found.push(Invalid::Value { path, found: words::json(error.instance()), expected });
+        found.push(Invalid::Value { path, found: quoted(error.instance()), expected });
     }
 }
 

@@ -65,6 +65,11 @@ impl<'s> Shape<'s> {
         self.document
     }
 
+    /// All that speak of it.
+    pub(super) fn schemas(&self) -> impl Iterator<Item = &'s Map<String, Value>> {
+        self.parts.iter().map(|part| part.schema)
+    }
+
     pub(super) fn heads(&self) -> &[&'s Value] {
         &self.heads
     }

@@ -1,4 +1,4 @@
-//! What is shown of settings.
+//! What is shown of settings: all of it through the schema, which knows what is secret.
 
 use serde_json::Value;
 use watchdog_lifecycle::settings::Origin;
@@ -14,6 +14,7 @@ use watchdog_protocol::status::{SettingsStatus, VerdictStatus};
 
 use super::without_settings;
 use crate::config::Place;
+use crate::config::schema::Schema;
 use crate::core::Core;
 
 impl Core {
@@ -26,6 +27,7 @@ impl Core {
         let filled = filled.and_then(|filled| filled.as_object().cloned()).map_or(values, Values::new);
         let shown = settings.updater.origins(&filled).into_iter().filter_map(|(path, origin)| {
             let value = filled.get(&path)?;
+            let shown = settings.schema.shown_at(path.keys(), value.clone());
             let origin = match origin {
                 Origin::Default => ValueOrigin::Default,
                 Origin::Set { since } => ValueOrigin::Set { revision: since },
@@ -34,14 +36,14 @@ impl Core {
                     ValueOrigin::File { place: place.as_ref().map(file_place) }
                 }
             };
-            Some(ValueView { path: path.to_string(), json: value.to_string(), origin })
+            Some(ValueView { path: path.to_string(), json: shown.to_string(), origin })
         });
         let standing = self.settings_status(service).expect("it has settings");
         let overrides = settings.updater.overrides();
         Ok(SettingsView {
             revision: standing.revision,
             verdict: standing.verdict,
-            json: filled.to_json(),
+            json: Value::Object(settings.schema.shown(filled.as_map().clone())).to_string(),
             overrides: overrides.paths().map(ToString::to_string).collect(),
             values: shown.collect(),
         })
@@ -52,7 +54,7 @@ impl Core {
         service: &ServiceName,
     ) -> Result<Vec<RevisionRecord>, Failure> {
         let settings = self.entry(service).settings.as_ref().ok_or_else(|| without_settings(service))?;
-        Ok(settings.updater.history().map(record).collect())
+        Ok(settings.updater.history().map(|entry| record(entry, &settings.schema)).collect())
     }
 
     pub(in crate::core) fn settings_status(&self, service: &ServiceName) -> Option<SettingsStatus> {
@@ -74,12 +76,17 @@ fn file_place(place: &Place) -> FilePlace {
     FilePlace { file: place.path().display().to_string(), line: place.line() as u64 }
 }
 
-fn record(entry: &Entry) -> RevisionRecord {
-    let text = |value: &Option<Value>| value.as_ref().map(Value::to_string);
-    let changes = entry.changes.iter().map(|change| ValueChange {
-        path: change.path.to_string(),
-        before: text(&change.before),
-        after: text(&change.after),
+fn record(entry: &Entry, schema: &Schema) -> RevisionRecord {
+    let changes = entry.changes.iter().map(|change| {
+        let text = |value: &Option<Value>| {
+            let shown = |value: &Value| schema.shown_at(change.path.keys(), value.clone()).to_string();
+            value.as_ref().map(shown)
+        };
+        ValueChange {
+            path: change.path.to_string(),
+            before: text(&change.before),
+            after: text(&change.after),
+        }
     });
     RevisionRecord {
         revision: entry.revision,

@@ -1,0 +1,295 @@
+//! Values that nobody is shown.
+//!
+//! Whatever shows settings shows them through [`Schema::shown`] or [`Schema::shown_at`]: `get`, `history`, a bundle, a
+//! difference between what is in force and what a file says. What only names paths needs neither.
+//!
+//! A value is a secret when its schema says so, or that of a table around it. One that the schema knows nothing of is
+//! taken for one: the settings type may have had another name for it in an older build of the program.
+
+use serde_json::{Map, Value};
+use watchdog_protocol::control::SECRET;
+use watchdog_protocol::manifest::SECRET_KEYWORD;
+
+use super::shape::{Shape, refers_to};
+use super::{Compiled, Schema};
+
+/// A value that is not shown.
+pub(super) fn hidden() -> Value {
+    Value::from(SECRET)
+}
+
+impl Schema {
+    /// Settings as they are shown: the secret ones are [`SECRET`].
+    pub fn shown(&self, mut values: Map<String, Value>) -> Map<String, Value> {
+        for (key, value) in &mut values {
+            *value = self.shown_at([key], std::mem::take(value));
+        }
+        values
+    }
+
+    /// The value at a path as it is shown, with [`SECRET`] for it or whatever in it is secret.
+    pub fn shown_at<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>, mut value: Value) -> Value {
+        let shape = self.0.as_ref().and_then(|compiled| compiled.at(path).ok());
+        match shape {
+            Some(shape) => shape.hide(&mut value),
+            None => value = hidden(),
+        }
+        value
+    }
+
+    /// Whether the value at this path is a secret, as a whole; of a table with one in it, only that is.
+    pub fn is_secret<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>) -> bool {
+        let compiled = self.0.as_ref();
+        compiled.is_some_and(|compiled| compiled.at(path).is_ok_and(|shape| shape.is_secret()))
+    }
+
+    /// Whether any value is a secret.
+    pub fn has_secrets(&self) -> bool {
+        self.0.as_ref().is_some_and(|compiled| Shape::of(&compiled.json).holds_secret())
+    }
+}
+
+/// The schema knows of no such value.
+struct Unknown;
+
+impl Compiled {
+    /// What is said of the value at a path; of the secret around it, where it lies in one.
+    fn at<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>) -> Result<Shape<'_>, Unknown> {
+        let mut shape = Shape::of(&self.json);
+        for key in path {
+            if shape.is_secret() {
+                break;
+            }
+            shape = shape.inner(key.as_ref());
+        }
+        if shape.is_nothing() { Err(Unknown) } else { Ok(shape) }
+    }
+}
+
+impl Shape<'_> {
+    /// Also when only one of several alternatives is.
+    pub(super) fn is_secret(&self) -> bool {
+        self.schemas().any(is_marked)
+    }
+
+    /// Whether it is a secret, or a value in it may be.
+    pub(super) fn holds_secret(&self) -> bool {
+        let mut seen = Vec::new();
+        self.schemas().any(|schema| mentions_secret(schema, self.document(), &mut seen))
+    }
+
+    /// Puts [`SECRET`](super::SECRET) in the place of each secret.
+    fn hide(&self, value: &mut Value) {
+        if self.is_nothing() || self.is_secret() {
+            *value = hidden();
+            return;
+        }
+        match value {
+            Value::Object(table) => {
+                for (key, value) in table {
+                    self.inner(key).hide(value);
+                }
+            }
+            Value::Array(elements) => {
+                for (at, element) in elements.iter_mut().enumerate() {
+                    self.inner(&at.to_string()).hide(element);
+                }
+            }
+            // What has the place of a table with a secret in it may be that secret.
+            Value::Bool(_) | Value::Number(_) | Value::String(_) if self.holds_secret() => *value = hidden(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+fn is_marked(schema: &Map<String, Value>) -> bool {
+    schema.get(SECRET_KEYWORD) == Some(&Value::Bool(true))
+}
+
+/// Anywhere in it, or in what it refers to.
+fn mentions_secret<'s>(
+    schema: &'s Map<String, Value>,
+    document: &'s Value,
+    seen: &mut Vec<&'s Map<String, Value>>,
+) -> bool {
+    if seen.iter().any(|known| std::ptr::eq(*known, schema)) {
+        return false;
+    }
+    seen.push(schema);
+    let mut within = |value: &'s Value| match value {
+        Value::Object(inner) => mentions_secret(inner, document, seen),
+        Value::Array(all) => {
+            let mut tables = all.iter().filter_map(Value::as_object);
+            tables.any(|inner| mentions_secret(inner, document, seen))
+        }
+        _ => false,
+    };
+    is_marked(schema) || refers_to(schema, document).is_some_and(&mut within) || schema.values().any(within)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What schemars writes for secrets in all kinds of places.
+    const SECRETS: &str = r##"{
+        "type": "object",
+        "properties": {
+            "user": { "type": "string" },
+            "token": { "type": "string", "minLength": 4, "writeOnly": true, "x-secret": true },
+            "maybe": { "type": ["string", "null"], "writeOnly": true, "x-secret": true },
+            "pin": { "type": "integer", "maximum": 9999, "writeOnly": true, "x-secret": true },
+            "tokens": { "type": "array", "items": { "type": "string", "writeOnly": true, "x-secret": true }, "maxItems": 2 },
+            "by_host": { "type": "object", "additionalProperties": { "type": "string", "writeOnly": true, "x-secret": true } },
+            "whole": { "$ref": "#/$defs/Pair", "writeOnly": true, "x-secret": true },
+            "db": { "anyOf": [{ "$ref": "#/$defs/Db" }, { "type": "null" }] },
+            "auth": { "oneOf": [
+                { "type": "string", "enum": ["nobody"] },
+                { "type": "object", "properties": { "token": { "type": "string", "writeOnly": true, "x-secret": true } },
+                  "required": ["token"], "additionalProperties": false }
+            ] }
+        },
+        "$defs": {
+            "Pair": { "type": "object", "properties": { "user": { "type": "string" }, "word": { "type": "string" } },
+                      "required": ["user", "word"] },
+            "Db": { "type": "object", "properties": {
+                "host": { "type": "string" }, "password": { "type": "string", "writeOnly": true, "x-secret": true },
+                "replica": { "anyOf": [{ "$ref": "#/$defs/Db" }, { "type": "null" }] }
+            } }
+        }
+    }"##;
+
+    fn schema() -> Schema {
+        Schema::compile(SECRETS).unwrap()
+    }
+
+    fn shown(values: Value) -> Value {
+        let Value::Object(values) = values else { panic!("settings are a table") };
+        Value::Object(schema().shown(values))
+    }
+
+    #[test]
+    fn a_secret_is_hidden_wherever_it_stands_and_nothing_else_is() {
+        let given = json!({
+            "user": "me", "token": "canary", "maybe": "canary", "pin": 735, "tokens": ["canary", "canary"],
+            "by_host": { "a": "canary" }, "whole": { "user": "canary", "word": "canary" },
+            "db": { "host": "db", "password": "canary", "replica": { "host": "two", "password": "canary" } },
+            "auth": { "token": "canary" },
+        });
+        assert_eq!(
+            shown(given),
+            json!({
+                "user": "me", "token": SECRET, "maybe": SECRET, "pin": SECRET, "tokens": [SECRET, SECRET],
+                "by_host": { "a": SECRET }, "whole": SECRET,
+                "db": { "host": "db", "password": SECRET, "replica": { "host": "two", "password": SECRET } },
+                "auth": { "token": SECRET },
+            })
+        );
+        assert_eq!(shown(json!({ "db": null, "auth": "nobody" }))["db"], json!(null));
+    }
+
+    #[test]
+    fn what_the_schema_does_not_know_or_does_not_fit_is_hidden_too() {
+        let given = json!({ "tokn": "canary", "db": "canary", "user": "me" });
+        assert_eq!(shown(given), json!({ "tokn": SECRET, "db": SECRET, "user": "me" }));
+        let none = Schema::compile(r#"{"type":"null"}"#).unwrap();
+        assert_eq!(none.shown_at(["token"], json!("canary")), json!(SECRET));
+    }
+
+    #[test]
+    fn one_value_is_hidden_as_it_is_within_the_whole() {
+        let at = |path: &str, value: Value| schema().shown_at(path.split('.'), value);
+        assert_eq!(at("token", json!("canary")), json!(SECRET));
+        assert_eq!(at("whole.user", json!("canary")), json!(SECRET));
+        assert_eq!(at("db.replica.password", json!("canary")), json!(SECRET));
+        assert_eq!(at("db", json!({ "password": "canary" })), json!({ "password": SECRET }));
+        assert_eq!(at("db.host", json!("db")), json!("db"));
+        let is = |path: &str| schema().is_secret(path.split('.'));
+        assert!(is("token") && is("tokens.0") && is("by_host.a") && is("whole.user") && is("auth.token"));
+        assert!(!is("db") && !is("user") && !is("tokn") && !is("tokens"));
+        assert!(schema().has_secrets());
+        assert!(
+            !Schema::compile(r#"{"type":"object","properties":{"writeOnly":{"type":"boolean"}}}"#)
+                .unwrap()
+                .has_secrets()
+        );
+    }
+
+    #[test]
+    fn what_is_said_against_a_wrong_value_does_not_quote_it() {
+        for wrong in [
+            json!({ "token": 73573573 }),
+            json!({ "token": "735" }),
+            json!({ "maybe": 735 }),
+            json!({ "pin": "735" }),
+            json!({ "pin": 73573 }),
+            json!({ "tokens": [735] }),
+            json!({ "tokens": "735" }),
+            json!({ "tokens": ["735", "735", "735"] }),
+            json!({ "by_host": { "a": 735 } }),
+            json!({ "by_host": "735" }),
+            json!({ "whole": "735" }),
+            json!({ "whole": { "user": 735, "word": [735] } }),
+            json!({ "whole": { "user": "735" } }),
+            json!({ "db": "735" }),
+            json!({ "db": { "password": 735 } }),
+            json!({ "db": { "replica": 735 } }),
+            json!({ "auth": "735" }),
+            json!({ "auth": { "token": 735 } }),
+            json!({ "auth": { "tokn": "735" } }),
+        ] {
+            let Value::Object(values) = wrong else { panic!("settings are a table") };
+            for told in schema().complete(values.clone()).unwrap_err() {
+                assert!(!told.to_string().contains("735"), "{values:?}: {told}");
+            }
+        }
+        let told = schema().complete(json!({ "token": 1 }).as_object().unwrap().clone()).unwrap_err();
+        assert_eq!(told[0].to_string(), "token = (secret), expected a string of at least 4 characters");
+        let told = schema().parse_value(&"pin".parse().unwrap(), "735x").unwrap_err();
+        assert_eq!(told.to_string(), "pin = (secret), expected an integer, at most 9999");
+    }
+
+    proptest::proptest! {
+        /// Whatever stands wherever: the shown settings, and all that is said against the values, are without it.
+        #[test]
+        fn no_value_in_a_secret_place_is_shown(values in tables(3)) {
+            let Value::Object(values) = values else { unreachable!("it is a table") };
+            let schema = schema();
+            let shown = Value::Object(schema.shown(values.clone())).to_string();
+            proptest::prop_assert!(!shown.contains("canary"), "{values:?}: {shown}");
+            for told in schema.complete(values.clone()).err().into_iter().flatten() {
+                proptest::prop_assert!(!told.to_string().contains("canary"), "{values:?}: {told}");
+            }
+        }
+    }
+
+    /// Canaries anywhere but where the schema wants something that is no secret.
+    fn tables(depth: u32) -> impl proptest::strategy::Strategy<Value = Value> {
+        use proptest::prelude::*;
+        let leaf =
+            prop_oneof![Just(json!("canary")), Just(json!(["canary"])), Just(json!({ "free": "canary" }))];
+        let keys = prop::sample::select(vec![
+            "token", "maybe", "pin", "tokens", "by_host", "whole", "db", "auth", "password", "replica",
+            "word", "other", "0",
+        ]);
+        let table = |inner: BoxedStrategy<Value>| {
+            prop::collection::btree_map(keys.clone(), inner, 0..4)
+                .prop_map(|table| {
+                    Value::Object(table.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+                })
+                .boxed()
+        };
+        let mut level = leaf.boxed();
+        for _ in 1..depth {
+            level = prop_oneof![
+                level.clone(),
+                table(level.clone()),
+                prop::collection::vec(level, 0..3).prop_map(Value::Array)
+            ]
+            .boxed();
+        }
+        table(level)
+    }
+}
