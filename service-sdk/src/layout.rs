@@ -185,6 +185,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use postcard_schema::Schema;
+    use serde::Serialize;
+    use watchdog_protocol::layout::Inbox;
+    use watchdog_protocol::manifest::{Contract, Manifest, MessageShape, fnv1a};
 
     use super::*;
 
@@ -215,6 +218,49 @@ mod tests {
             "<u64,[Shape|_Dot|_Line(Point{_x:i32,_y:?u8,},Point{_x:i32,_y:?u8,},)|_Label{_text:string,}|,],>"
         );
         assert_eq!(text::<(bool, [f32; 2])>(), "(bool,(f32,f32,),)");
+    }
+
+    #[derive(Serialize, Schema)]
+    struct Nothing;
+
+    #[derive(Serialize, Schema)]
+    struct Wrapped(u64);
+
+    #[derive(Serialize, Schema)]
+    struct Pair(i8, char);
+
+    #[derive(Serialize, Schema)]
+    enum Kind {
+        Bare,
+        Wrapping(Wrapped),
+        Both(u8, Option<bool>),
+        Named { r#type: String, sizes: Vec<u64> },
+    }
+
+    /// What the watchdog reads of the text are the bytes of the type, and the JSON that serde makes of it.
+    fn is_read<T: Schema + Serialize>(value: &T) {
+        let layout = format!("0:{},", text::<T>());
+        let shape = MessageShape { name: "M".into(), hash: fnv1a(layout.as_bytes()) };
+        let (contract, layouts) = (Contract(vec![shape]), vec![Some(layout.clone())]);
+        let inbox = Inbox::of(&Manifest { format: 1, settings: None, state: None, contract, layouts });
+        let json = format!("{{\"M\":{}}}", serde_json::to_string(value).unwrap());
+        let bytes = [vec![0], postcard::to_stdvec(value).unwrap()].concat();
+        assert_eq!(inbox.encode(&json).unwrap().payload, bytes, "{layout}: {json}");
+        assert_eq!(inbox.decode(&bytes).unwrap().unwrap(), json, "{layout}");
+    }
+
+    #[test]
+    fn a_layout_is_read_as_what_it_is_written_of() {
+        is_read(&(true, i128::MIN, u128::MAX, (), Nothing, Wrapped(300)));
+        is_read(&vec![
+            Kind::Bare,
+            Kind::Wrapping(Wrapped(u64::MAX)),
+            Kind::Both(7, Some(false)),
+            Kind::Named { r#type: "\"{<|,:é".into(), sizes: vec![0, u64::MAX] },
+        ]);
+        is_read(&BTreeMap::from([(1u8, [Pair(-1, 'é'), Pair(i8::MIN, '"')])]));
+        is_read(&(Ok::<u8, String>(3), Err::<u8, String>("no".into()), Some(1.5f32), None::<f64>));
+        is_read(&(std::time::Duration::from_millis(1500), 3u16..7, std::num::NonZeroI32::MIN));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub use zeroize::Zeroize;
 /// What derived code reaches; no part of the API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::message::{Asks, Carried, Reader, Writer, shape};
+    pub use crate::message::{Asks, Carried, Reader, Told, Writer};
     pub use crate::reply::{Answers, Encoded, ReplyPort};
     pub use postcard_schema::{self, Schema};
     pub use serde;

@@ -4,6 +4,8 @@ use postcard_schema::Schema;
 use postcard_schema::schema::NamedType;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+pub use watchdog_protocol::layout::Asks;
+use watchdog_protocol::limits::{MAX_LAYOUT, MAX_LAYOUTS};
 use watchdog_protocol::manifest::{Contract, MessageShape, fnv1a};
 
 use crate::layout;
@@ -39,7 +41,13 @@ pub trait Message: Sized + Send + 'static {
 
     /// The ordered messages.
     #[doc(hidden)]
-    fn contract() -> Contract;
+    fn messages() -> Vec<Told>;
+
+    /// Them by name and hash.
+    #[doc(hidden)]
+    fn contract() -> Contract {
+        Contract(Self::messages().into_iter().map(Told::shape).collect())
+    }
 
     /// Appends the message in postcard, without its reply.
     #[doc(hidden)]
@@ -101,16 +109,6 @@ fn take<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, DecodeError> {
     Ok(value)
 }
 
-/// How often an ask may be handed to a handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[doc(hidden)]
-pub enum Asks {
-    /// At most once: taken when handed over.
-    Once,
-    /// Until one incarnation has answered.
-    UntilAnswered,
-}
-
 /// A message that can't be written.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
@@ -150,8 +148,8 @@ pub enum DecodeError {
 }
 
 impl Message for () {
-    fn contract() -> Contract {
-        Contract::default()
+    fn messages() -> Vec<Told> {
+        Vec::new()
     }
 
     /// Nobody gets a `()` across: its contract has no message, and what is told to it is no `()`.
@@ -245,28 +243,53 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One variant's entry of the contract: what the derive calls.
+/// One variant, as the contract and the manifest tell of it.
 #[doc(hidden)]
-pub fn shape(
-    name: &str,
-    asks: Asks,
-    fields: &[(&str, &'static NamedType)],
-    reply: Option<&'static NamedType>,
-) -> MessageShape {
-    let mut text = String::new();
-    for (field, ty) in fields {
-        text.push_str(field);
-        text.push(':');
-        layout::describe(ty, &mut text);
-        text.push(',');
+#[derive(Debug)]
+pub struct Told {
+    name: &'static str,
+    layout: String,
+}
+
+impl Told {
+    /// What the derive calls.
+    pub fn of(
+        name: &'static str,
+        asks: Asks,
+        fields: &[(&str, &'static NamedType)],
+        reply: Option<&'static NamedType>,
+    ) -> Self {
+        let mut text = String::new();
+        for (field, ty) in fields {
+            text.push_str(field);
+            text.push(':');
+            layout::describe(ty, &mut text);
+            text.push(',');
+        }
+        if let Some(ty) = reply {
+            // Both sides must agree whether an ask outlives its receiver.
+            text.push_str(match asks {
+                Asks::Once => "->",
+                Asks::UntilAnswered => "=>",
+            });
+            layout::describe(ty, &mut text);
+        }
+        Self { name, layout: text }
     }
-    if let Some(ty) = reply {
-        // Both sides must agree whether an ask outlives its receiver.
-        text.push_str(match asks {
-            Asks::Once => "->",
-            Asks::UntilAnswered => "=>",
-        });
-        layout::describe(ty, &mut text);
+
+    fn shape(self) -> MessageShape {
+        MessageShape { name: self.name.to_owned(), hash: fnv1a(self.layout.as_bytes()) }
     }
-    MessageShape { name: name.to_owned(), hash: fnv1a(text.as_bytes()) }
+}
+
+/// The layouts of a contract, as the manifest carries them: without those that are too long.
+pub(crate) fn layouts<M: Message>() -> Vec<Option<String>> {
+    let mut left = MAX_LAYOUTS;
+    let carried = |told: Told| {
+        let length = told.layout.len();
+        let fits = length <= MAX_LAYOUT && length <= left;
+        left -= if fits { length } else { 0 };
+        fits.then_some(told.layout)
+    };
+    M::messages().into_iter().map(carried).collect()
 }

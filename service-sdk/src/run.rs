@@ -19,7 +19,7 @@ use watchdog_seqpacket::{AsyncSeqpacket, InheritedError, Seqpacket, inherited};
 
 use crate::context::{About, Context};
 use crate::lanes::{Bounds, Lanes};
-use crate::message::Message;
+use crate::message::{self, Message};
 use crate::session::ledger::Ledger;
 use crate::session::offers::Offers;
 use crate::session::opening::{self, Opening, OpeningError, StoredState};
@@ -214,7 +214,8 @@ fn manifest<S: Settings, T: State, M: Message>() -> postcard::Result<Manifest> {
     } else {
         Some(StateManifest { version: T::VERSION, initial: postcard::to_stdvec(&T::default())? })
     };
-    Ok(Manifest { format: MANIFEST_FORMAT, settings, state, contract: M::contract() })
+    let (contract, layouts) = (M::contract(), message::layouts::<M>());
+    Ok(Manifest { format: MANIFEST_FORMAT, settings, state, contract, layouts })
 }
 
 /// `()` is the type of what a service does not have.

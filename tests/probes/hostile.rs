@@ -17,8 +17,13 @@ use watchdog_protocol::session::{
 use watchdog_protocol::{Revision, Sequence};
 
 fn main() {
-    let manifest =
-        Manifest { format: MANIFEST_FORMAT, settings: None, state: None, contract: Contract(Vec::new()) };
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        settings: None,
+        state: None,
+        contract: Contract(Vec::new()),
+        layouts: Vec::new(),
+    };
     if env::var_os(DESCRIBE).is_some() {
         println!("{}", manifest.to_json());
         return;

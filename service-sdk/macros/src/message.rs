@@ -42,8 +42,8 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         impl ::watchdog_service::Message for #name {
             const ASKS: ::watchdog_service::__private::Asks = ::watchdog_service::__private::#asks;
 
-            fn contract() -> ::watchdog_service::__private::Contract {
-                ::watchdog_service::__private::Contract(::std::vec![#(#shapes),*])
+            fn messages() -> ::std::vec::Vec<::watchdog_service::__private::Told> {
+                ::std::vec![#(#shapes),*]
             }
 
             fn encode(
@@ -180,7 +180,7 @@ impl<'a> Shape<'a> {
             None => quote!(::std::option::Option::None),
         };
         quote! {
-            ::watchdog_service::__private::shape(
+            ::watchdog_service::__private::Told::of(
                 #name,
                 ::watchdog_service::__private::#asks,
                 &[#(#fields),*],

@@ -7,6 +7,7 @@ pub mod control;
 pub mod dead;
 mod generation;
 pub mod lane;
+pub mod layout;
 pub mod limits;
 pub mod manifest;
 mod name;

@@ -61,6 +61,19 @@ pub const MAX_SETTINGS: usize = 1024 * 1024;
 /// A manifest as JSON text: a schema of hundreds of fields is some 100 KiB.
 pub const MAX_MANIFEST: usize = 1024 * 1024;
 
+/// The layout of one message as text. People wrote these types: what is longer comes of one that holds others many times
+/// over.
+pub const MAX_LAYOUT: usize = 64 * 1024;
+
+/// Types of a layout within each other: a tree that is walked by calls.
+pub const MAX_LAYOUT_DEPTH: usize = 64;
+
+/// The layouts of one manifest together: room for a hundred large messages, and left for a settings schema.
+pub const MAX_LAYOUTS: usize = 256 * 1024;
+
+/// A message as JSON text: four digits and commas a byte of the largest message there is by default.
+pub const MAX_MESSAGE_TEXT: usize = 64 * 1024 * 1024;
+
 /// A state as JSON text: an answer of the control socket, with room for what else is known of the state.
 pub const MAX_STATE_TEXT: usize = 64 * 1024 * 1024;
 

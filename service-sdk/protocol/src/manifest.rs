@@ -34,6 +34,11 @@ pub struct Manifest {
     pub state: Option<StateManifest>,
     /// What the service's inbox takes.
     pub contract: Contract,
+    /// Of each message of the contract, the text its hash is taken of: what [`layout`](crate::layout) reads. `None` of
+    /// one that is longer than [`MAX_LAYOUT`](crate::limits::MAX_LAYOUT), or beyond
+    /// [`MAX_LAYOUTS`](crate::limits::MAX_LAYOUTS) of all; empty from an SDK that said nothing of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layouts: Vec<Option<String>>,
 }
 
 /// A state type as its service knows it.
@@ -90,8 +95,9 @@ impl Manifest {
             return Err(ManifestError::Newer { found: head.watchdog_manifest });
         }
         let manifest: Self = serde_json::from_slice(text).map_err(ManifestError::Json)?;
-        if manifest.contract.0.len() > MAX_CONTRACT {
-            return Err(ManifestError::Contract { found: manifest.contract.0.len() });
+        let messages = manifest.contract.0.len().max(manifest.layouts.len());
+        if messages > MAX_CONTRACT {
+            return Err(ManifestError::Contract { found: messages });
         }
         Ok(manifest)
     }
@@ -235,9 +241,13 @@ mod tests {
             format: MANIFEST_FORMAT,
             settings: Some("{\"type\":\"object\"}".into()),
             state: Some(StateManifest { version: 3, initial: vec![0, 255] }),
-            contract: contract(&[("Add", u64::MAX)]),
+            contract: contract(&[("Add", u64::MAX), ("Big", 2)]),
+            layouts: vec![Some("n:u32,".into()), None],
         };
         assert_eq!(Manifest::parse(manifest.to_json().as_bytes()).unwrap(), manifest);
+        let untold = Manifest { layouts: Vec::new(), ..manifest };
+        assert!(!untold.to_json().contains("layouts"), "as a program of an older SDK writes it");
+        assert_eq!(Manifest::parse(untold.to_json().as_bytes()).unwrap(), untold);
         assert!(matches!(Manifest::parse(b"hello"), Err(ManifestError::Json(_))));
         assert!(matches!(
             Manifest::parse(br#"{"watchdog_manifest":2,"more":1}"#),

@@ -43,7 +43,8 @@ impl Folder {
 
 /// Of a service with this settings type.
 pub(super) fn manifest(settings: Option<&str>) -> Manifest {
-    Manifest { format: 1, settings: settings.map(str::to_owned), state: None, contract: Contract::default() }
+    let settings = settings.map(str::to_owned);
+    Manifest { format: 1, settings, state: None, contract: Contract::default(), layouts: Vec::new() }
 }
 
 /// A script that prints it.

@@ -32,6 +32,9 @@ pub(crate) use described::{Described, Heard};
 /// A program that has not described itself by then is killed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Which manifests are kept: with a higher number those of an older watchdog, which did not keep all, are asked for anew.
+const KEPT: u32 = 2;
+
 /// Lines of it that are shown.
 const LAST_LINES: usize = 5;
 
@@ -183,7 +186,7 @@ fn identity(
         ))
     };
     let launch = &spec.launch;
-    let mut identity = format!("{program:?} {}", file(program)?);
+    let mut identity = format!("{KEPT} {program:?} {}", file(program)?);
     for arg in &launch.args {
         write!(identity, " {arg:?} {}", file(&launch.dir.join(arg)).unwrap_or_default()).ok()?;
     }
