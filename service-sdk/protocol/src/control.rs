@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
 use crate::dead::{DeadLetter, WholeDeadLetter};
+use crate::graph::Graph;
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
 use crate::why::Why;
 use crate::{MessageId, RequestId, Revision, Sequence, ServiceName};
@@ -234,6 +235,8 @@ pub enum Request {
         /// Whose.
         service: ServiceName,
     },
+    /// How services hang together. Answered by [`Outcome::Graph`].
+    Graph,
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -319,6 +322,8 @@ pub enum Outcome {
     Audit(Vec<AuditRecord>),
     /// Of [`Request::StateValue`].
     StateValue(Box<StateValue>),
+    /// Of [`Request::Graph`].
+    Graph(Box<Graph>),
 }
 
 /// What became of a settings change.

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod control;
 pub mod dead;
 mod generation;
+pub mod graph;
 pub mod lane;
 pub mod layout;
 pub mod limits;

@@ -32,6 +32,7 @@ use watchdog_protocol::control::{
     StateValue, StateView,
 };
 use watchdog_protocol::dead::{DeadLetter, WholeDeadLetter};
+use watchdog_protocol::graph::Graph;
 use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::status::{InboxStatus, Status};
 use watchdog_protocol::why::Why;
@@ -454,6 +455,17 @@ impl WatchdogQuery {
         match self.call(Request::Intercoms { services: services.to_vec() }, None).await? {
             Outcome::Intercoms(inboxes) => Ok(inboxes),
             _ => Err(QueryError::Unexpected { expected: "inboxes" }),
+        }
+    }
+
+    /// How services hang together: order, permissions, lanes.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn graph(&self) -> Result<Graph, QueryError> {
+        match self.call(Request::Graph, None).await? {
+            Outcome::Graph(graph) => Ok(*graph),
+            _ => Err(QueryError::Unexpected { expected: "a graph" }),
         }
     }
 

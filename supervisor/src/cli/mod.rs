@@ -20,6 +20,7 @@ mod events;
 mod exit;
 mod figures;
 mod get;
+mod graph;
 mod history;
 mod intercoms;
 mod kill;
@@ -130,6 +131,7 @@ enum Verb {
     Events(events::Arguments),
     Audit(audit::Arguments),
     Intercoms(intercoms::Arguments),
+    Graph(graph::Arguments),
     Dead(dead::Arguments),
     Upgrade(upgrade::Arguments),
     Shutdown(shutdown::Arguments),
@@ -197,6 +199,7 @@ impl Verb {
                 Self::Audit(arguments) => arguments.execute(console).await,
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
+                Self::Graph(arguments) => arguments.execute(console).await,
                 Self::Dead(arguments) => arguments.execute(console).await,
                 Self::Upgrade(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,

@@ -11,6 +11,7 @@ pub const VERBS: &[&str] = &[
     "dead",
     "events",
     "get",
+    "graph",
     "history",
     "intercoms",
     "kill",

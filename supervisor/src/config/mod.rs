@@ -13,6 +13,7 @@
 mod as_configured;
 mod check;
 mod document;
+mod drawn;
 #[cfg(test)]
 mod fixture;
 mod grant;
@@ -41,6 +42,7 @@ mod tests;
 pub use as_configured::as_configured;
 pub use check::{Checked, CheckedService, check, check_service, check_settings, manifest_cache};
 pub use document::{parse, parse_one};
+pub use drawn::{drawn, drawn_group, drawn_service};
 pub use grant::{Grant, GrantError, VERBS};
 pub use launch::{Launch, NoExecutable, Resource, Rlimit};
 pub use locate::{FILE_NAME, find, load};

@@ -197,6 +197,7 @@ fn details_of(request: &Request) -> Option<String> {
         | Request::Get { .. }
         | Request::StateShow { .. }
         | Request::StateValue { .. }
+        | Request::Graph
         | Request::StateExport { .. }
         | Request::Intercoms { .. }
         | Request::Events { .. }

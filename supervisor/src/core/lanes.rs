@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use watchdog_lifecycle::poison::Suspect;
+use watchdog_protocol::graph::GraphLane;
 use watchdog_protocol::status::{InboxStatus, LaneStatus, PropagationStatus};
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch, ServiceName};
 use watchdog_seqpacket::{
@@ -420,6 +421,18 @@ impl Lanes {
             handles: lanes.iter().filter(|lane| lane.is_usable()).count() as u64,
             lanes: lanes.iter().map(|lane| lane.status(now)).collect(),
         }
+    }
+
+    /// As `watchdog graph` draws them.
+    pub(crate) fn drawn(&self) -> Vec<GraphLane> {
+        let drawn = self.all().map(|lane| GraphLane {
+            sender: lane.sender.clone(),
+            receiver: lane.receiver.clone(),
+            sent: lane.sent(),
+            queued: lane.queued(),
+            is_retired: lane.is_retired(),
+        });
+        drawn.collect()
     }
 
     /// Handles to a service, messages in, messages out, and what waits for it.

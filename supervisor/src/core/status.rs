@@ -6,6 +6,7 @@ use watchdog_keeper::protocol::Hello;
 use watchdog_lifecycle::restart::Limit;
 use watchdog_lifecycle::{Group, GroupPolicy, Kind, Moment, Phase, Policy, Service, Standing, Wanted, Work};
 use watchdog_protocol::ServiceName;
+use watchdog_protocol::graph::{Graph, GraphService};
 use watchdog_protocol::session::Health;
 use watchdog_protocol::status::{
     EndStatus, GroupStatus, LimitStatus, PhaseStatus, STATUS_VERSION, ServiceKind, ServiceStatus, Status,
@@ -14,6 +15,7 @@ use watchdog_protocol::status::{
 use watchdog_protocol::why::Why;
 
 use super::{Core, Shutdown, now};
+use crate::config;
 use crate::processes::proc::Process;
 
 impl Core {
@@ -47,6 +49,20 @@ impl Core {
             failed: group.failed().map(ToString::to_string),
         };
         groups.map(status).collect()
+    }
+
+    /// Of all services, with the rules in force.
+    pub(super) fn graph(&self) -> Graph {
+        let service = |(name, policy, service): (&ServiceName, &Policy, &Service)| GraphService {
+            phase: Some(phase_status(service.phase())),
+            ..config::drawn_service(name, policy, &self.entry(name).spec.control)
+        };
+        let groups = self.roster.groups().map(|(name, policy, _)| config::drawn_group(name, policy));
+        Graph {
+            services: self.roster.iter().map(service).collect(),
+            groups: groups.collect(),
+            lanes: self.lanes.drawn(),
+        }
     }
 
     /// From the state a service is in back to its first cause.

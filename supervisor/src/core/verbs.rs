@@ -148,6 +148,7 @@ impl Core {
             }
             Request::StateShow { service } => self.state_show(&asked, &service),
             Request::StateValue { service } => self.state_value(&asked, &service),
+            Request::Graph => end(&asked.replies, Ok(Outcome::Graph(Box::new(self.graph())))),
             Request::StateExport { service } => self.state_export(&asked, &service),
             Request::Start { services } => self.verb(asked, services, Verb::Start).await?,
             Request::Stop { services } => self.verb(asked, services, Verb::Stop).await?,
@@ -443,6 +444,7 @@ pub(super) fn verb_of(request: &Request) -> &'static str {
         | Request::StateImport { .. }
         | Request::StateReset { .. } => "state",
         Request::Intercoms { .. } => "intercoms",
+        Request::Graph => "graph",
         Request::Events { .. } => "events",
         Request::Logs { .. } => "logs",
         Request::Register { .. } => "register",
@@ -507,8 +509,10 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::Audit { service: Some(service), .. } => Named::Service(service),
         Request::Audit { service: None, .. } => Named::None,
         Request::Scale { service, .. } => Named::Instances(service),
-        Request::Events { .. } | Request::Register { .. } | Request::Shutdown | Request::Upgrade { .. } => {
-            Named::None
-        }
+        Request::Events { .. }
+        | Request::Register { .. }
+        | Request::Shutdown
+        | Request::Graph
+        | Request::Upgrade { .. } => Named::None,
     }
 }

@@ -159,3 +159,32 @@ fn what_an_unregistered_service_has_sent_is_served() {
     assert!(heard.iter().all(|heard| heard.sender == "late"));
     assert_eq!(heard.iter().map(|heard| heard.redelivered).collect::<Vec<_>>(), [true, false, false]);
 }
+
+#[test]
+fn a_graph_is_drawn_of_the_file_alone_and_of_what_runs() {
+    let mut wd = TestWatchdog::idle();
+    let boss = puppet("boss", ByItself).key("use = [\"worker\"]").key("requires = [\"worker\"]");
+    wd.configure("", &[boss, puppet("worker", ByItself).key("offer = [\"boss\"]").key("use = []")]);
+    let drawn = |wd: &TestWatchdog, option: &[&str]| wd.cli(&[&["graph"], option].concat()).ok().stdout;
+    let table = drawn(&wd, &[]);
+    assert!(table.lines().any(|line| line.split_whitespace().eq(["boss", "worker"])), "{table}");
+    assert!(!table.contains("PHASE"), "{table}");
+    assert!(!wd.path(".watchdog/state").exists(), "drawing leaves nothing behind");
+    wd.run_again();
+    wd.until("both are ready", Seen::all_ready);
+    wd.puppet("boss").text(ask("worker", "ready?"));
+    let table = drawn(&wd, &["--permissions"]);
+    let rows =
+        [&["boss", "ready", "worker"][..], &["worker", "ready", "nobody"], &["boss", "worker", "1", "0"]];
+    for row in rows {
+        assert!(
+            table.lines().any(|line| line.split_whitespace().eq(row.iter().copied())),
+            "{row:?}\n{table}"
+        );
+    }
+    let chart = drawn(&wd, &["--permissions", "--mermaid"]);
+    assert!(chart.contains("s0 ==>|\"1 sent, 0 queued\"| s1"), "{chart}");
+    let graph: serde_json::Value = wd.cli(&["graph", "--permissions", "--json"]).ok().json();
+    assert_eq!(graph["may_talk"][0]["receivers"], serde_json::json!(["worker"]));
+    assert_eq!(graph["lanes"][0]["sent"], 1);
+}
