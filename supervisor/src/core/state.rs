@@ -177,8 +177,8 @@ impl Core {
         let update = Snapshot { incarnation, sequence, version, content: bytes.into() };
         match saver.update(update, urgency, now()) {
             Ok(Received::Newest | Received::Again) => {
-                self.tell(service, &ToService::StateReceived { sequence }, Vec::new());
                 self.save_state(service);
+                self.tell(service, &ToService::StateReceived { sequence }, Vec::new());
             }
             Ok(Received::Synced) => {
                 let sequence = saver.synced_sequence();

@@ -18,10 +18,17 @@
 //! ```
 //! All numbers are little-endian. The head has a checksum of its own, so that a damaged content still says whose it
 //! was. The marker is chance: no content a service could think of looks like a record of somebody else.
+//!
+//! Behind the last record there may be room: bytes made of the marker, each the complement of `marker[offset % 8]`.
+//! They are what a write into them that did not come to its end leaves in the sectors it did not reach, and tell it
+//! from damage.
 
 /// The format this watchdog writes, and the newest it reads.
 const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = *b"\x89WDJ\r\n\x1a\n";
+
+/// What a disk writes whole or not at all, at least.
+const SECTOR: usize = 512;
 
 /// Of a segment, in bytes.
 pub(super) const SEGMENT_HEAD: usize = 24;
@@ -80,6 +87,15 @@ pub(in crate::store) fn is_recordable(file: &str) -> bool {
     !file.is_empty() && file.len() <= FILE.len() && !file.contains('\0')
 }
 
+/// The room from one place of a segment to another.
+pub(super) fn room(marker: Marker, places: std::ops::Range<u64>) -> Vec<u8> {
+    places.map(|at| room_at(marker, at)).collect()
+}
+
+fn room_at(marker: Marker, at: u64) -> u8 {
+    !marker[(at % 8) as usize]
+}
+
 /// The first bytes of a segment.
 pub(super) fn segment_head(marker: Marker) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(SEGMENT_HEAD);
@@ -124,9 +140,9 @@ pub(super) fn append(out: &mut Vec<u8>, marker: Marker, record: &Record<'_>) -> 
 
 /// Everything in a segment, in its order.
 ///
-/// A write that did not come to its end leaves a segment that stops within a record, or goes on with zeros; every
-/// other byte that is no record is damage. A damaged head of the segment costs nothing: the first record has the
-/// marker too.
+/// A write that did not come to its end leaves a segment that stops within a record, or goes on with zeros, or has a
+/// sector of room within its last record; every other byte that is neither record nor room is damage. A damaged head
+/// of the segment costs nothing: the first record has the marker too.
 ///
 /// # Errors
 /// [`Newer`]: written by a newer watchdog.
@@ -148,16 +164,58 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Vec<Found<'_>>, Newer> {
             }
             Read::Nothing { file } => {
                 let end = next_record(bytes, marker, at + 1);
-                if end == bytes.len() && bytes[at..].iter().all(|byte| *byte == 0) {
-                    found.push(Found::CutOff { length: end - at });
-                } else {
-                    found.push(Found::Damage { at, length: end - at, file });
+                let rest = Rest { bytes, marker, at };
+                if end < bytes.len() || !rest.is_of_a_write() {
+                    let length = if end < bytes.len() { end - at } else { rest.length() };
+                    found.push(Found::Damage { at, length, file });
+                } else if rest.length() > 0 {
+                    found.push(Found::CutOff { length: rest.length() });
                 }
                 at = end;
             }
         }
     }
     Ok(found)
+}
+
+/// What a segment ends with, and is no record.
+struct Rest<'a> {
+    bytes: &'a [u8],
+    marker: Marker,
+    at: usize,
+}
+
+impl Rest<'_> {
+    /// How much of it is not room.
+    fn length(&self) -> usize {
+        let last = (self.at..self.bytes.len()).rev().find(|at| !self.is_room(*at));
+        last.map_or(0, |last| last + 1 - self.at)
+    }
+
+    /// A write that did not come to its end, or none at all, explains it.
+    fn is_of_a_write(&self) -> bool {
+        let rest = &self.bytes[self.at..];
+        if self.length() == 0 || rest.iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        // Without a whole head, one of the sectors that the head lies in was not reached.
+        let length = match head(rest, self.marker) {
+            Some(head) => HEAD + head.length + CHECKSUM,
+            None => HEAD,
+        };
+        let end = (self.at + length).min(self.bytes.len());
+        (self.at / SECTOR..end.div_ceil(SECTOR)).any(|sector| self.is_untouched(sector))
+    }
+
+    /// Of this sector, nothing was written behind the last whole record.
+    fn is_untouched(&self, sector: usize) -> bool {
+        let end = ((sector + 1) * SECTOR).min(self.bytes.len());
+        (self.at.max(sector * SECTOR)..end).all(|at| self.is_room(at))
+    }
+
+    fn is_room(&self, at: usize) -> bool {
+        self.bytes[at] == room_at(self.marker, at as u64)
+    }
 }
 
 /// `None`: nothing was written yet, or not even the head of a segment came to its end.
@@ -188,32 +246,51 @@ enum Read<'a> {
 }
 
 fn read(bytes: &[u8], marker: Marker) -> Read<'_> {
-    let begins = bytes.iter().zip(&marker).all(|(byte, expected)| byte == expected);
-    let Some(head) = bytes.get(..HEAD) else {
+    if bytes.len() < HEAD {
+        let begins = bytes.iter().zip(&marker).all(|(byte, expected)| byte == expected);
         return if begins { Read::CutOff } else { Read::Nothing { file: None } };
-    };
-    let (covered, checksum) = head.split_at(HEAD - CHECKSUM);
-    if !begins || crc32fast::hash(covered).to_le_bytes() != checksum {
-        return Read::Nothing { file: None };
     }
-    let kind = match covered[8] {
-        1 => Kind::Content,
-        2 => Kind::Settled,
-        3 => Kind::Complete,
-        _ => return Read::Nothing { file: None },
+    let Some(Head { kind, recovered, length, at, file }) = head(bytes, marker) else {
+        return Read::Nothing { file: None };
     };
-    let name = &covered[FILE];
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-    let Ok(file) = std::str::from_utf8(&name[..end]) else { return Read::Nothing { file: None } };
-    let length = u32::from_le_bytes(covered[12..16].try_into().expect("four bytes")) as usize;
     let Some(whole) = bytes.get(..HEAD + length + CHECKSUM) else { return Read::CutOff };
     let (covered, checksum) = whole.split_at(HEAD + length);
     if crc32fast::hash(covered).to_le_bytes() != checksum {
         return Read::Nothing { file: Some(file) };
     }
-    let at = u64::from_le_bytes(covered[16..24].try_into().expect("eight bytes"));
-    let record = Record { kind, recovered: covered[9] != 0, at, file, content: &covered[HEAD..] };
+    let record = Record { kind, recovered, at, file, content: &covered[HEAD..] };
     Read::Record(record, whole.len())
+}
+
+/// The head of a record, whole.
+struct Head<'a> {
+    kind: Kind,
+    recovered: bool,
+    length: usize,
+    at: u64,
+    file: &'a str,
+}
+
+fn head(bytes: &[u8], marker: Marker) -> Option<Head<'_>> {
+    let (covered, checksum) = bytes.get(..HEAD)?.split_at(HEAD - CHECKSUM);
+    if covered[..marker.len()] != marker || crc32fast::hash(covered).to_le_bytes() != checksum {
+        return None;
+    }
+    let kind = match covered[8] {
+        1 => Kind::Content,
+        2 => Kind::Settled,
+        3 => Kind::Complete,
+        _ => return None,
+    };
+    let name = &covered[FILE];
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    Some(Head {
+        kind,
+        recovered: covered[9] != 0,
+        length: u32::from_le_bytes(covered[12..16].try_into().expect("four bytes")) as usize,
+        at: u64::from_le_bytes(covered[16..24].try_into().expect("eight bytes")),
+        file: std::str::from_utf8(&name[..end]).ok()?,
+    })
 }
 
 /// Where the next record begins, whole or cut off; the end of the segment if none does.

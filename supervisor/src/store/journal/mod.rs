@@ -38,7 +38,7 @@ pub(super) use frame::is_recordable;
 use frame::{Kind, Marker, Record, SEGMENT_HEAD};
 use replay::{Known, Newest, Replay, replay};
 pub(super) use segment::Extent;
-use segment::{Batch, Segment};
+use segment::{Batch, Segment, make_room};
 
 use super::envelope::Damage;
 use super::kept::{self, SetAside};
@@ -123,6 +123,7 @@ pub(super) struct Commit {
     file: Arc<File>,
     marker: Marker,
     end: u64,
+    room: u64,
     records: Vec<(String, What, bool)>,
     durability: Durability,
 }
@@ -140,6 +141,7 @@ pub(super) enum Durability {
 #[derive(Debug)]
 pub(super) struct Committed {
     end: u64,
+    room: u64,
     contents: Vec<(String, Option<Extent>)>,
 }
 
@@ -291,7 +293,7 @@ impl Journal {
     /// # Panics
     /// [Without a segment](Self::is_without_segment).
     pub(super) fn commit(&self, records: Vec<(String, What)>, durability: Durability) -> Commit {
-        let Segment { path, file, marker, end } =
+        let Segment { path, file, marker, end, room } =
             self.segment.as_ref().expect("the caller made sure that there is one");
         let with_flag = |(name, what): (String, What)| {
             let recovered = matches!(what, What::Settled) && self.is_recovered(&name);
@@ -302,6 +304,7 @@ impl Journal {
             file: Arc::clone(file),
             marker: *marker,
             end: *end,
+            room: *room,
             records: records.into_iter().map(with_flag).collect(),
             durability,
         }
@@ -310,6 +313,7 @@ impl Journal {
     pub(super) fn committed(&mut self, committed: Committed) {
         if let Some(segment) = &mut self.segment {
             segment.end = committed.end;
+            segment.room = committed.room;
         }
         for (file, extent) in committed.contents {
             let Some(extent) = extent else { continue };
@@ -388,11 +392,13 @@ impl Commit {
             contents.push((file, matches!(what, What::Content(_)).then_some(extent)));
         }
         step(Step::Write, &self.path, || self.file.write_all_at(batch.bytes(), self.end))?;
+        let end = batch.end();
+        let room = make_room(&self.file, self.marker, end, self.room);
         match self.durability {
             Durability::Disk => step(Step::Sync, &self.path, || self.file.sync_data())?,
             Durability::Later => {}
         }
-        Ok(Committed { end: batch.end(), contents })
+        Ok(Committed { end, room, contents })
     }
 }
 
