@@ -16,6 +16,7 @@ mod nearest;
 mod notify;
 pub mod probe;
 pub mod processes;
+mod reload;
 pub mod run;
 pub mod store;
 

@@ -23,11 +23,12 @@ use watchdog_protocol::{Incarnation, ServiceName};
 use watchdog_seqpacket::inherited_descriptor;
 
 use crate::config::{self, Config, ConfigErrors};
+use crate::core::InForce;
 use crate::processes::cgroup::CgroupTree;
 use crate::processes::leftovers::{self, LeftoverError, STATE};
 use crate::store::journal::{self, JournalError};
 use crate::store::lock::{LockError, lock};
-use crate::store::replace::{ReplaceError, replace_unsynced, sweep};
+use crate::store::replace::{ReplaceError, sweep};
 use crate::store::runtime;
 
 /// How long what is left of a former life may take to end once it was killed.
@@ -104,7 +105,8 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]; nothing was started then.
 pub fn run(path: &Path) -> Result<Infallible, RunError> {
-    let config = config::load(path)?;
+    let (path, text) = config::read(path)?;
+    let config = config::parse(&path, &text)?;
     let section = &config.watchdog;
     for folder in [&section.state, &section.runtime, &section.logs] {
         make(folder)?;
@@ -131,9 +133,7 @@ pub fn run(path: &Path) -> Result<Infallible, RunError> {
     for warning in config::unused(config.services.values()) {
         say(&format!("warning: {warning}"));
     }
-    let text =
-        fs::read(&config.path).map_err(|source| RunError::Folder { path: config.path.clone(), source })?;
-    replace_unsynced(&kept_config(&section.runtime), &text)?;
+    InForce { text, owed: None }.keep(&section.runtime)?;
     say(&greeting(&config));
     let lock: OwnedFd = lock.into_file().into();
     // The exec keeps it, with the lock that is on it.

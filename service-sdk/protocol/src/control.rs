@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::AuditRecord;
 use crate::dead::{DeadLetter, WholeDeadLetter};
 use crate::graph::Graph;
+use crate::plan::Plan;
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
 use crate::why::Why;
 use crate::{MessageId, RequestId, Revision, Sequence, ServiceName};
@@ -237,6 +238,17 @@ pub enum Request {
     },
     /// How services hang together. Answered by [`Outcome::Graph`].
     Graph,
+    /// What differs between the configuration's file, what is in force, and what runs. Answered by [`Outcome::Plan`].
+    Diff {
+        /// Only of these services, which may be in the file alone; of all when none is named.
+        services: Vec<ServiceName>,
+    },
+    /// Puts what the file says in force. All or nothing: what is wrong with it changes nothing.
+    Reload {
+        /// Only if the plan is the one of this id; else nothing changes and the answer is
+        /// [`FailureKind::TryAgain`]. `None`: whichever it is.
+        plan: Option<u64>,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -324,6 +336,8 @@ pub enum Outcome {
     StateValue(Box<StateValue>),
     /// Of [`Request::Graph`].
     Graph(Box<Graph>),
+    /// Of [`Request::Diff`].
+    Plan(Box<Plan>),
 }
 
 /// What became of a settings change.

@@ -12,6 +12,7 @@ pub mod layout;
 pub mod limits;
 pub mod manifest;
 mod name;
+pub mod plan;
 pub mod session;
 pub mod status;
 pub mod why;

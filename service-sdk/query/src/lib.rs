@@ -34,6 +34,7 @@ use watchdog_protocol::control::{
 use watchdog_protocol::dead::{DeadLetter, WholeDeadLetter};
 use watchdog_protocol::graph::Graph;
 use watchdog_protocol::limits::MAX_FRAME;
+use watchdog_protocol::plan::Plan;
 use watchdog_protocol::status::{InboxStatus, Status};
 use watchdog_protocol::why::Why;
 use watchdog_protocol::{MessageId, RequestId, Revision, ServiceName};
@@ -533,6 +534,28 @@ impl WatchdogQuery {
     /// [`QueryError`].
     pub async fn unregister(&self, service: &ServiceName) -> Result<String, QueryError> {
         self.words(Request::Unregister { service: service.clone() }, None).await
+    }
+
+    /// What differs between the configuration's file, what is in force, and what running processes started with; and
+    /// what a [`reload`](Self::reload) would do about it: of these services, or of all when none is named. Nothing changes.
+    ///
+    /// # Errors
+    /// [`QueryError`]; a file that can't be put in force is refused with all that is wrong with it.
+    pub async fn diff(&self, services: &[ServiceName]) -> Result<Plan, QueryError> {
+        match self.call(Request::Diff { services: services.to_vec() }, None).await? {
+            Outcome::Plan(plan) => Ok(*plan),
+            _ => Err(QueryError::Unexpected { expected: "a plan" }),
+        }
+    }
+
+    /// Puts what the configuration's file says in force. With a `wait`, comes back when all that it takes is done:
+    /// whatever starts is ready, whatever was removed has ended, settings are judged. With a `plan`, only if
+    /// [`diff`](Self::diff) of all services would give that very one still.
+    ///
+    /// # Errors
+    /// [`QueryError`]; a file that can't be put in force changes nothing at all.
+    pub async fn reload(&self, plan: Option<&Plan>, wait: Option<Duration>) -> Result<String, QueryError> {
+        self.words(Request::Reload { plan: plan.map(|plan| plan.id) }, wait).await
     }
 
     /// Runs another build of the watchdog as its core, while services go on: the file at `program`, or the one the

@@ -254,18 +254,8 @@ impl SettingsUpdater {
         if let (Some(_), Some(pending)) = (&self.running, &self.pending) {
             return Err(SetError::Busy { waiting: self.waiting.len(), on: pending.revision });
         }
-        let (before, sets) = match (&self.pending, &self.accepted) {
-            (Some(pending), _) => (pending.before.clone(), pending.sets.clone()),
-            (None, Some(accepted)) => (accepted.overrides.clone(), Vec::new()),
-            (None, None) => (Overrides::default(), Vec::new()),
-        };
-        // Without its sets too: they may be refused or withdrawn, and what is left must fit.
-        let mut overrides = before.clone();
-        (present.check)(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
-        for set in &sets {
-            overrides = set.upon(&overrides)?;
-            (present.check)(&overrides.over(&file)?.to_value()).map_err(SetError::Schema)?;
-        }
+        self.fits(&file, present.check)?;
+        let (before, sets) = self.set_over_the_file();
         self.touch();
         let old = self.values();
         self.file = file.clone();
@@ -274,6 +264,30 @@ impl SettingsUpdater {
             Some(Pending { revision, base: file, before, sets, started: None, made: self.version });
         self.enter(Author::File, &old, present.at);
         Ok(revision)
+    }
+
+    /// Whether what was set still fits over this table.
+    ///
+    /// # Errors
+    /// [`SetError`] when it does not.
+    pub fn fits<E: Display>(&self, file: &Values, check: Check<'_, E>) -> Result<(), SetError<E>> {
+        let (mut overrides, sets) = self.set_over_the_file();
+        // Without its sets too: they may be refused or withdrawn, and what is left must fit.
+        check(&overrides.over(file)?.to_value()).map_err(SetError::Schema)?;
+        for set in &sets {
+            overrides = set.upon(&overrides)?;
+            check(&overrides.over(file)?.to_value()).map_err(SetError::Schema)?;
+        }
+        Ok(())
+    }
+
+    /// What is set and accepted, and what is set and pending.
+    fn set_over_the_file(&self) -> (Overrides, Vec<Set>) {
+        match (&self.pending, &self.accepted) {
+            (Some(pending), _) => (pending.before.clone(), pending.sets.clone()),
+            (None, Some(accepted)) => (accepted.overrides.clone(), Vec::new()),
+            (None, None) => (Overrides::default(), Vec::new()),
+        }
     }
 
     /// What became of a set; `None` when it was never made, could not be written, or is long forgotten.

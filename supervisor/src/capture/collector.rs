@@ -31,6 +31,7 @@ pub(super) enum Command {
     Starting { service: ServiceName, incarnation: Incarnation },
     Resuming { service: ServiceName, incarnation: Incarnation },
     Watch { service: ServiceName, watch: Watch },
+    Limit { size: u64, files: u32 },
     LastLines { service: ServiceName, reply: oneshot::Sender<Vec<String>> },
     Stop { reply: Option<oneshot::Sender<()>> },
 }
@@ -125,6 +126,7 @@ impl Collector {
                     }
                 }
                 Ok(Command::Watch { service, watch }) => self.watch(service, watch),
+                Ok(Command::Limit { size, files }) => (self.logs.size, self.logs.files) = (size, files),
                 Ok(Command::LastLines { service, reply }) => {
                     // Nobody waits any more: a disk that stood still.
                     let _ = reply.send(self.last_lines(&service));

@@ -193,6 +193,11 @@ impl Capture {
         let _ = self.commands.send(Command::Resuming { service: service.clone(), incarnation });
     }
 
+    /// From the next batch on log files are rotated at `size` bytes, and `files` of a service are kept.
+    pub fn limit(&self, size: u64, files: u32) {
+        self.command(Command::Limit { size, files });
+    }
+
     /// Looks for signs in what this process has printed, and in what it prints from now on, until the next one is
     /// looked at. They are told by [`signs`](Self::start).
     pub fn watch(&self, service: &ServiceName, incarnation: Incarnation, signs: &LogSigns, beat: Duration) {

@@ -15,6 +15,7 @@ mod completions;
 mod console;
 mod dead;
 mod demo;
+mod diff;
 mod doctor;
 mod events;
 mod exit;
@@ -28,6 +29,7 @@ mod logs;
 mod look;
 mod place;
 mod register;
+mod reload;
 mod report;
 mod rollback;
 mod run;
@@ -102,6 +104,8 @@ struct Global {
 enum Verb {
     Run(run::Arguments),
     Check(check::Arguments),
+    Diff(diff::Arguments),
+    Reload(reload::Arguments),
     Register(register::Arguments),
     Unregister(unregister::Arguments),
     /// Want services up, and wait until they are ready.
@@ -161,6 +165,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match verb.execute(&console) {
         Ok(code) => code,
         Err(CliError::ReaderGone) => Exit::Ok.into(),
+        Err(CliError::Differs) => Exit::Failed.into(),
         Err(error) => error.tell(global.color),
     }
 }
@@ -178,6 +183,8 @@ impl Verb {
             match self {
                 Self::Run(_) => unreachable!("it has no runtime: its process becomes the keeper"),
                 Self::Check(arguments) => arguments.execute(console),
+                Self::Diff(arguments) => arguments.execute(console).await,
+                Self::Reload(arguments) => arguments.execute(console).await,
                 Self::Register(arguments) => arguments.execute(console).await,
                 Self::Unregister(arguments) => arguments.execute(console).await,
                 Self::Start(arguments) => arguments.execute(Wish::Start, console).await,

@@ -56,6 +56,9 @@ pub(super) enum CliError {
     /// Of `doctor`.
     #[error("{} to mend", count(*things, "thing"))]
     ToMend { things: u64 },
+    /// Of `diff`, which has said what: an exit code, and no word more.
+    #[error("something differs")]
+    Differs,
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
     /// Whoever read standard output went away, as `head` does: it has what it wanted.
@@ -75,6 +78,7 @@ impl CliError {
             | Self::Exists { .. }
             | Self::Io { .. }
             | Self::ToMend { .. }
+            | Self::Differs
             | Self::KeeperStays { .. } => Exit::Failed,
             Self::Unreachable { source: QueryError::NotReachable { source, .. }, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

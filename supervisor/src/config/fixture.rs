@@ -42,7 +42,7 @@ impl Folder {
 }
 
 /// Of a service with this settings type.
-pub(super) fn manifest(settings: Option<&str>) -> Manifest {
+pub(crate) fn manifest(settings: Option<&str>) -> Manifest {
     let settings = settings.map(str::to_owned);
     Manifest { format: 1, settings, state: None, contract: Contract::default(), layouts: Vec::new() }
 }

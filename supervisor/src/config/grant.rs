@@ -9,6 +9,7 @@ use watchdog_protocol::{NameError, ServiceName};
 /// The verbs a grant may list.
 pub const VERBS: &[&str] = &[
     "dead",
+    "diff",
     "events",
     "get",
     "graph",
@@ -17,6 +18,7 @@ pub const VERBS: &[&str] = &[
     "kill",
     "logs",
     "register",
+    "reload",
     "reset",
     "restart",
     "rollback",

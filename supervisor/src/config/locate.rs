@@ -31,6 +31,15 @@ pub fn find(start: &Path) -> Result<PathBuf, Problem> {
 /// # Errors
 /// When the file can't be read, may be changed by others, or says something wrong: then all that is wrong.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let (path, text) = read(path)?;
+    parse(&path, &text)
+}
+
+/// The text of a configuration, and its absolute path.
+///
+/// # Errors
+/// When the file can't be read, or may be changed by others.
+pub fn read(path: &Path) -> Result<(PathBuf, String), ConfigErrors> {
     let unreadable = |source| Problem::Read { path: path.to_owned(), source };
     let path = std::path::absolute(path).map_err(unreadable)?;
     let file = File::open(&path).map_err(unreadable)?;
@@ -51,7 +60,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     if text.len() as u64 > LARGEST {
         return Err(unreadable(std::io::Error::other("it is larger than 4 MiB")).into());
     }
-    parse(&path, &text)
+    Ok((path, text))
 }
 
 #[cfg(test)]

@@ -190,6 +190,14 @@ pub enum Problem {
         /// As written.
         user: String,
     },
+    /// A program that can't be executed.
+    #[error("{service}: {reason}")]
+    NoProgram {
+        /// Whose.
+        service: ServiceName,
+        /// Why, with the file.
+        reason: String,
+    },
     /// A service that can't describe itself.
     #[error("{service}: {error}")]
     Describe {
@@ -280,6 +288,7 @@ impl Problem {
             | Self::Unused { .. }
             | Self::NotOne { .. }
             | Self::NoUser { .. }
+            | Self::NoProgram { .. }
             | Self::Schema { .. } => None,
         }
     }

@@ -179,6 +179,11 @@ impl ServiceSpec {
         Some(self.places.source.place(at.clone()))
     }
 
+    /// Something is wrong with the program.
+    pub(crate) fn exec_error(&self, problem: Problem) -> ConfigError {
+        self.error(&self.places.exec, problem)
+    }
+
     pub(super) fn error(&self, at: &Range<usize>, problem: Problem) -> ConfigError {
         ConfigError { place: Some(self.places.source.place(at.clone())), problem }
     }

@@ -207,13 +207,15 @@ fn details_of(request: &Request) -> Option<String> {
         | Request::Manifest { .. }
         | Request::DeadLetters { .. }
         | Request::DeadLetter { .. }
-        | Request::Audit { .. } => return None,
+        | Request::Audit { .. }
+        | Request::Diff { .. } => return None,
         Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }
         | Request::Reset { .. }
         | Request::Unregister { .. }
         | Request::Shutdown
+        | Request::Reload { .. }
         | Request::Kill { signal: None, .. } => String::new(),
         Request::Scale { instances, .. } => format!("to {instances}"),
         Request::DeadRetry { ids, .. } => format!("retry {}", listed(ids)),

@@ -14,6 +14,7 @@ use serde_bytes::ByteBuf;
 use watchdog_lifecycle::Service;
 use watchdog_protocol::session::SESSION_VERSION;
 
+use super::note::Noted;
 use crate::config;
 use crate::run::kept_config;
 use crate::store::envelope;
@@ -120,8 +121,8 @@ fn can_go_on(config: &Path, runtime: &Path) -> Result<(), String> {
 /// Read to its end and written again it must be the same: postcard says nothing of fields.
 fn is_a_note(note: &[u8]) -> bool {
     note.is_empty()
-        || postcard::take_from_bytes::<Service>(note).is_ok_and(|(service, rest)| {
-            rest.is_empty() && postcard::to_stdvec(&service).is_ok_and(|again| again == note)
+        || postcard::take_from_bytes::<Noted<Service>>(note).is_ok_and(|(noted, rest)| {
+            rest.is_empty() && postcard::to_stdvec(&noted).is_ok_and(|again| again == note)
         })
 }
 
@@ -152,7 +153,8 @@ mod tests {
     #[test]
     fn a_note_that_is_longer_or_another_is_not_taken_for_one() {
         let moment = Moment::from_nanos(5);
-        let note = postcard::to_stdvec(&Service::new(Wanted::Up, Incarnation::FIRST, moment)).unwrap();
+        let service = Service::new(Wanted::Up, Incarnation::FIRST, moment);
+        let note = postcard::to_stdvec(&Noted { service, built: 7 }).unwrap();
         assert!(is_a_note(&note));
         assert!(!is_a_note(&[&note[..], &[0]].concat()));
         assert!(!is_a_note(&note[..note.len() - 1]));

@@ -19,7 +19,9 @@ use super::candidate::Candidate;
 use super::control::{ControlCall, Hours};
 use super::events::Entry as Logged;
 use super::exits::LOOK;
+use super::note::Noted;
 use super::registration::{Described, next_described};
+use super::reload::Worked;
 use super::session::FromSession;
 use super::upgrade::Leave;
 use super::{Core, CoreError, Shutdown, chain, now};
@@ -55,6 +57,7 @@ enum Input {
     Probe(Heard),
     Described(Box<Described>),
     Candidate(Result<Candidate, Failure>),
+    Reload(Box<Worked>),
     Timer,
     /// Nothing came, and facts are left to decide on.
     Facts,
@@ -98,6 +101,7 @@ impl Core {
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
             candidate = self.upgrade.answered() => Ok(Input::Candidate(candidate)),
+            worked = self.reloads.worked() => Ok(Input::Reload(Box::new(worked))),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
             // Not at once: until this task waits, no socket is looked at and no other task runs.
             () = tokio::task::yield_now(), if !self.pending.is_empty() => Ok(Input::Facts),
@@ -149,6 +153,7 @@ impl Core {
                 self.upgrade.heard(candidate);
                 Ok(())
             }
+            Input::Reload(worked) => self.reload_worked(*worked).await,
             Input::Facts => Ok(()),
             Input::Timer => {
                 let commands = self.roster.tick(now(), self.chance());
@@ -184,6 +189,7 @@ impl Core {
             self.perform_all(commands).await?;
         }
         self.decide().await?;
+        self.look_at_reload().await?;
         if std::mem::take(&mut self.is_starting) {
             // The kernel wakes the keeper on this core's processor, sure that this core is about to sleep: a start
             // would wait for all that follows. It waits for the next turn instead, which `Spawned` brings.
@@ -298,7 +304,8 @@ impl Core {
     pub(super) fn write_note(&mut self, service: &ServiceName) -> Result<(), CoreError> {
         let Some(record) = self.roster.get(service) else { return Ok(()) };
         let Some(entry) = self.entries.get_mut(service) else { return Ok(()) };
-        entry.note.write(record).map_err(|source| CoreError::Note { service: service.clone(), source })
+        let noted = Noted { service: record, built: entry.built };
+        entry.note.write(&noted).map_err(|source| CoreError::Note { service: service.clone(), source })
     }
 
     fn write_groups(&mut self) -> Result<(), CoreError> {
@@ -315,7 +322,8 @@ impl Core {
         let path = self.wanted_path(service);
         let kept = super::Kept { wanted: record.wanted().clone(), incarnation: record.incarnation() };
         let Some(entry) = self.entries.get_mut(service) else { return };
-        if entry.kept.as_ref() == Some(&kept) {
+        // One that is removed: nobody wanted it down.
+        if entry.leaving || entry.kept.as_ref() == Some(&kept) {
             return;
         }
         let wanted_changed = entry.kept.as_ref().is_none_or(|before| before.wanted != kept.wanted);
@@ -328,8 +336,11 @@ impl Core {
         entry.kept = Some(kept);
     }
 
-    /// The keeper was asked to end: in good order, and at once when it is asked again.
+    /// The keeper was asked to end: in good order, and at once when it is asked again. By SIGHUP it is asked to reload.
     pub(super) fn signalled(&mut self, signal: i32) {
+        if signal == Signal::SIGHUP as i32 {
+            return self.reload_signalled();
+        }
         let name = Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string());
         let haste = match self.shutdown {
             Shutdown::No => Haste::Orderly,

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use watchdog_lifecycle::{Event, Service, Verb, Wanted};
+use watchdog_lifecycle::{Actor, Event, Service, Verb, Wanted};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::limits::MAX_INSTANCES;
 use watchdog_protocol::{Incarnation, ServiceName};
@@ -15,7 +15,7 @@ use super::events::Entry as Logged;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, CoreError, Registered, chain, now};
-use crate::config::{self, ServiceSpec};
+use crate::config::{self, Config, ServiceSpec};
 use crate::run::former_incarnations;
 use crate::store::record;
 
@@ -25,25 +25,44 @@ fn record_of(state: &Path, base: &str) -> (PathBuf, String) {
 }
 
 impl Core {
-    /// Instances that the configuration does not know, and an operator wanted.
-    pub(super) fn instances_beyond(&mut self) -> Vec<ServiceSpec> {
-        let specs = self.config.services.values();
-        let firsts: Vec<_> = specs.filter(|spec| spec.name.instance() == Some(1)).cloned().collect();
+    /// Instances that this configuration does not know, and an operator wanted.
+    pub(super) fn instances_beyond(&mut self, config: &Config) -> Vec<ServiceSpec> {
         let mut beyond = Vec::new();
-        for spec in firsts {
-            let (folder, record) = record_of(&self.config.watchdog.state, spec.name.base());
-            let wanted = match record::load::<u32>(&mut self.store, &folder, &record) {
-                Ok(loaded) => loaded.content().unwrap_or(0).min(MAX_INSTANCES),
-                Err(err) => {
-                    let text = format!("how many instances were wanted can't be read: {}", chain(&err));
-                    self.events.add(Logged::of(&spec.name, "wanted", text));
-                    0
-                }
-            };
+        for spec in config.services.values().filter(|spec| spec.name.instance() == Some(1)) {
+            let wanted = self.scaled_to(&spec.name).unwrap_or(0);
             let configured = spec.instances.unwrap_or(0);
             beyond.extend((configured + 1..=wanted).filter_map(|number| spec.instance(number).ok()));
         }
         beyond
+    }
+
+    /// How many instances of this service an operator wanted, if anybody said so.
+    fn scaled_to(&mut self, service: &ServiceName) -> Option<u32> {
+        let (folder, record) = record_of(&self.config.watchdog.state, service.base());
+        match record::load::<u32>(&mut self.store, &folder, &record) {
+            Ok(loaded) => loaded.content().map(|wanted| wanted.min(MAX_INSTANCES)),
+            Err(err) => {
+                let text = format!("how many instances were wanted can't be read: {}", chain(&err));
+                self.events.add(Logged::of(service, "wanted", text));
+                None
+            }
+        }
+    }
+
+    /// A service that no core of this life knows yet: as it was wanted in an earlier one. Its entry is there.
+    pub(super) fn begin_service(&mut self, name: &ServiceName, former: Option<Incarnation>) -> Service {
+        let kept = self.load_wanted(name);
+        let last = self.last_incarnation(name, kept.as_ref(), former);
+        let is_too_many = |most: u32| name.instance().is_some_and(|number| number > most);
+        let wanted = match &kept {
+            Some(kept) => kept.wanted.clone(),
+            None if name.instance().is_some() && self.scaled_to(name).is_some_and(is_too_many) => {
+                Wanted::Down { by: Actor::Watchdog, verb: Verb::Scale }
+            }
+            None => Wanted::Up,
+        };
+        self.entry_mut(name).kept = kept;
+        Service::new(wanted, last, now())
     }
 
     /// The instances of this name of all, lowest number first, without those that are too many.
@@ -68,7 +87,8 @@ impl Core {
         count: u32,
     ) -> Result<(), CoreError> {
         let known = self.all_instances(base);
-        if let Err(failure) = self.may_scale(base, &known, count) {
+        let may_scale = self.reloads.may_come_and_go().and_then(|()| self.may_scale(base, &known, count));
+        if let Err(failure) = may_scale {
             end(&asked.replies, Err(failure));
             return Ok(());
         }
@@ -151,11 +171,9 @@ impl Core {
             .map_err(|err| failed(format!("check the settings of `{name}`"))(err.into()))?;
         let policy = spec.policy.clone();
         self.add_entry(spec, checked, Registered::Config, None).await?;
-        let kept = self.load_wanted(name);
         let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
-        let last = self.last_incarnation(name, kept.as_ref(), former.get(name).copied());
-        self.entry_mut(name).kept = kept;
-        let service = Service::new(Wanted::Up, last, now());
+        let before = self.begin_service(name, former.get(name).copied());
+        let service = Service::new(Wanted::Up, before.incarnation(), now());
         let chance = self.chance();
         let commands = self
             .roster

@@ -24,6 +24,7 @@ mod exits;
 mod from_service;
 mod hand_over;
 mod host;
+mod in_force;
 mod instances;
 mod introduce;
 mod keeper_link;
@@ -34,6 +35,7 @@ mod logs;
 mod note;
 mod notified;
 pub(crate) mod registration;
+mod reload;
 mod revoke;
 mod safe;
 mod session;
@@ -76,6 +78,7 @@ use session::{FromSession, Session, SessionEvent};
 use upgrade::Upgrade;
 use waiting::Waiter;
 
+pub(crate) use in_force::InForce;
 pub(crate) use takeover::{Extent, main};
 
 /// Messages of sessions that wait for the event loop. A full one makes the sessions' tasks wait, and with them the
@@ -142,6 +145,7 @@ pub(crate) struct Core {
     waiters: Vec<Waiter>,
     answered: answer::Answered,
     upgrade: Upgrade,
+    reloads: reload::Reloads,
     groups_note: Note,
     shutdown: Shutdown,
     shutdown_asked: Option<Haste>,
@@ -189,6 +193,12 @@ struct Entry {
     last_word: Option<String>,
     notifications: notified::Notifications,
     registered: Registered,
+    /// How it is configured, from its next process on.
+    next: Option<Box<reload::Next>>,
+    /// It is in no configuration any more, and goes when nothing of it is left.
+    leaving: bool,
+    /// A digest of the files its process was started from; 0: not known.
+    built: u64,
     /// What is, or will be, on disk of what the operator wants.
     kept: Option<Kept>,
     kept_change: Option<ChangeNumber>,

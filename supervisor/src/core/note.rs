@@ -13,12 +13,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Room for one record. A memfd takes only the pages that were written.
 const SLOT: u64 = 1024 * 1024;
 const HEAD: usize = 16;
+
+/// What a service's note says: its lifecycle, and a digest of the files its process was started from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Noted<S> {
+    pub(crate) service: S,
+    pub(crate) built: u64,
+}
 
 /// One record in memory the keeper holds.
 #[derive(Debug)]

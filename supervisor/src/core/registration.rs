@@ -129,6 +129,10 @@ impl Core {
         checked: Option<CheckedService>,
     ) -> Result<(), CoreError> {
         let name = spec.name.clone();
+        if let Err(failure) = self.reloads.may_come_and_go() {
+            end(&asked.replies, Err(failure));
+            return Ok(());
+        }
         let wrong = |text: String| Failure::new(FailureKind::Configuration, text);
         let service = Service::new(Wanted::Up, Incarnation::NONE, now());
         let others = self.entries.values().map(|entry| &entry.spec);
@@ -175,6 +179,10 @@ impl Core {
     pub(super) async fn unregister(&mut self, asked: &Asked, name: &ServiceName) -> Result<(), CoreError> {
         let chance = self.chance();
         let failed = |text: String| Failure::new(FailureKind::Failed, text);
+        if let Err(failure) = self.reloads.may_come_and_go() {
+            end(&asked.replies, Err(failure));
+            return Ok(());
+        }
         if self.entry(name).registered == Registered::Config {
             let failure = failed(format!("{name} is in {}", self.config.path.display()));
             let hint = "take its table out of the file; `watchdog stop` stops it for good";
@@ -189,16 +197,7 @@ impl Core {
                 return Ok(());
             }
         }
-        self.close_lanes(name).await?;
-        self.entries.remove(name);
-        if let Some(task) = self.listening.remove(name) {
-            task.abort();
-        }
-        for stored in [stored::note(name), stored::pipes(name), stored::notify(name), stored::manifest(name)]
-        {
-            self.keeper.send(&ToKeeper::Drop { name: stored }, &[]).await.map_err(CoreError::Keeper)?;
-        }
-        self.capture.remove(name);
+        self.forget(name).await?;
         let file = registered_folder(&self.config.watchdog.state).join(format!("{name}.toml"));
         self.events.add(Logged::of(name, "unregistered", format!("unregistered by {}", asked.by)));
         let result = match fs::remove_file(&file) {
@@ -210,6 +209,24 @@ impl Core {
             }
         };
         end(&asked.replies, result);
+        Ok(())
+    }
+
+    /// Takes everything of a service out that is not on disk. The roster has it no more.
+    pub(super) async fn forget(&mut self, name: &ServiceName) -> Result<(), CoreError> {
+        self.close_lanes(name).await?;
+        let cgroup = self.entries.remove(name).and_then(|entry| entry.cgroup);
+        if let Some(Err(err)) = cgroup.map(|cgroup| cgroup.remove()) {
+            tracing::warn!("cannot remove the cgroup of {name}: {err}");
+        }
+        if let Some(task) = self.listening.remove(name) {
+            task.abort();
+        }
+        for stored in [stored::note(name), stored::pipes(name), stored::notify(name), stored::manifest(name)]
+        {
+            self.keeper.send(&ToKeeper::Drop { name: stored }, &[]).await.map_err(CoreError::Keeper)?;
+        }
+        self.capture.remove(name);
         Ok(())
     }
 
@@ -234,7 +251,11 @@ impl Core {
     }
 
     /// A new core takes what a service said of itself from the keeper: its program may be another one by then.
-    async fn keep_manifest(&mut self, name: &ServiceName, manifest: &Manifest) -> Result<(), CoreError> {
+    pub(super) async fn keep_manifest(
+        &mut self,
+        name: &ServiceName,
+        manifest: &Manifest,
+    ) -> Result<(), CoreError> {
         let sealed = payload::seal(manifest.to_json().as_bytes()).map_err(|err| CoreError::Start {
             step: format!("keep the manifest of `{name}`"),
             source: err.into(),
@@ -306,6 +327,9 @@ impl Core {
             last_word: None,
             notifications: super::notified::Notifications::default(),
             registered,
+            next: None,
+            leaving: false,
+            built: 0,
             kept: None,
             kept_change: None,
         };
@@ -316,7 +340,7 @@ impl Core {
     }
 
     /// The settings as they were left; the file's values are a new revision when they are others.
-    fn load_settings(&mut self, spec: &ServiceSpec, schema: config::schema::Schema) -> Settings {
+    pub(super) fn load_settings(&mut self, spec: &ServiceSpec, schema: config::schema::Schema) -> Settings {
         let file = Values::new(spec.settings.values.clone());
         let folder = self.config.watchdog.state.join("settings");
         let loaded = record::load::<SettingsUpdater>(&mut self.store, &folder, spec.name.as_str());

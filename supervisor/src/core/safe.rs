@@ -19,6 +19,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -35,7 +36,7 @@ use super::control::{ControlCall, ControlDoor, Hours};
 use super::events::{Entry as Logged, EventLog};
 use super::hand_over::{hand, hand_over};
 use super::keeper_link::{KeeperLink, LinkError};
-use super::note::Note;
+use super::note::{Note, Noted};
 use super::stored::{self, Stored};
 use super::takeover::{service_of, starting, write_pid_record};
 use super::upgrade::{Leave, Upgrade};
@@ -153,10 +154,12 @@ impl SafeCore {
         for (name, mut fds) in stored.drain() {
             match stored::parse(&name) {
                 Some(Stored::Note(service)) => {
-                    let read = fds.pop().map(Note::reopen::<Service>);
+                    let read = fds.pop().map(Note::reopen::<Noted<Service>>);
                     let known = self.services.entry(service.clone()).or_default();
                     match read {
-                        Some(Ok((note, record))) => (known.note, known.record) = (Some(note), record),
+                        Some(Ok((note, noted))) => {
+                            (known.note, known.record) = (Some(note), noted.map(|noted| noted.service));
+                        }
                         Some(Err(err)) => {
                             self.without.push(format!("what was noted of {service} can't be read: {err}"));
                         }
@@ -252,7 +255,9 @@ impl SafeCore {
             tokio::select! {
                 message = self.keeper.recv() => {
                     let message = message.map_err(CoreError::Keeper)?.0;
-                    if let FromKeeper::Signalled { .. } = message {
+                    if let FromKeeper::Signalled { signal } = message
+                        && signal != Signal::SIGHUP as i32
+                    {
                         self.stop_all(None).await?;
                     }
                     self.keeper_said(message);

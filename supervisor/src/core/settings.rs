@@ -22,8 +22,8 @@ use super::session::content;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, wall_time};
-use crate::config::SettingPath;
 use crate::config::schema::{Invalid, Schema};
+use crate::config::{ServiceSpec, SettingPath};
 use crate::store::record;
 use crate::store::writer::{ChangeNumber, Done};
 
@@ -38,6 +38,8 @@ pub(super) struct Settings {
     writing: Vec<(ChangeNumber, Version)>,
     /// The record as it was last given to the disk, and whether it got there.
     last: Vec<u8>,
+    /// What the file says by now, while a revision before it is not judged.
+    table_waits: Option<Values>,
 }
 
 /// Somebody waits for what becomes of a set.
@@ -67,14 +69,46 @@ macro_rules! at_present {
 
 impl Settings {
     pub(super) fn new(service: &ServiceName, updater: SettingsUpdater, schema: Schema) -> Self {
-        Self { service: service.clone(), updater, schema, writing: Vec::new(), last: Vec::new() }
+        Self {
+            service: service.clone(),
+            updater,
+            schema,
+            writing: Vec::new(),
+            last: Vec::new(),
+            table_waits: None,
+        }
     }
 
     /// The file's table, as it is now.
-    pub(super) fn file_changed(&mut self, file: Values) -> Result<(), String> {
+    pub(super) fn file_changed(&mut self, file: Values) -> Result<Revision, String> {
         at_present!(self, |updater, present| updater.file_changed(file, present))
-            .map(drop)
             .map_err(|err| err.to_string())
+    }
+
+    /// Its table says this from now on. While a running process has not judged the revision before, it waits.
+    pub(super) fn table(&mut self, spec: &ServiceSpec) -> Result<Revision, String> {
+        let file = Values::new(spec.settings.values.clone());
+        let changed = at_present!(self, |updater, present| updater.file_changed(file.clone(), present));
+        self.table_waits = matches!(changed, Err(SetError::Busy { .. })).then_some(file);
+        changed.map_err(|err| err.to_string())
+    }
+
+    /// Whether what was set fits over this table, by this schema.
+    pub(super) fn fit(&self, spec: &ServiceSpec, schema: &Schema) -> Result<(), Failure> {
+        let check = |values: &Value| {
+            let table = values.as_object().cloned().unwrap_or_default();
+            schema.complete(table).map_err(|wrong| in_words(&wrong))
+        };
+        let file = Values::new(spec.settings.values.clone());
+        self.updater.fits(&file, &check).map_err(|err| {
+            let text = format!(
+                "{}: what was set over the file does not fit it: {err}; nothing was changed",
+                self.service
+            );
+            let hint =
+                format!("watchdog get {} --origin; watchdog unset goes back to the file", self.service);
+            Failure::new(FailureKind::Configuration, text).hint(hint)
+        })
     }
 
     /// Changes as they were typed.
@@ -215,6 +249,18 @@ impl Core {
         let path = self.settings_path(service);
         let entry = self.entries.get_mut(service).expect("the caller looked it up");
         let Some(settings) = &mut entry.settings else { return };
+        if let Some(file) = settings.table_waits.take() {
+            let changed =
+                at_present!(&mut *settings, |updater, present| updater.file_changed(file.clone(), present));
+            match changed {
+                Err(SetError::Busy { .. }) => settings.table_waits = Some(file),
+                Err(err) => {
+                    let text = format!("its table's settings do not fit what was set: {err}");
+                    self.events.add(Logged::of(service, "settings", text).because("settings"));
+                }
+                Ok(_) => {}
+            }
+        }
         if let Some(version) = settings.updater.unwritten() {
             let bytes = record::encode(&settings.updater);
             if bytes != settings.last {

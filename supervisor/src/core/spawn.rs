@@ -21,6 +21,7 @@ use super::launch::{self, NoLaunch, SESSION_NUMBER};
 use super::session::Session;
 use super::{Core, CoreError, stored};
 use crate::capture;
+use crate::config;
 use crate::notify;
 use crate::processes::leftovers;
 use watchdog_lifecycle::Kind;
@@ -95,6 +96,10 @@ impl Core {
     }
 
     async fn try_spawn(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), NoSpawn> {
+        self.take_next(service).await?;
+        let built = config::built(&self.entry(service).spec.launch);
+        self.entry_mut(service).built = built.unwrap_or(0);
+        self.write_note(service)?;
         self.renew_cgroup(service).map_err(failed("cgroup"))?;
         self.move_dead_letters(service);
         self.make_outlets(service).await?;

@@ -62,6 +62,13 @@ impl State {
         }
     }
 
+    /// How far the disk may be behind, from the next update on.
+    pub(super) fn set_interval(&mut self, interval: std::time::Duration) {
+        if let Ok(saver) = &mut self.saver {
+            saver.set_interval(interval);
+        }
+    }
+
     /// The process that wrote the newest.
     pub(super) fn last_incarnation(&self) -> Incarnation {
         self.saver.as_ref().map_or(Incarnation::NONE, |saver| saver.newest().incarnation)
@@ -69,7 +76,7 @@ impl State {
 }
 
 impl Core {
-    fn state_path(&self, service: &ServiceName) -> PathBuf {
+    pub(super) fn state_path(&self, service: &ServiceName) -> PathBuf {
         snapshot::path(&self.config.watchdog.state, service)
     }
 

@@ -7,7 +7,7 @@
 //! ─► services are told, and repeat what was not answered
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
 use watchdog_keeper::{CHANNEL, PidRecord, STDERR, start_time, widen_table};
-use watchdog_lifecycle::{Fact, Group, Occurrence, Phase, Roster, Service, Wanted};
+use watchdog_lifecycle::{Fact, Group, Occurrence, Phase, Roster, Service};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::{InheritedError, Seqpacket, inherited, inherited_descriptor, payload};
@@ -30,10 +30,12 @@ use super::event_loop::{End, Inputs};
 use super::events::{Entry as Logged, EventLog};
 use super::exits::Whose;
 use super::hand_over::{hand, hand_over};
+use super::in_force::InForce;
 use super::keeper_link::{KeeperLink, LinkError};
 use super::lanes::{Lane, Lanes};
-use super::note::Note;
+use super::note::{Note, Noted};
 use super::registration::{Found, registered_folder};
+use super::reload::{Before, Reloads};
 use super::session::Session;
 use super::stored::{self, Stored};
 use super::upgrade::{Told, Upgrade};
@@ -137,14 +139,17 @@ async fn live(
         .map_err(starting("write the core's pid record"))?;
     let text =
         fs::read_to_string(kept_config(runtime)).map_err(starting("read the configuration in force"))?;
-    let config = config::parse(config, &text).map_err(starting("read the configuration in force"))?;
+    let in_force = InForce::parse(&text);
+    let config =
+        config::parse(config, &in_force.text).map_err(starting("read the configuration in force"))?;
     let (from_sessions, sessions) = mpsc::channel(SESSION_INBOX);
     let (calls_in, calls) = mpsc::channel(CONTROL_INBOX);
     let hand = hand(&keeper, handed.stored.remove(stored::HAND)).await?;
     let (from_notifications, notifications) = mpsc::channel(NOTIFICATIONS);
     let (from_signs, signs) = mpsc::channel(SIGNS);
     let tells = Tells { sessions: from_sessions, notifications: from_notifications, signs: from_signs };
-    let mut core = Core::new(config, keeper, handed.hello, handed.upgrade, hand, tells)?;
+    let reloads = Reloads::of(in_force);
+    let mut core = Core::new((config, reloads), keeper, handed.hello, handed.upgrade, hand, tells)?;
     let door = ControlDoor::open(
         &core.config.watchdog.runtime,
         core.keeper_hello.pid,
@@ -213,7 +218,7 @@ struct Tells {
 
 impl Core {
     fn new(
-        config: Config,
+        (config, reloads): (Config, Reloads),
         keeper: KeeperLink,
         keeper_hello: Hello,
         upgrade: Option<Told>,
@@ -276,6 +281,7 @@ impl Core {
             waiters: Vec::new(),
             answered: Answered::create().map_err(starting("make the note of answered requests"))?,
             upgrade: Upgrade::of(upgrade),
+            reloads,
             groups_note: Note::create().map_err(starting("make the note of the groups"))?,
             shutdown: Shutdown::No,
             shutdown_asked: None,
@@ -294,25 +300,45 @@ impl Core {
         let is_first = self.keeper_hello.core_generation <= 1;
         self.restore_answered(stored.remove(stored::ANSWERED)).await?;
         let mut groups = self.restore_groups(stored.remove(stored::GROUPS)).await?;
-        let specs = self.specs();
         let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
+        let before = Before::of(&self.config.path, &self.reloads);
+        let specs = self.specs();
+        let mut leaving = before.removed();
+        leaving.retain(|name, _| stored.contains_key(&stored::note(name)));
+        let names: BTreeSet<_> =
+            specs.iter().map(|(spec, _)| &spec.name).chain(leaving.keys()).cloned().collect();
+        for spec in leaving.values_mut() {
+            // What it waited for may be gone before it.
+            let is_there = |name: &ServiceName| names.iter().any(|other| name.covers(other));
+            spec.policy.requires.retain(is_there);
+            spec.policy.after.retain(is_there);
+        }
+        let is_leaving: BTreeSet<_> = leaving.keys().cloned().collect();
+        let leaving = leaving.into_values().map(|spec| (spec, Registered::Config));
         let mut services = Vec::new();
-        for (spec, registered) in specs {
+        for (spec, registered) in specs.into_iter().chain(leaving) {
             let name = spec.name.clone();
             let (record, found) = found(&mut stored, &name)?;
             let manifest = manifest(stored.remove(&stored::manifest(&name)));
-            let checked = self.checked(&spec, manifest)?;
+            // Of a process that is to end, what it said of itself is about the table of before.
+            let ends = before.restarts(&name).filter(|ends| {
+                record.as_ref().is_some_and(|noted| noted.service.phase().incarnation() == Some(*ends))
+            });
+            let described = ends.and_then(|_| before.table(&name)).unwrap_or(&spec);
+            let checked = self.checked(described, manifest)?;
             let policy = spec.policy.clone();
             let notify = stored.remove(&stored::notify(&name)).and_then(|mut fds| fds.pop());
             let found = found.map(|(note, pipes)| Found { note, pipes, notify, manifest_is_kept: checked.1 });
             self.add_entry(spec, checked.0, registered, found).await?;
-            let kept = self.load_wanted(&name);
-            let service = record.unwrap_or_else(|| {
-                let wanted = kept.as_ref().map_or(Wanted::Up, |kept| kept.wanted.clone());
-                let last = self.last_incarnation(&name, kept.as_ref(), former.get(&name).copied());
-                Service::new(wanted, last, now())
-            });
-            self.entry_mut(&name).kept = kept;
+            let mut service = self.begin_service(&name, former.get(&name).copied());
+            if let Some(noted) = record {
+                self.entry_mut(&name).built = noted.built;
+                service = noted.service;
+            }
+            self.entry_mut(&name).leaving = is_leaving.contains(&name);
+            if ends.is_some() {
+                self.runs_still(&name, &before);
+            }
             services.push((name, policy, service));
         }
         self.capture.begin();
@@ -353,6 +379,7 @@ impl Core {
             self.events.add(event);
         }
         self.decide().await?;
+        self.go_on_with_reload(&before).await?;
         let chance = self.chance();
         let commands =
             if is_first { self.roster.begin(now(), chance) } else { self.roster.took_over(now(), chance) };
@@ -418,7 +445,8 @@ impl Core {
 
     /// All services: of the configuration, and registered since.
     fn specs(&mut self) -> Vec<(ServiceSpec, Registered)> {
-        let beyond = self.instances_beyond();
+        let config = self.config.clone();
+        let beyond = self.instances_beyond(&config);
         let configured = self.config.services.values().cloned();
         let mut specs: Vec<_> = configured.chain(beyond).map(|spec| (spec, Registered::Config)).collect();
         let folder = registered_folder(&self.config.watchdog.state);
@@ -576,7 +604,7 @@ fn registered(file: &Path, text: &str) -> Result<ServiceSpec, config::ConfigErro
 }
 
 /// A service's record, note and pipes.
-type FoundService = (Option<Service>, Option<(Note, Option<[OwnedFd; 4]>)>);
+type FoundService = (Option<Noted<Service>>, Option<(Note, Option<[OwnedFd; 4]>)>);
 
 fn found(stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>, name: &ServiceName) -> Result<FoundService, CoreError> {
     let note = stored.remove(&stored::note(name)).and_then(|mut fds| fds.pop());

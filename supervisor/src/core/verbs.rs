@@ -177,6 +177,8 @@ impl Core {
             Request::DeadLetter { service, id } => self.dead_letter(&asked, &service, id),
             Request::DeadRetry { service, ids } => self.dead_deed(&asked, &service, &ids, Deed::Retry),
             Request::DeadDrop { service, ids } => self.dead_deed(&asked, &service, &ids, Deed::Drop),
+            Request::Diff { services } => self.diff_asked(asked, services),
+            Request::Reload { plan } => self.reload_asked(asked, plan),
         }
         Ok(())
     }
@@ -302,7 +304,7 @@ impl Core {
         Ok(())
     }
 
-    fn wanted_up(
+    pub(super) fn wanted_up(
         &self,
         services: Vec<(ServiceName, Incarnation)>,
     ) -> impl Iterator<Item = (ServiceName, Incarnation)> {
@@ -456,6 +458,8 @@ pub(super) fn verb_of(request: &Request) -> &'static str {
         | Request::DeadLetter { .. }
         | Request::DeadRetry { .. }
         | Request::DeadDrop { .. } => "dead",
+        Request::Diff { .. } => "diff",
+        Request::Reload { .. } => "reload",
     }
 }
 
@@ -513,6 +517,8 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::Register { .. }
         | Request::Shutdown
         | Request::Graph
-        | Request::Upgrade { .. } => Named::None,
+        | Request::Upgrade { .. }
+        | Request::Diff { .. }
+        | Request::Reload { .. } => Named::None,
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum Target {
     Scaled { up: Vec<(ServiceName, Incarnation)>, down: Vec<ServiceName> },
     /// That the last word on a settings change is spoken.
     Settings(super::settings::SetWaiter),
+    /// That all that a reload takes is done.
+    Reloaded(super::reload::Reloaded),
     /// That everything is stopped.
     Shutdown,
     /// That another build took over, or did not.
@@ -93,6 +95,7 @@ impl Core {
             | Target::Up { .. }
             | Target::Down { .. }
             | Target::Scaled { .. }
+            | Target::Reloaded(_)
             | Target::Shutdown => {}
         }
         if let Some(failed) = self.failed_change(&waiter.durable) {
@@ -103,7 +106,9 @@ impl Core {
         }
         match &waiter.target {
             Target::Durable { answer } => Look::Done(answer.clone()),
-            Target::Up { .. } | Target::Scaled { .. } if self.shutdown == Shutdown::Stopping => {
+            Target::Up { .. } | Target::Scaled { .. } | Target::Reloaded(_)
+                if self.shutdown == Shutdown::Stopping =>
+            {
                 Look::Failed(Failure::new(FailureKind::Failed, "the watchdog shuts down"))
             }
             Target::Up { services } => self.look_up(services),
@@ -117,6 +122,7 @@ impl Core {
                     Look::Done(self.outcome(&up.chain(down).cloned().collect::<Vec<_>>()))
                 }
             },
+            Target::Reloaded(reloaded) => self.look_at_reloaded(reloaded),
             Target::Shutdown if self.roster.is_at_rest() => Look::Done(Outcome::Done("stopped".to_owned())),
             Target::Shutdown => {
                 let live =
@@ -127,7 +133,7 @@ impl Core {
         }
     }
 
-    fn look_up(&self, services: &[(ServiceName, Incarnation)]) -> Look {
+    pub(super) fn look_up(&self, services: &[(ServiceName, Incarnation)]) -> Look {
         let mut waits = Vec::new();
         for (name, before) in services {
             let Some(service) = self.roster.get(name) else {
@@ -171,7 +177,7 @@ impl Core {
         Look::Waits(waits.join("; "))
     }
 
-    fn look_down(&self, services: &[ServiceName]) -> Look {
+    pub(super) fn look_down(&self, services: &[ServiceName]) -> Look {
         let mut waits = Vec::new();
         for name in services {
             let Some(service) = self.roster.get(name).filter(|service| service.is_live()) else {

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -25,6 +25,7 @@ use watchdog_protocol::limits::MAX_MANIFEST;
 use watchdog_protocol::manifest::{DESCRIBE, Manifest, ManifestError, fnv1a};
 
 use super::launch::NoExecutable;
+use super::program::file_identity;
 use super::spec::ServiceSpec;
 use crate::account::Account;
 pub(crate) use described::{Described, Heard};
@@ -174,21 +175,10 @@ fn identity(
     program: &Path,
     environment: &BTreeMap<OsString, OsString>,
 ) -> Option<String> {
-    let file = |path: &Path| {
-        let found = fs::metadata(path).ok()?;
-        Some(format!(
-            "{}:{}:{}:{}.{:09}",
-            found.dev(),
-            found.ino(),
-            found.size(),
-            found.mtime(),
-            found.mtime_nsec()
-        ))
-    };
     let launch = &spec.launch;
-    let mut identity = format!("{KEPT} {program:?} {}", file(program)?);
+    let mut identity = format!("{KEPT} {program:?} {}", file_identity(program)?);
     for arg in &launch.args {
-        write!(identity, " {arg:?} {}", file(&launch.dir.join(arg)).unwrap_or_default()).ok()?;
+        write!(identity, " {arg:?} {}", file_identity(&launch.dir.join(arg)).unwrap_or_default()).ok()?;
     }
     write!(identity, " {:?} {:?} {environment:?}", launch.dir, launch.user).ok()?;
     Some(identity)
