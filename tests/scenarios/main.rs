@@ -17,6 +17,7 @@ mod logs;
 mod notify;
 mod restart;
 mod safe_mode;
+mod secrets;
 mod settings;
 mod shutdown;
 mod spawn;

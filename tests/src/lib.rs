@@ -12,6 +12,7 @@
 
 mod binaries;
 pub mod contract;
+pub mod discreet;
 mod entry;
 pub mod inject;
 mod operator;

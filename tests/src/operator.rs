@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -49,6 +50,20 @@ impl Operator {
     /// # Panics
     /// When it does not end within the harness's deadline.
     pub fn run<S: AsRef<str>>(&self, args: &[S]) -> Said {
+        self.run_from(args, Stdio::null())
+    }
+
+    /// The same, with a text on standard input.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_with_input<S: AsRef<str>>(&self, args: &[S], input: &str) -> Said {
+        let mut file = tempfile::tempfile().expect("a file without a name");
+        file.write_all(input.as_bytes()).and_then(|()| file.rewind()).expect("the input is written");
+        self.run_from(args, file.into())
+    }
+
+    fn run_from<S: AsRef<str>>(&self, args: &[S], input: Stdio) -> Said {
         let words: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         let command = format!("watchdog {}", words.join(" "));
         // Files, not pipes: a process that inherits one and lives on can't hold this reader.
@@ -57,6 +72,7 @@ impl Operator {
         let handle = |file: &File| file.try_clone().expect("a descriptor");
         let mut child = self
             .command(args)
+            .stdin(input)
             .stdout(handle(out.as_file()))
             .stderr(handle(err.as_file()))
             .spawn()

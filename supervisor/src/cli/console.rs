@@ -10,7 +10,6 @@ use watchdog_query::{QueryError, WatchdogQuery};
 use super::look::{ColorChoice, Look, Paint, ProgressLine, harmless_lines};
 use super::place::Place;
 use super::report::CliError;
-use crate::config::ConfigError;
 
 /// What is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl Console {
     }
 
     /// Says on standard error what is odd, and no error.
-    pub(super) fn warn(&self, warning: &ConfigError) {
+    pub(super) fn warn(&self, warning: &impl ToString) {
         let text = harmless_lines(&warning.to_string());
         // Nobody reads: nobody misses it.
         let _ = writeln!(io::stderr(), "{} {text}", self.errors.paint(Paint::Doubtful, "warning:"));

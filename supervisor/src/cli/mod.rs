@@ -22,6 +22,7 @@ mod exit;
 mod figures;
 mod get;
 mod graph;
+mod given;
 mod history;
 mod intercoms;
 mod kill;

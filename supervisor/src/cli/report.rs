@@ -48,6 +48,9 @@ pub(super) enum CliError {
     /// It would be overwritten.
     #[error("{} is already there, and nothing was written", path.display())]
     Exists { path: PathBuf },
+    /// It has one end.
+    #[error("`{first}` and `{second}` can't both be read from standard input")]
+    InputTwice { first: String, second: String },
     #[error("a snapshot is bytes, and standard output is a terminal")]
     BytesToTerminal,
     /// The keeper was told to end, and has not.
@@ -86,7 +89,9 @@ impl CliError {
                 Exit::NotPermitted
             }
             Self::NoWatchdog { .. } | Self::NoAnswer { .. } | Self::Unreachable { .. } => Exit::NotReachable,
-            Self::NoSetting { .. } | Self::NoLog { .. } | Self::BytesToTerminal => Exit::Usage,
+            Self::NoSetting { .. } | Self::NoLog { .. } | Self::InputTwice { .. } | Self::BytesToTerminal => {
+                Exit::Usage
+            }
             Self::Query(QueryError::Refused(failure)) => failure.kind.into(),
             Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => Exit::TryAgain,
             Self::Query(_) => Exit::Failed,

@@ -28,6 +28,6 @@ impl Arguments {
         let Self { service, to, terms } = self;
         let ask =
             console.ask(async |query| query.rollback(&service, to, terms.if_revision(), terms.wait()).await);
-        verdict::show(&service, ask.await?, console)
+        verdict::show(&service, ask.await?, &[], console)
     }
 }

@@ -26,7 +26,7 @@ impl Arguments {
             let keys = keys.clone();
             let ask = console
                 .ask(async |query| query.unset(&service, keys, terms.if_revision(), terms.wait()).await);
-            verdict::show(&service, ask.await?, console)?;
+            verdict::show(&service, ask.await?, &[], console)?;
         }
         Ok(())
     }

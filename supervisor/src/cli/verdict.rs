@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use watchdog_protocol::control::SetOutcome;
+use watchdog_protocol::control::{SECRET, SetOutcome};
 use watchdog_protocol::status::VerdictStatus;
 use watchdog_protocol::{Revision, ServiceName};
 
 use super::console::{Console, Format};
 use super::figures::parse_span;
+use super::look::harmless;
 use super::report::CliError;
 
 /// How long a service usually has for its verdict before the change is shown as pending.
@@ -63,7 +64,13 @@ pub(super) async fn whose(service: &ServiceName, console: &Console) -> Result<Ve
     Ok(instances.filter(|name| name.base() == service.as_str() || name == service).collect())
 }
 
-pub(super) fn show(service: &ServiceName, outcome: SetOutcome, console: &Console) -> Result<(), CliError> {
+/// `secrets` are the keys among those that were changed whose values nobody is shown.
+pub(super) fn show(
+    service: &ServiceName,
+    outcome: SetOutcome,
+    secrets: &[&str],
+    console: &Console,
+) -> Result<(), CliError> {
     if console.format == Format::Json {
         console.json(&outcome)?;
     }
@@ -73,18 +80,20 @@ pub(super) fn show(service: &ServiceName, outcome: SetOutcome, console: &Console
     }
     match console.format {
         Format::Json => Ok(()),
-        Format::Text => console.print(&text(service, &outcome)),
+        Format::Text => console.print(&text(service, &outcome, secrets)),
     }
 }
 
-fn text(service: &ServiceName, outcome: &SetOutcome) -> String {
+fn text(service: &ServiceName, outcome: &SetOutcome, secrets: &[&str]) -> String {
+    let keys = secrets.iter().map(|key| format!("{} {SECRET}", harmless(key))).collect::<Vec<_>>().join(", ");
+    let changed = if keys.is_empty() { keys } else { format!("; changed {keys}") };
     let revision = outcome.revision;
     let values =
         outcome.back_to.map_or_else(String::new, |to| format!(", with the values of revision {to},"));
     match outcome.verdict {
-        VerdictStatus::Accepted => format!("{service}: revision {revision}{values} is in force\n"),
+        VerdictStatus::Accepted => format!("{service}: revision {revision}{values} is in force{changed}\n"),
         VerdictStatus::Pending => format!(
-            "{service}: revision {revision}{values} is on disk and pending; `{service}` has yet to take it\n"
+            "{service}: revision {revision}{values} is on disk and pending; `{service}` has yet to take it{changed}\n"
         ),
         VerdictStatus::Refused => format!("{service}: revision {revision}{values} was refused\n"),
     }
@@ -112,10 +121,15 @@ mod tests {
         };
         let counter = "counter".parse().unwrap();
         assert_eq!(
-            text(&counter, &outcome),
+            text(&counter, &outcome, &[]),
             "counter: revision 5, with the values of revision 2, is in force\n"
         );
         let outcome = SetOutcome { back_to: None, ..outcome };
-        assert_eq!(text(&counter, &outcome), "counter: revision 5 is in force\n");
+        assert_eq!(text(&counter, &outcome, &[]), "counter: revision 5 is in force\n");
+        let secrets = ["token", "db.password"];
+        assert_eq!(
+            text(&counter, &outcome, &secrets),
+            "counter: revision 5 is in force; changed token (secret), db.password (secret)\n"
+        );
     }
 }

@@ -5,10 +5,11 @@ use std::io;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use watchdog_protocol::ServiceName;
 use watchdog_protocol::control::{CONTROL_VERSION, SECRET, SettingsView, StateView};
 use watchdog_protocol::status::{EventRecord, InboxStatus, STATUS_VERSION, Status};
 use watchdog_protocol::why::Why;
-use watchdog_protocol::{Manifest, ServiceName};
+
 use watchdog_query::{QueryError, WatchdogQuery};
 
 use super::secrets::leave_out;
@@ -164,8 +165,7 @@ fn versions() -> Value {
 /// The settings type, by which secrets are told apart; none: nothing is known of it.
 fn known_schema(answers: &Result<Answers, String>) -> Schema {
     let manifest = answers.as_ref().ok().and_then(|answers| answers.manifest.as_ref().ok()?.as_ref());
-    let manifest = manifest.and_then(|text| Manifest::parse(text.as_bytes()).ok());
-    manifest.and_then(|manifest| Schema::of(&manifest).ok()).unwrap_or_default()
+    manifest.map_or_else(Schema::default, |text| Schema::of_text(text))
 }
 
 /// Of the configuration in force, else of the file as it is now, else as it was registered.

@@ -105,6 +105,12 @@ impl Schema {
         }
     }
 
+    /// Of the text of a manifest, for looking only; nothing is known when it is none.
+    pub fn of_text(manifest: &str) -> Self {
+        let manifest = Manifest::parse(manifest.as_bytes()).ok();
+        manifest.and_then(|manifest| Self::of(&manifest).ok()).unwrap_or_default()
+    }
+
     /// Of the text of a JSON Schema; `{"type": "null"}` stands for no settings.
     ///
     /// # Errors
@@ -154,7 +160,7 @@ impl Schema {
         let Some(Compiled { json, .. }) = &self.0 else { return Err(Invalid::NoSettings) };
         let mut shape = Shape::of(json);
         let mut around = SettingPath::WHOLE;
-        let is_secret = self.is_secret(path.keys());
+        let holds_secret = self.holds_secret(path.keys());
         for key in path.keys() {
             let inner = shape.inner(key);
             around = around.join(key);
@@ -170,14 +176,18 @@ impl Schema {
             Ok(value) => Ok(value),
             Err(_) => Err(Invalid::Value {
                 path: path.clone(),
-                found: if is_secret || shape.holds_secret() {
-                    SECRET.to_owned()
-                } else {
-                    words::shortened(text)
-                },
+                found: if holds_secret { SECRET.to_owned() } else { words::shortened(text) },
                 expected: words::expected(&shape),
             }),
         }
+    }
+
+    /// Whether a text may be the value at this path.
+    pub fn takes_text(&self, path: &SettingPath) -> bool {
+        self.0.as_ref().is_some_and(|compiled| {
+            let shape = path.keys().iter().fold(Shape::of(&compiled.json), |shape, key| shape.inner(key));
+            shape.takes(&Value::from(""))
+        })
     }
 }
 

@@ -37,10 +37,10 @@ impl Schema {
         value
     }
 
-    /// Whether the value at this path is a secret, as a whole; of a table with one in it, only that is.
-    pub fn is_secret<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>) -> bool {
+    /// Whether the value at this path is a secret, or one in it may be.
+    pub fn holds_secret<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>) -> bool {
         let compiled = self.0.as_ref();
-        compiled.is_some_and(|compiled| compiled.at(path).is_ok_and(|shape| shape.is_secret()))
+        compiled.is_some_and(|compiled| compiled.at(path).is_ok_and(|shape| shape.holds_secret()))
     }
 
     /// Whether any value is a secret.
@@ -206,9 +206,11 @@ mod tests {
         assert_eq!(at("db.replica.password", json!("canary")), json!(SECRET));
         assert_eq!(at("db", json!({ "password": "canary" })), json!({ "password": SECRET }));
         assert_eq!(at("db.host", json!("db")), json!("db"));
-        let is = |path: &str| schema().is_secret(path.split('.'));
-        assert!(is("token") && is("tokens.0") && is("by_host.a") && is("whole.user") && is("auth.token"));
-        assert!(!is("db") && !is("user") && !is("tokn") && !is("tokens"));
+        let holds = |path: &str| schema().holds_secret(path.split('.'));
+        for path in ["token", "tokens", "tokens.0", "by_host.a", "whole.user", "auth.token", "db", "auth"] {
+            assert!(holds(path), "{path}");
+        }
+        assert!(!holds("user") && !holds("tokn") && !holds("db.host"));
         assert!(schema().has_secrets());
         assert!(
             !Schema::compile(r#"{"type":"object","properties":{"writeOnly":{"type":"boolean"}}}"#)
