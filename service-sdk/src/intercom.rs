@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// on when its sender dies, when its receiver dies, and while the receiver is down. It is memory, not disk: it
 /// does not outlive the watchdog's keeper or the host.
 ///
-/// The lane holds 1 MiB unless configured, as the kernel charges it: about 768 bytes and the payload a packet.
+/// The lane holds what the receiver's `lane_size` says, 1 MiB unless configured, as the kernel charges it: about 768 bytes and the payload a packet.
 /// Nothing is dropped in silence: what finds no room comes back.
 pub struct Intercom<M> {
     lane: Arc<OutLane>,

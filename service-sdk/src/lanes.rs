@@ -91,7 +91,7 @@ pub(crate) enum AdoptError {
 pub(crate) struct Lanes(Arc<Shared>);
 
 struct Shared {
-    bounds: Bounds,
+    max_message: usize,
     outgoing: Mutex<BTreeMap<LaneEpoch, Arc<OutLane>>>,
     arriving: Mutex<ArrivingLanes>,
     turns: Arc<Turns>,
@@ -118,28 +118,23 @@ struct ArrivingLanes {
 }
 
 impl Bounds {
-    pub(crate) fn new(max_message: usize, lane_bytes: usize) -> Self {
+    /// Of one lane: what it holds its socket tells, which may take less than a whole packet.
+    fn of(max_message: usize, socket: &Seqpacket) -> Result<Self, AdoptError> {
+        let lane_bytes = socket.send_bound().map_err(AdoptError::Bound)?;
+        let packet = LANE_PACKET.min(lane_bytes.saturating_sub(SEND_BOUND_MARGIN));
+        let inline = packet.saturating_sub(PACKET_HEADER + MESSAGE_HEADER + TRACE);
         // A length goes in 32 bits.
-        let max_message = max_message.min(u32::MAX as usize);
-        let inline = LANE_PACKET - PACKET_HEADER - MESSAGE_HEADER - TRACE;
-        Self { max_message, lane_bytes, packet: LANE_PACKET, inline }
-    }
-
-    /// For a socket that may take less than a whole packet.
-    fn of(self, socket: &Seqpacket) -> Result<Self, AdoptError> {
-        let takes = socket.send_bound().map_err(AdoptError::Bound)?.saturating_sub(SEND_BOUND_MARGIN);
-        let packet = self.packet.min(takes);
-        let inline = self.inline.min(packet.saturating_sub(PACKET_HEADER + MESSAGE_HEADER + TRACE));
-        Ok(Self { packet, inline, ..self })
+        Ok(Self { max_message: max_message.min(u32::MAX as usize), lane_bytes, packet, inline })
     }
 }
 
 impl Lanes {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    /// `max_message`: the longest payload, in bytes.
+    pub(crate) fn new(max_message: usize) -> Self {
         let arriving =
             ArrivingLanes { lanes: BTreeMap::new(), in_hand: None, buffer: Vec::new(), drained: Vec::new() };
         Self(Arc::new(Shared {
-            bounds,
+            max_message,
             outgoing: Mutex::default(),
             arriving: Mutex::new(arriving),
             turns: Arc::default(),
@@ -315,7 +310,7 @@ impl session::Lanes for Lanes {
             return;
         }
         let sender = lane.sender.clone();
-        match Arriving::adopt(lane, ends, self.0.bounds, self.0.turns.place(epoch)) {
+        match Arriving::adopt(lane, ends, self.0.max_message, self.0.turns.place(epoch)) {
             Ok(lane) => {
                 self.start(Task::Answers(Arc::clone(&lane.answers)));
                 lane.turn.queue();
@@ -330,7 +325,7 @@ impl session::Lanes for Lanes {
         if outgoing.contains_key(&lane.lane) {
             return;
         }
-        match OutLane::adopt(lane, ends, self.0.bounds) {
+        match OutLane::adopt(lane, ends, self.0.max_message) {
             Ok(adopted) => {
                 let adopted = Arc::new(adopted);
                 // One that was denied, and is allowed again by this one.

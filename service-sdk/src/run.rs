@@ -18,7 +18,7 @@ use watchdog_protocol::{Revision, Sequence};
 use watchdog_seqpacket::{AsyncSeqpacket, InheritedError, Seqpacket, inherited};
 
 use crate::context::{About, Context};
-use crate::lanes::{Bounds, Lanes};
+use crate::lanes::Lanes;
 use crate::message::{self, Message};
 use crate::session::ledger::Ledger;
 use crate::session::offers::Offers;
@@ -362,8 +362,7 @@ where
     let settings = SettingsReader::new(link.clone(), prepared.settings);
     let state = StateHandler::new(link.clone(), prepared.state, prepared.origin, prepared.sequence);
     let max_message = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
-    let lane_bytes = usize::try_from(welcome.lane_bytes).unwrap_or(usize::MAX);
-    let lanes = Lanes::new(Bounds::new(max_message, lane_bytes));
+    let lanes = Lanes::new(max_message);
     let session = Session {
         socket,
         link: link.clone(),

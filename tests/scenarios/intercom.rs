@@ -55,6 +55,13 @@ fn kill_and_wait(wd: &TestWatchdog, name: &str) {
     wd.until("the next one is ready", |seen| seen.of(name).is_ready_after(killed));
 }
 
+/// Puts another configuration in force, as a core that is killed after a reload leaves it, and waits for the next core.
+fn in_force(wd: &TestWatchdog, entries: &[Entry]) {
+    wd.configure("", entries);
+    std::fs::copy(wd.path("watchdog.toml"), wd.path(".watchdog/run/watchdog.toml")).expect("the kept copy");
+    wd.kill_core();
+}
+
 fn say(to: &str, text: &str) -> Order {
     Order::Tell { to: to.into(), text: text.into(), deadline: None }
 }

@@ -21,6 +21,12 @@ pub const DEFAULT_MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// What one lane holds, as the kernel charges it, unless configured.
 pub const DEFAULT_LANE_BYTES: usize = 1024 * 1024;
 
+/// The least that one lane may hold: some ten small messages. The kernel's own bound is half of it.
+pub const MIN_LANE_BYTES: usize = 8 * 1024;
+
+/// The most: it is kernel memory of each sender.
+pub const MAX_LANE_BYTES: usize = 64 * 1024 * 1024;
+
 /// What the kernel charges for a packet beside its payload.
 pub const PACKET_OVERHEAD: usize = 768;
 

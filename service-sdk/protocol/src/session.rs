@@ -125,7 +125,7 @@ pub struct Welcome {
     pub stop_timeout_ms: u64,
     /// The largest payload, in bytes.
     pub max_message: u64,
-    /// What one lane holds, in bytes as the kernel charges them.
+    /// What one lane holds unless configured, in bytes as the kernel charges them. What each holds its socket tells.
     pub lane_bytes: u64,
     /// Between heartbeats, in milliseconds; `None`: none are wanted.
     pub heartbeat_ms: Option<u64>,

@@ -289,6 +289,10 @@ pub struct LaneStatus {
     pub mismatch: Option<String>,
     /// Its sender may send no more: what is queued is served, and then the lane goes.
     pub is_retired: bool,
+    /// What is in it, in bytes as the kernel charges them, with what lies beside packets.
+    pub used: u64,
+    /// What it holds.
+    pub size: u64,
 }
 
 /// The propagation time of a lane: accepted by `tell` or `ask` until handed to the handler, in nanoseconds.

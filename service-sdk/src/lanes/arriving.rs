@@ -118,12 +118,12 @@ impl Arriving {
     pub(super) fn adopt(
         lane: LaneIn,
         ends: LaneEnds,
-        bounds: Bounds,
+        max_message: usize,
         turn: Arc<Turn>,
     ) -> Result<Self, AdoptError> {
         let LaneEnds { socket, own_page, peer_page } = ends;
         let socket = Seqpacket::from_fd(socket).map_err(AdoptError::Socket)?;
-        let bounds = bounds.of(&socket)?;
+        let bounds = Bounds::of(max_message, &socket)?;
         let page = ReceiverPage::map_rw(own_page.as_fd()).map_err(AdoptError::Page)?;
         let peer = SenderPageReader::map_ro(peer_page.as_fd()).map_err(AdoptError::Page)?;
         let socket = Arc::new(AsyncSeqpacket::new(socket).map_err(AdoptError::Watch)?);

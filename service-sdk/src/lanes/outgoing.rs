@@ -104,10 +104,10 @@ struct Waiting<'a> {
 }
 
 impl OutLane {
-    pub(super) fn adopt(lane: &LaneOut, ends: LaneEnds, bounds: Bounds) -> Result<Self, AdoptError> {
+    pub(super) fn adopt(lane: &LaneOut, ends: LaneEnds, max_message: usize) -> Result<Self, AdoptError> {
         let LaneEnds { socket, own_page, peer_page } = ends;
         let socket = Seqpacket::from_fd(socket).map_err(AdoptError::Socket)?;
-        let bounds = bounds.of(&socket)?;
+        let bounds = Bounds::of(max_message, &socket)?;
         let page = SenderPage::map_rw(own_page.as_fd()).map_err(AdoptError::Page)?;
         let peer = ReceiverPageReader::map_ro(peer_page.as_fd()).map_err(AdoptError::Page)?;
         if socket.outstanding().is_ok_and(|bytes| bytes == 0) {

@@ -4,7 +4,7 @@ use watchdog_protocol::ServiceName;
 use watchdog_protocol::status::{InboxStatus, LaneStatus};
 
 use super::console::{Console, Format};
-use super::figures::{count, rate, short, span};
+use super::figures::{count, rate, short, size, span};
 use super::look::{Look, Paint, harmless};
 use super::report::CliError;
 use super::table::{Align, Cell, Column, Rank, Table};
@@ -71,6 +71,7 @@ fn table(lanes: &[LaneStatus]) -> Table {
     let mut columns = vec![column("  FROM", Align::Left)];
     let heads = [
         "QUEUED",
+        "USED",
         "HELD FOR",
         "HANDED OVER",
         "SENT",
@@ -91,6 +92,7 @@ fn table(lanes: &[LaneStatus]) -> Table {
         table.row(vec![
             Cell::new(format!("  {}", lane.sender)),
             Cell::new(lane.queued.to_string()),
+            Cell::new(room(lane)),
             Cell::maybe(lane.held_ms.map(span)),
             Cell::new(count(lane.handed_over, "time")),
             Cell::new(lane.sent.to_string()),
@@ -107,11 +109,16 @@ fn table(lanes: &[LaneStatus]) -> Table {
     table
 }
 
+/// How much of it is used.
+fn room(lane: &LaneStatus) -> String {
+    format!("{} of {}", size(lane.used), size(lane.size))
+}
+
 fn paragraph(lane: &LaneStatus, look: &Look) -> String {
     let held = lane.held_ms.map(|ms| format!(", held by the watchdog for {}", span(ms))).unwrap_or_default();
     let time = lane.propagation;
     let mut text = format!(
-        "  from {}\n    {} queued{held}, handed over {}\n    {} sent, {} handled, {} redelivered, {}\n",
+        "  from {}\n    {} queued{held}, handed over {}\n    {} sent, {} handled, {} redelivered, {}, {}\n",
         look.paint(Paint::Strong, lane.sender.as_str()),
         lane.queued,
         count(lane.handed_over, "time"),
@@ -119,6 +126,7 @@ fn paragraph(lane: &LaneStatus, look: &Look) -> String {
         lane.handled,
         lane.redelivered,
         rate(lane.rate),
+        room(lane),
     );
     if time.count > 0 {
         text += &format!(

@@ -162,12 +162,15 @@ fn lane(sender: &str, held_ms: Option<u64>, mismatch: Option<&str>) -> LaneStatu
         },
         mismatch: mismatch.map(str::to_owned),
         is_retired: false,
+        used: 2304,
+        size: 1 << 20,
     }
 }
 
 fn inboxes() -> Vec<InboxStatus> {
     let quiet = LaneStatus {
         queued: 0,
+        used: 0,
         handed_over: 1,
         propagation: PropagationStatus::default(),
         ..lane("quiet", None, Some("variant 2 is `Total` here and `Sum` there"))

@@ -220,7 +220,8 @@ fn watchdog_section(section: Option<Section<'_>>, report: &mut Report) -> Watchd
     watchdog
 }
 
-fn size(
+/// A size within bounds, which are named in the error.
+pub(super) fn size(
     entry: Option<Entry<'_>>,
     report: &mut Report,
     range: std::ops::RangeInclusive<u64>,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use watchdog_lifecycle::access::{Access, Pattern};
 use watchdog_lifecycle::policy::{Kind, Policy};
 use watchdog_protocol::ServiceName;
-use watchdog_protocol::limits::MAX_INSTANCES;
+use watchdog_protocol::limits::{DEFAULT_LANE_BYTES, MAX_INSTANCES, MAX_LANE_BYTES, MIN_LANE_BYTES};
 
-use super::document::text_path;
+use super::document::{size, text_path};
 use super::grant::Grant;
 use super::keeping::{Keeping, keeping, time};
 use super::launch::Launch;
@@ -91,6 +91,7 @@ pub(super) fn read(
     policy.after = names("after", &mut table, report, &mut mentions);
     let mut control = Vec::new();
     let mut save_interval = SAVE_INTERVAL;
+    let mut lane_size = DEFAULT_LANE_BYTES;
     let mut settings = SettingsTable::default();
     let mut settings_place = entry.key.clone();
     let mut offer = None;
@@ -105,6 +106,10 @@ pub(super) fn read(
             policy.access = Access { offers: peers("offer", offered), uses: peers("use", table.get("use")) };
             control = grants(&mut table, report, &mut mentions);
             save_interval = time(&mut table, "save_interval", report).unwrap_or(SAVE_INTERVAL);
+            let range = MIN_LANE_BYTES as u64..=MAX_LANE_BYTES as u64;
+            if let Some(size) = size(table.get("lane_size"), report, range, "from 8KiB to 64MiB") {
+                lane_size = usize::try_from(size).expect("bounded above");
+            }
             if let Some(entry) = table.get("settings") {
                 settings_place = entry.key.clone();
                 settings = settings_table::read(&entry, report).unwrap_or_default();
@@ -113,7 +118,7 @@ pub(super) fn read(
         Kind::Program => {
             policy.access = Access { offers: Vec::new(), uses: Vec::new() };
             // They stand for a session, which a program has not.
-            for key in ["offer", "use", "control", "save_interval", "settings"] {
+            for key in ["offer", "use", "control", "save_interval", "lane_size", "settings"] {
                 if let Some(entry) = table.get(key) {
                     report.at(entry.key, Problem::OfServicesOnly { table: title.clone(), key });
                 }
@@ -137,6 +142,7 @@ pub(super) fn read(
         liveness_probe,
         log_signs,
         control,
+        lane_size,
         save_interval,
         settings,
         places: Places {

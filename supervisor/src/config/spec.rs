@@ -72,6 +72,8 @@ pub struct ServiceSpec {
     pub log_signs: LogSigns,
     /// What it may ask of the watchdog. Nothing when absent.
     pub control: Vec<Grant>,
+    /// What each lane to it holds, in bytes as the kernel charges them. Default 1 MiB, 8 KiB to 64 MiB.
+    pub lane_size: usize,
     /// At most this long after an update its state is on disk. Default 1 s.
     pub save_interval: Duration,
     /// Its `settings` table; empty when absent.
@@ -166,6 +168,7 @@ impl ServiceSpec {
             && self.liveness_probe == other.liveness_probe
             && self.log_signs == other.log_signs
             && self.control == other.control
+            && self.lane_size == other.lane_size
             && self.save_interval == other.save_interval
             && self.settings.values == other.settings.values
     }

@@ -114,7 +114,7 @@ sdk = true
     watchdog.toml:11:1: unknown key `sdk` in [program.b]
       11 | sdk = true
          | ^^^
-      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
+      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
     "#);
 }
 
@@ -277,6 +277,7 @@ fn every_key_of_a_service_arrives() {
         liveness = "5s"
         failing_timeout = "off"
         save_interval = "200ms"
+        lane_size = "64KiB"
         offer = ["a-*"]
         use = []
         control = ["status", "stop:worker"]
@@ -305,7 +306,7 @@ fn every_key_of_a_service_arrives() {
     assert_eq!(access.offers, ["a-*".parse().unwrap()]);
     assert!(access.uses.is_empty());
     assert_eq!(spec.control, ["status".parse().unwrap(), "stop:worker".parse().unwrap()]);
-    assert_eq!(spec.save_interval, Duration::from_millis(200));
+    assert_eq!((spec.save_interval, spec.lane_size), (Duration::from_millis(200), 64 << 10));
     assert_eq!(spec.stop_signal, Signal::SIGINT);
     assert_eq!(spec.launch.dir, Path::new("/srv/shop/work"));
     assert_eq!(spec.launch.user.as_deref(), Some("1000"));
@@ -427,7 +428,7 @@ fn c2_an_unknown_key_comes_with_the_nearest_known_one() {
     watchdog.toml:4:1: unknown key `group` in [service.a]
       4 | group = "x"
         | ^^^^^
-      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, settings
+      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
     watchdog.toml:7:1: unknown key `log_sizes` in [watchdog]
       7 | log_sizes = 1
         | ^^^^^^^^^

@@ -199,7 +199,6 @@ impl Core {
         let stays = |kind, why: String| {
             Failure::new(kind, format!("dead letter {id} from `{sender}` to `{receiver}` stays: {why}"))
         };
-        let bound = self.lane_bytes;
         let Some(lane) = self.lanes.find(sender, receiver) else {
             let why = "there is no lane to put it in".to_owned();
             let hint = format!("`{sender}` makes one when it asks for `{receiver}` the next time");
@@ -209,7 +208,7 @@ impl Core {
             return Err(stays(FailureKind::Failed, format!("the contracts differ: {mismatch}")));
         }
         let kind = if letter.asked { Kind::Ask } else { Kind::Tell };
-        lane.put_back(&Copied { kind, payload }, bound).map_err(|error| match error {
+        lane.put_back(&Copied { kind, payload }).map_err(|error| match error {
             LetterError::Full => stays(FailureKind::TryAgain, chain(&error)),
             _ => stays(FailureKind::Failed, chain(&error)),
         })

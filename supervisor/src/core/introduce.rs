@@ -58,7 +58,7 @@ impl Core {
     ) -> Result<(LaneOut, Vec<OwnedFd>), NoLane> {
         let receiver = self.peer(sender, peer)?;
         let mismatch = self.mismatch(&receiver, &contract);
-        let bound = self.lane_bytes;
+        let size = self.entry(&receiver).spec.lane_size;
         let (lane, made) = self.lanes.between(sender, &receiver, &contract, now().as_nanos())?;
         if *lane.contract() != contract {
             lane.set_contract(contract)?;
@@ -69,7 +69,7 @@ impl Core {
             let stored = self.keeper.send(&message, &lane.stored()).await;
             stored.map_err(|err| NoLane::Core(CoreError::Keeper(err)))?;
         }
-        let ends = lane.give_to_sender(incarnation, bound)?;
+        let ends = lane.give_to_sender(incarnation, size)?;
         let out = LaneOut { lane: lane.epoch, receiver: receiver.clone(), mismatch };
         if let Some(receiving) = self.entry(&receiver).session.as_ref().map(|s| s.incarnation()) {
             self.offer_lanes(&receiver, receiving).await.map_err(NoLane::Core)?;
@@ -115,7 +115,7 @@ impl Core {
             return Ok(());
         }
         self.drop_drained(receiver).await?;
-        let bound = self.lane_bytes;
+        let size = self.entry(receiver).spec.lane_size;
         let mut offers = Vec::new();
         let mut waiting_for_older = BTreeSet::new();
         for lane in self.lanes.arriving_at(receiver) {
@@ -129,7 +129,7 @@ impl Core {
             if lane.given_to() == Some(incarnation) {
                 continue;
             }
-            match lane.give_to_receiver(incarnation, bound) {
+            match lane.give_to_receiver(incarnation, size) {
                 Ok(ends) => offers.push((LaneIn { lane: lane.epoch, sender: lane.sender.clone() }, ends)),
                 Err(err) => tracing::error!("lane {} to {receiver} can't be handed over: {err}", lane.sender),
             }

@@ -193,17 +193,19 @@ impl Lane {
         ]
     }
 
-    /// The sender's end, for this process of the sender.
-    pub(crate) fn give_to_sender(&mut self, to: Incarnation, bound: usize) -> Result<Ends, LaneError> {
-        self.reset(&self.sender_end, bound)?;
+    /// The sender's end, for this process of the sender. `size`: what the lane is to hold; a process that has it goes on
+    /// with no less than it knows of, for its packets may be longer than a smaller lane takes.
+    pub(crate) fn give_to_sender(&mut self, to: Incarnation, size: usize) -> Result<Ends, LaneError> {
+        let known = if self.open_by == Some(to) { self.size() } else { 0 };
+        self.reset(&self.sender_end, size.max(known))?;
         let ends = ends(&self.sender_end, &self.sender_page, &self.receiver_page)?;
         self.open_by = Some(to);
         Ok(ends)
     }
 
-    /// The receiver's end, for this process of the receiver.
-    pub(crate) fn give_to_receiver(&mut self, to: Incarnation, bound: usize) -> Result<Ends, LaneError> {
-        self.reset(&self.receiver_end, bound)?;
+    /// The receiver's end, for this process of the receiver. `size`: what its answers may take.
+    pub(crate) fn give_to_receiver(&mut self, to: Incarnation, size: usize) -> Result<Ends, LaneError> {
+        self.reset(&self.receiver_end, size)?;
         let ends = ends(&self.receiver_end, &self.receiver_page, &self.sender_page)?;
         if self.given_to != Some(to) {
             self.record.handed_over += 1;
@@ -261,8 +263,8 @@ impl Lane {
         self.keep()
     }
 
-    fn reset(&self, end: &Seqpacket, bound: usize) -> Result<(), LaneError> {
-        match end.reset_for_handover(bound).map_err(LaneError::Reset)? {
+    fn reset(&self, end: &Seqpacket, size: usize) -> Result<(), LaneError> {
+        match end.reset_for_handover(size).map_err(LaneError::Reset)? {
             Handover::Clean => Ok(()),
             Handover::Worn(Wear::Shutdown) if self.is_retired() => Ok(()),
             Handover::Worn(wear) => {
@@ -284,6 +286,21 @@ impl Lane {
             return 0;
         }
         reserved.saturating_sub(marks.done.get())
+    }
+
+    /// What it holds, as the kernel made it.
+    fn size(&self) -> usize {
+        self.sender_end.send_bound().unwrap_or_default()
+    }
+
+    /// What is in it, with what lies beside packets.
+    fn used(&self) -> u64 {
+        let outstanding = self.sender_end.outstanding().unwrap_or_default();
+        if outstanding == 0 {
+            return 0;
+        }
+        let beside = self.sent.stats().memfd_bytes.saturating_sub(self.taken.stats().memfd_consumed);
+        beside.saturating_add(outstanding as u64)
     }
 
     /// Messages sent on it, over all incarnations.
@@ -316,6 +333,8 @@ impl Lane {
             propagation: propagation(&self.taken.propagation()),
             mismatch: self.mismatch.as_ref().map(ToString::to_string),
             is_retired: self.is_retired(),
+            used: self.used(),
+            size: self.size() as u64,
         }
     }
 }

@@ -117,7 +117,6 @@ pub(crate) struct Core {
     roster: Roster,
     entries: BTreeMap<ServiceName, Entry>,
     lanes: Lanes,
-    lane_bytes: usize,
     events: EventLog,
     audit: audit::Audit,
     keeper: KeeperLink,

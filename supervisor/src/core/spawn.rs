@@ -202,7 +202,7 @@ impl Core {
             incarnation,
             stop_timeout_ms: millis(spec.policy.stop_timeout),
             max_message: self.config.watchdog.max_message as u64,
-            lane_bytes: self.lane_bytes as u64,
+            lane_bytes: watchdog_protocol::limits::DEFAULT_LANE_BYTES as u64,
             heartbeat_ms: match spec.policy.liveness {
                 watchdog_lifecycle::Liveness::Heartbeat { interval } => Some(millis(interval)),
                 watchdog_lifecycle::Liveness::Unwatched | watchdog_lifecycle::Liveness::Probe { .. } => None,

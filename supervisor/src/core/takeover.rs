@@ -259,7 +259,6 @@ impl Core {
             roster: Roster::default(),
             entries: BTreeMap::new(),
             lanes: Lanes::default(),
-            lane_bytes: watchdog_protocol::limits::DEFAULT_LANE_BYTES,
             events,
             audit,
             keeper,

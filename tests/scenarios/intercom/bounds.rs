@@ -86,3 +86,82 @@ fn what_a_flooder_packed_does_not_take_more_than_its_turn() {
     let first = [b.next().sender, b.next().sender, b.next().sender];
     assert!(first.contains(&"polite".to_owned()), "{first:?}");
 }
+
+#[test]
+fn a_lane_of_a_small_size_is_full_at_the_message_its_bytes_say_and_a_tell_waits_for_room() {
+    const SIZE: u64 = 16 << 10;
+    let small = puppet("b", ByHand).key("lane_size = \"16KiB\"");
+    let wd = TestWatchdog::run(&[puppet("a", ByItself), small]);
+    let (a, b) = (wd.puppet("a"), wd.puppet("b"));
+    b.does(Order::Ready);
+    wd.until("both are ready", Seen::all_ready);
+    let try_tell = |text: &str| a.order(Order::TryTell { to: "b".into(), text: text.into() });
+    assert_eq!(try_tell("0"), Shown::Done);
+    let first = lane(&wd, "a", "b");
+    assert_eq!(first.size, SIZE);
+    // A message goes while less than the size is in it.
+    let room = SIZE.div_ceil(first.used);
+    for n in 1..room {
+        assert_eq!(try_tell("more"), Shown::Done, "{n} of {room}");
+    }
+    assert!(matches!(try_tell("no room"), Shown::Failed { kind, .. } if kind == "Full"));
+    let full = lane(&wd, "a", "b");
+    assert_eq!((full.queued, full.used, full.full), (room, room * first.used, 1));
+    let mut waiting = a.begin(Order::Tell { to: "b".into(), text: "waited".into(), deadline: LONG });
+    assert!(waiting.is_open());
+    let text = wd.cli(&["intercoms", "b"]).ok().stdout;
+    assert!(text.contains("of 16.0KiB"), "{text}");
+    for _ in 0..=1 {
+        b.next();
+    }
+    assert_eq!(waiting.shown(), Shown::Done);
+    // One that is larger than the lane goes when nothing else is in it.
+    let mut large = a.begin(Order::TellBytes { to: "b".into(), count: 100_000 });
+    assert!(large.is_open());
+    let mut last = String::new();
+    for _ in 2..=room {
+        last = b.next().text;
+    }
+    assert_eq!(last, "waited");
+    assert!(b.next().text.starts_with("100000 bytes"));
+    assert_eq!(large.shown(), Shown::Done);
+}
+
+#[test]
+fn another_size_holds_from_the_senders_next_start_and_loses_nothing() {
+    let sized = |size: &str| {
+        let key = format!("lane_size = \"{size}\"");
+        let b = puppet("b", ByHand).key(&key).key("restart_delay = \"0s\"").key("restart_limit = \"off\"");
+        [puppet("a", ByItself), b]
+    };
+    let wd = TestWatchdog::run(&sized("1MiB"));
+    wd.puppet("b").does(Order::Ready);
+    wd.until("both are ready", Seen::all_ready);
+    wd.puppet("a").does(Order::TellBytes { to: "b".into(), count: 50_000 });
+    in_force(&wd, &sized("8KiB"));
+    // Its packets are longer than the new size takes.
+    wd.puppet("a").does(Order::TellBytes { to: "b".into(), count: 60_000 });
+    assert_eq!(lane(&wd, "a", "b").size, 1 << 20);
+    kill_and_wait(&wd, "a");
+    wd.puppet("a").does(Order::Intercom { to: "b".into() });
+    assert_eq!(lane(&wd, "a", "b").size, 8 << 10);
+    assert_eq!(wd.puppet("a").fails(Order::TryTell { to: "b".into(), text: "no room".into() }), "Full");
+    // A receiver reads what is longer than the size, also one that died of it.
+    for _ in 0..2 {
+        assert!(wd.puppet("b").next().text.starts_with("50000 bytes"));
+        kill_and_wait(&wd, "b");
+    }
+    assert!(wd.puppet("b").next().redelivered);
+    kill_and_wait(&wd, "b");
+    let letters: Vec<watchdog_protocol::dead::DeadLetter> = wd.cli(&["dead", "ls", "--json"]).ok().json();
+    assert!(letters.len() == 1 && letters[0].size > 50_000, "{letters:?}");
+    assert!(wd.puppet("b").next().text.starts_with("60000 bytes"));
+    let nothing = wd.puppet("b").begin(Order::Next);
+    wd.until("the lane is empty", |seen| seen.of("b").queued == 0);
+    // Back it goes, beside a packet.
+    wd.cli(&["dead", "retry", "b", &letters[0].id.to_string()]).ok();
+    match nothing.shown() {
+        Shown::Message(heard) => assert!(heard.text.starts_with("50000 bytes") && heard.redelivered),
+        other => panic!("{other:?}"),
+    }
+}

@@ -47,13 +47,6 @@ fn nothing_starts_while_a_rule_refuses_another_and_a_rule_for_nobody_is_a_warnin
     assert!(!wd.path(".watchdog/state").exists());
 }
 
-/// Puts another configuration in force, as a core that is killed after a reload leaves it, and waits for the next core.
-fn in_force(wd: &TestWatchdog, entries: &[Entry]) {
-    wd.configure("", entries);
-    std::fs::copy(wd.path("watchdog.toml"), wd.path(".watchdog/run/watchdog.toml")).expect("the kept copy");
-    wd.kill_core();
-}
-
 /// `a`, which may use what `rules` say, and `b`, led by hand.
 fn pair(rules: &str) -> [Entry; 2] {
     let patient = puppet("b", ByHand).key("restart_delay = \"0s\"").key("restart_limit = \"off\"");

@@ -292,7 +292,7 @@ async fn a_lane_that_is_closed_is_heard_no_more() {
 fn bounds_leave_room_for_the_header_of_a_packet() {
     let (socket, _other) = watchdog_seqpacket::Seqpacket::pair().unwrap();
     let small = socket.set_send_bound(16 * 1024).unwrap();
-    let bounds = Bounds::new(usize::MAX, 1 << 20).of(&socket).unwrap();
-    assert!(bounds.packet < small && bounds.inline < bounds.packet);
+    let bounds = Bounds::of(usize::MAX, &socket).unwrap();
+    assert!(bounds.lane_bytes == small && bounds.packet < small && bounds.inline < bounds.packet);
     assert_eq!(bounds.max_message, u32::MAX as usize);
 }

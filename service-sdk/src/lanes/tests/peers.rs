@@ -18,7 +18,7 @@ use crate::Message;
 use crate::delivery::Delivery;
 use crate::inbox::Inbox;
 use crate::intercom::Intercom;
-use crate::lanes::{Bounds, Lanes};
+use crate::lanes::Lanes;
 use crate::reply::Reply;
 use crate::session::{LaneEnds, Lanes as _};
 
@@ -52,7 +52,6 @@ pub(super) struct Lane {
     pub(super) receiver_end: Seqpacket,
     pub(super) sender_page: OwnedFd,
     pub(super) receiver_page: OwnedFd,
-    bytes: usize,
 }
 
 /// A process: its lanes and their tasks. Dropped it is dead.
@@ -85,7 +84,6 @@ impl Lane {
             receiver_end,
             sender_page: SenderPage::create().unwrap(),
             receiver_page: ReceiverPage::create().unwrap(),
-            bytes,
         }
     }
 
@@ -122,7 +120,7 @@ impl Lane {
     }
 
     pub(super) fn process(&self) -> Process {
-        Process::new(Bounds::new(DEFAULT_MAX_MESSAGE, self.bytes))
+        Process::new(DEFAULT_MAX_MESSAGE)
     }
 
     pub(super) fn sent(&self) -> SenderPageReader {
@@ -150,8 +148,8 @@ impl Lane {
 }
 
 impl Process {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        let lanes = Lanes::new(bounds);
+    pub(super) fn new(max_message: usize) -> Self {
+        let lanes = Lanes::new(max_message);
         let mut tasks = JoinSet::new();
         let (tell, drained) = mpsc::channel(DRAINED);
         tasks.spawn(lanes.clone().tend(move |lane| tell.try_send(lane).expect("a test has few lanes")));

@@ -9,7 +9,6 @@ use watchdog_protocol::{MessageNumber, Mismatch};
 
 use super::peers::*;
 use crate::intercom::{AskError, FlushError, Intercom, TellError};
-use crate::lanes::Bounds;
 use crate::reply::Reply;
 use crate::session::Lanes as _;
 
@@ -333,5 +332,4 @@ fn an_error_shows_itself_without_its_message() {
         .map(|error| format!("{error:?}: {error}"))
         .collect();
     assert_eq!(texts, ["Full: the lane is full", "TooLarge { limit: 9 }: the message has more than 9 bytes"]);
-    let _ = Bounds::new(1, 1);
 }

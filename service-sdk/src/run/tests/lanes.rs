@@ -7,7 +7,7 @@ use watchdog_protocol::{LaneEpoch, Mismatch};
 use watchdog_seqpacket::{ReceiverPage, ReceiverPageReader, SenderPage};
 
 use super::*;
-use crate::lanes::{Bounds, Lanes};
+use crate::lanes::Lanes;
 use crate::session::{LaneEnds, Lanes as _};
 use crate::{AskError, Event, Intercom, IntroduceError, Message, Reply, TellError};
 
@@ -62,7 +62,7 @@ impl Lane {
     /// Does something as its sender.
     fn as_peer<R>(&self, act: impl AsyncFnOnce(Intercom<Msg>) -> R) -> R {
         runtime().unwrap().block_on(async {
-            let mut lanes = Lanes::new(Bounds::new(1 << 20, 1 << 20));
+            let mut lanes = Lanes::new(1 << 20);
             let ends = LaneEnds {
                 socket: self.sender_end.try_clone().unwrap().into(),
                 own_page: self.sender_page.try_clone().unwrap(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use watchdog_lifecycle::Cause;
 use watchdog_lifecycle::poison::{Reached, Suspect};
 use watchdog_protocol::lane::{self, Direction, Envelope, Kind, PACKET_HEADER, Packer, Place};
-use watchdog_protocol::limits::{MAX_INLINE, PACKET_OVERHEAD};
+use watchdog_protocol::limits::{MAX_INLINE, MAX_LANE_BYTES, MAX_PACKET, PACKET_OVERHEAD};
 use watchdog_protocol::{Incarnation, MessageNumber};
 use watchdog_seqpacket::clock::monotonic_ns;
 use watchdog_seqpacket::payload::{self, PayloadError};
@@ -72,12 +72,16 @@ impl Lane {
     ///
     /// Nothing that is deferred may be before it: to pass over it would pass over that too.
     pub(crate) fn copy(&self, number: MessageNumber, limit: usize) -> Result<Option<Copied>, LetterError> {
-        let mut buffer = vec![0; self.receiver_end.send_bound().map_err(LetterError::Peek)?];
-        let received = match self.receiver_end.peek(&mut buffer, 1) {
-            Ok(Received::Packet(received)) => received,
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(LetterError::Peek(error)),
+        let mut buffer = vec![0; MAX_PACKET];
+        let received = loop {
+            match self.receiver_end.peek(&mut buffer, 1) {
+                Ok(Received::Packet(received)) => break received,
+                // A packet is in one piece in the kernel: no longer than its sender's end once took.
+                Ok(Received::Oversize { length }) if length <= MAX_LANE_BYTES => buffer.resize(length, 0),
+                Ok(_) => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(LetterError::Peek(error)),
+            }
         };
         let packet = &buffer[..received.length];
         let Ok(header) = lane::check(packet) else { return Ok(None) };
@@ -121,8 +125,9 @@ impl Lane {
 
     /// Puts a message back, as its sender's, behind what is queued. Its number is a new one; it is marked as one that
     /// was in hand before. An ask has no deadline, and nobody waits for its answer.
-    pub(crate) fn put_back(&mut self, message: &Copied, bound: usize) -> Result<(), LetterError> {
-        let is_beside = message.payload.len() > MAX_INLINE;
+    pub(crate) fn put_back(&mut self, message: &Copied) -> Result<(), LetterError> {
+        let bound = self.size();
+        let is_beside = message.payload.len() > MAX_INLINE.min(bound / 2);
         let outstanding = self.sender_end.outstanding().map_err(LetterError::Send)?;
         let size = message.payload.len() + PACKET_OVERHEAD;
         if outstanding > 0 && outstanding + size > bound {
