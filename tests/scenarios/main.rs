@@ -15,6 +15,7 @@ mod journal;
 mod layout;
 mod logs;
 mod notify;
+mod reload;
 mod restart;
 mod safe_mode;
 mod secrets;

@@ -142,8 +142,10 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                     Some(Event::Message(message)) => {
                         let (text, reply) = message.open();
                         let heard = heard(&ctx, text, reply.is_some());
-                        serde_json::to_writer(&notes, &heard)?;
-                        notes.write_all(b"\n")?;
+                        // In one write: somebody reads along.
+                        let mut note = serde_json::to_vec(&heard)?;
+                        note.push(b'\n');
+                        notes.write_all(&note)?;
                         in_hand = reply;
                         if !by_hand && let Some(reply) = in_hand.take() {
                             reply.send(heard.text.clone());

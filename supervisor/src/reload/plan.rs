@@ -188,11 +188,18 @@ fn differences(file: &Keys, in_force: &Keys, running: Option<&Keys>) -> Vec<Fiel
         let way = said().map(|said| said.way).max().unwrap_or(Way::Live);
         let place = said().map(Said::place).min();
         let shown = |side: Option<&Said>| side.map(Said::shown);
-        let running = running.and_then(|_| shown(sides[2]));
+        // Where the values are not shown, that they are not the same is.
+        let against = |side: Option<&Said>| match (side, sides[1]) {
+            (Some(side), Some(in_force)) if !side.is_same(in_force) && side.shown() == in_force.shown() => {
+                Some("(another value)".to_owned())
+            }
+            (side, _) => shown(side),
+        };
+        let running = running.and_then(|_| against(sides[2]));
         let change = FieldChange {
             field: field.clone(),
             way,
-            file: shown(sides[0]),
+            file: against(sides[0]),
             in_force: shown(sides[1]),
             running,
         };

@@ -185,6 +185,7 @@ fn a_value_of_the_environment_is_never_shown() {
     let text = |value: &str| format!("[program.a]\nexec = [\"a\"]\nenv = {{ TOKEN = \"{value}\" }}\n");
     let plan = planned(&text("hush-1"), &text("hush-2"));
     assert_eq!(plan.services[0].fields[0].field, "env.TOKEN");
+    assert_eq!(plan.services[0].fields[0].file.as_deref(), Some("(another value)"));
     assert!(!serde_json::to_string(&plan).unwrap().contains("hush"));
     // Yet another value is another plan.
     let digest = |digest| plan_with(&text("hush-1"), &text("hush-2"), digest);
