@@ -8,6 +8,7 @@ mod deferred;
 mod delivery;
 mod introduction;
 mod permissions;
+mod send;
 mod statistics;
 
 use std::time::Duration;

@@ -84,6 +84,8 @@ pub enum Order {
     RollBack { service: String, to: u64 },
     /// Counts the revisions of a service's settings, by the grant of this one.
     CountRevisions { service: String },
+    /// Sends a text to a puppet as an operator would, by the grant of this one.
+    SendByGrant { to: String, text: String },
     /// Ends the process with this code, at once.
     Exit { code: i32 },
     /// Returns from the service with this error.

@@ -15,9 +15,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use watchdog_protocol::Revision;
 use watchdog_protocol::control::Change;
+use watchdog_protocol::layout::Encoded;
 use watchdog_protocol::why::Origin;
+use watchdog_protocol::{Contract, Revision};
 use watchdog_query::WatchdogQuery;
 use watchdog_service::{Context, Deferred, Event, Health, Message, Reply, ServiceError, ServiceName};
 
@@ -116,6 +117,9 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 }
                 Order::CountServices => say(from, count(query.as_ref()).await).await,
                 Order::Stop { service } => say(from, stop(query.as_ref(), &service).await).await,
+                Order::SendByGrant { to, text } => {
+                    say(from, send_by_grant(query.as_ref(), &to, &text).await).await;
+                }
                 Order::Why { service } => say(from, why(query.as_ref(), &service).await).await,
                 Order::LastLine { service } => say(from, last_line(query.as_ref(), &service).await).await,
                 order @ (Order::Set { .. } | Order::RollBack { .. } | Order::CountRevisions { .. }) => {
@@ -187,6 +191,16 @@ async fn why(query: Option<&WatchdogQuery>, service: &str) -> Shown {
         Origin::FirstCause(words) => words,
         Origin::NotInLog(words) => format!("not known: {words}"),
     }))
+}
+
+async fn send_by_grant(query: Option<&WatchdogQuery>, to: &str, text: &str) -> Shown {
+    let name: ServiceName = to.parse().expect("a scenario names services well");
+    let Some(query) = query else { return no_grant() };
+    let mut payload = Vec::new();
+    PuppetMsg::Say { text: text.to_owned() }.encode(&mut payload).expect("a text has a form");
+    let contract = Contract(PuppetMsg::contract().0[..1].to_vec());
+    let message = Encoded { name: "Say".to_owned(), payload, contract, asks: None };
+    answer(query.send(&name, message, Some(USUAL)).await.map(|_| "sent".to_owned()))
 }
 
 async fn last_line(query: Option<&WatchdogQuery>, service: &str) -> Shown {

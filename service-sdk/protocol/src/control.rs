@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::audit::AuditRecord;
 use crate::dead::{DeadLetter, WholeDeadLetter};
 use crate::graph::Graph;
+use crate::layout::Asks;
 use crate::plan::Plan;
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
 use crate::why::Why;
-use crate::{MessageId, RequestId, Revision, Sequence, ServiceName};
+use crate::{Contract, MessageId, RequestId, Revision, Sequence, ServiceName};
 
 /// The version both sides of the control socket say first.
 pub const CONTROL_VERSION: u16 = 1;
@@ -249,6 +250,19 @@ pub enum Request {
         /// [`FailureKind::TryAgain`]. `None`: whichever it is.
         plan: Option<u64>,
     },
+    /// A message to a service's inbox. Answered by [`Outcome::Sent`], when it is in the lane; with a wait, an ask by
+    /// [`Outcome::Answered`].
+    Send {
+        /// To whom.
+        service: ServiceName,
+        /// The receiver's contract as the sender knows it, up to and with this message.
+        contract: Contract,
+        /// How it is asked; `None`: it is told.
+        asks: Option<Asks>,
+        /// The message.
+        #[serde(with = "serde_bytes")]
+        payload: Vec<u8>,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -338,6 +352,13 @@ pub enum Outcome {
     Graph(Box<Graph>),
     /// Of [`Request::Diff`].
     Plan(Box<Plan>),
+    /// Of [`Request::Send`].
+    Sent {
+        /// Why it waits in the lane, in words; `None`: its receiver is ready.
+        waits: Option<String>,
+    },
+    /// Of [`Request::Send`]: the answer, as the receiver wrote it.
+    Answered(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// What became of a settings change.
@@ -556,6 +577,8 @@ pub enum FailureKind {
     NotPermitted,
     /// A configuration or settings error.
     Configuration,
+    /// It was begun, and nobody can tell whether it was done.
+    Unknown,
 }
 
 impl Failure {

@@ -24,6 +24,11 @@ use crate::limits::{MAX_INSTANCES, MAX_NAME};
 pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
+    /// Who sends what an operator sends by `watchdog send`: no service has this name.
+    pub fn operator() -> Self {
+        Self(Arc::from("operator"))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

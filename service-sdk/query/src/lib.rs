@@ -33,6 +33,7 @@ use watchdog_protocol::control::{
 };
 use watchdog_protocol::dead::{DeadLetter, WholeDeadLetter};
 use watchdog_protocol::graph::Graph;
+use watchdog_protocol::layout::Encoded;
 use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::plan::Plan;
 use watchdog_protocol::status::{InboxStatus, Status};
@@ -149,6 +150,18 @@ pub enum Changed {
     Accepted(String),
     /// How the services are that were named.
     Status(Box<Status>),
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the lane.
+    Queued {
+        /// Why it waits there, in words; `None`: its receiver is ready.
+        waits: Option<String>,
+    },
+    /// It was asked, and this is the answer, as the receiver wrote it.
+    Answered(Vec<u8>),
 }
 
 impl fmt::Debug for WatchdogQuery {
@@ -467,6 +480,30 @@ impl WatchdogQuery {
         match self.call(Request::Graph, None).await? {
             Outcome::Graph(graph) => Ok(*graph),
             _ => Err(QueryError::Unexpected { expected: "a graph" }),
+        }
+    }
+
+    /// Sends a message into a service's lane, as the sender `operator`. Whatever `offer` and `use` say; it is recorded.
+    ///
+    /// Without a `wait` it comes back when the message is in the lane, where it waits while the service is down. With
+    /// one, an ask comes back with its answer, at most after that time; a receiver that gets to it later skips it.
+    ///
+    /// # Errors
+    /// [`QueryError`]. Of a refusal, its kind: `Unknown`, the receiver died with it in hand, or the watchdog's core while
+    /// it was being sent; `TryAgain`, no answer in time, the lane is full, or the receiver was built anew meanwhile;
+    /// `Failed`, the receiver let go of it unanswered.
+    pub async fn send(
+        &self,
+        service: &ServiceName,
+        message: Encoded,
+        wait: Option<Duration>,
+    ) -> Result<Sent, QueryError> {
+        let Encoded { payload, contract, asks, .. } = message;
+        let request = Request::Send { service: service.clone(), contract, asks, payload };
+        match self.call(request, wait).await? {
+            Outcome::Sent { waits } => Ok(Sent::Queued { waits }),
+            Outcome::Answered(answer) => Ok(Sent::Answered(answer)),
+            _ => Err(QueryError::Unexpected { expected: "what became of a message" }),
         }
     }
 

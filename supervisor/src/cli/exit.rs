@@ -17,8 +17,12 @@ pub enum Exit {
     Usage = 2,
     /// The service is not running.
     NotRunning = 3,
+    /// A message or file does not fit what it is for.
+    Data = 65,
     /// No watchdog answers.
     NotReachable = 69,
+    /// It was begun, and whether it was done is not known.
+    Unknown = 70,
     /// A watchdog runs there already.
     AlreadyRunning = 73,
     /// It did not happen in time, and may still; or another change came first.
@@ -30,12 +34,14 @@ pub enum Exit {
 }
 
 impl Exit {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Ok,
         Self::Failed,
         Self::Usage,
         Self::NotRunning,
+        Self::Data,
         Self::NotReachable,
+        Self::Unknown,
         Self::AlreadyRunning,
         Self::TryAgain,
         Self::NotPermitted,
@@ -53,6 +59,8 @@ impl Exit {
             Self::Failed => "it was tried and did not work",
             Self::Usage => "the command line is wrong, or names what does not exist",
             Self::NotRunning => "the service is not running, and must be",
+            Self::Data => "a message does not fit what the service takes",
+            Self::Unknown => "it was begun, and whether it was done is not known",
             Self::NotReachable => "no watchdog answers",
             Self::AlreadyRunning => "a watchdog runs there already",
             Self::TryAgain => "not done in time (it may still be), or another change came first: try again",
@@ -80,6 +88,7 @@ impl From<FailureKind> for Exit {
             FailureKind::TryAgain => Self::TryAgain,
             FailureKind::NotPermitted => Self::NotPermitted,
             FailureKind::Configuration => Self::Configuration,
+            FailureKind::Unknown => Self::Unknown,
         }
     }
 }

@@ -21,8 +21,8 @@ mod events;
 mod exit;
 mod figures;
 mod get;
-mod graph;
 mod given;
+mod graph;
 mod history;
 mod intercoms;
 mod kill;
@@ -35,6 +35,7 @@ mod report;
 mod rollback;
 mod run;
 mod scale;
+mod send;
 mod set;
 mod shutdown;
 mod state;
@@ -137,6 +138,7 @@ enum Verb {
     Audit(audit::Arguments),
     Intercoms(intercoms::Arguments),
     Graph(graph::Arguments),
+    Send(send::Arguments),
     Dead(dead::Arguments),
     Upgrade(upgrade::Arguments),
     Shutdown(shutdown::Arguments),
@@ -208,6 +210,7 @@ impl Verb {
                 Self::Events(arguments) => arguments.execute(console).await,
                 Self::Intercoms(arguments) => arguments.execute(console).await,
                 Self::Graph(arguments) => arguments.execute(console).await,
+                Self::Send(arguments) => arguments.execute(console).await,
                 Self::Dead(arguments) => arguments.execute(console).await,
                 Self::Upgrade(arguments) => arguments.execute(console).await,
                 Self::Shutdown(arguments) => arguments.execute(console).await,

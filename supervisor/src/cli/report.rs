@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use watchdog_protocol::ServiceName;
+use watchdog_protocol::layout::{NoLayout, Unfit, UnfitProblem, Unreadable, Unsent};
+use watchdog_protocol::manifest::ManifestError;
 use watchdog_query::QueryError;
 
 use super::demo::DemoError;
@@ -13,6 +15,7 @@ use super::exit::Exit;
 use super::figures::count;
 use super::look::{ColorChoice, Look, Paint, harmless, harmless_lines};
 use crate::config::ConfigErrors;
+use crate::nearest::nearest;
 use crate::run::RunError;
 
 /// Why a command did not do what was asked for.
@@ -43,6 +46,17 @@ pub(super) enum CliError {
     NoSetting { service: ServiceName, key: String, nearest: Option<String> },
     #[error("`{service}` is not configured and has printed nothing")]
     NoLog { service: ServiceName, nearest: Option<String> },
+    /// No message of it, or one that can't be written.
+    #[error("nothing was sent, this is no message of `{service}`")]
+    NoMessage { service: ServiceName, source: Unsent },
+    /// An answer that is not what the service said it is.
+    #[error("`{service}` answered `{name}`, and its answer can't be read")]
+    NoSuchAnswer { service: ServiceName, name: String, source: Unreadable },
+    /// Of another release.
+    #[error("what the service told the watchdog of itself can't be read")]
+    Manifest(#[source] ManifestError),
+    #[error("`{service}` is a plain program and has no inbox")]
+    NoInbox { service: ServiceName },
     #[error("cannot {what} {}", path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
     /// It would be overwritten.
@@ -82,6 +96,8 @@ impl CliError {
             | Self::Io { .. }
             | Self::ToMend { .. }
             | Self::Differs
+            | Self::NoSuchAnswer { .. }
+            | Self::Manifest(_)
             | Self::KeeperStays { .. } => Exit::Failed,
             Self::Unreachable { source: QueryError::NotReachable { source, .. }, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -89,9 +105,12 @@ impl CliError {
                 Exit::NotPermitted
             }
             Self::NoWatchdog { .. } | Self::NoAnswer { .. } | Self::Unreachable { .. } => Exit::NotReachable,
-            Self::NoSetting { .. } | Self::NoLog { .. } | Self::InputTwice { .. } | Self::BytesToTerminal => {
-                Exit::Usage
-            }
+            Self::NoSetting { .. }
+            | Self::NoLog { .. }
+            | Self::NoInbox { .. }
+            | Self::InputTwice { .. }
+            | Self::BytesToTerminal => Exit::Usage,
+            Self::NoMessage { .. } => Exit::Data,
             Self::Query(QueryError::Refused(failure)) => failure.kind.into(),
             Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => Exit::TryAgain,
             Self::Query(_) => Exit::Failed,
@@ -119,6 +138,19 @@ impl CliError {
             Self::NoSetting { nearest: Some(near), .. } | Self::NoLog { nearest: Some(near), .. } => {
                 Some(format!("did you mean `{near}`?"))
             }
+            Self::NoMessage { service, source } => Some(match source {
+                Unsent::NoLayout { source: NoLayout::Untold, .. } => {
+                    format!("build it with this watchdog's SDK, then watchdog restart {service}")
+                }
+                Unsent::Unfit(Unfit { problem: UnfitProblem::Unknown { found, known, .. }, .. })
+                    if let Some(near) = nearest(found, known) =>
+                {
+                    format!("did you mean `{near}`?")
+                }
+                Unsent::NoLayout { .. } | Unsent::Unfit(_) => {
+                    format!("watchdog send {service} --schema shows what it takes")
+                }
+            }),
             Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
             Self::Exists { .. } => Some("name another file, or overwrite it with --force".into()),
             Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),

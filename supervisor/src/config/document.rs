@@ -168,6 +168,10 @@ fn one(title: Title, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceSp
             report.at(entry.key.clone(), Problem::NamedInstance { name });
             None
         }
+        Ok(name) if name == ServiceName::operator() => {
+            report.at(entry.key.clone(), Problem::NamedOperator);
+            None
+        }
         Ok(name) => Some(name),
         Err(error) => {
             report.at(entry.key.clone(), error.into());

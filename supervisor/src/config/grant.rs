@@ -23,6 +23,7 @@ pub const VERBS: &[&str] = &[
     "restart",
     "rollback",
     "scale",
+    "send",
     "set",
     "shutdown",
     "start",

@@ -159,6 +159,9 @@ pub enum Problem {
         /// As written.
         name: ServiceName,
     },
+    /// A table with the name of who is none.
+    #[error("`operator` is the name of whoever sends messages by `watchdog send`, and can't be a service's")]
+    NamedOperator,
     /// A file to register with several instances in it.
     #[error("what is registered can't have `instances`; put it into {}", super::FILE_NAME)]
     RegisteredInstances,
@@ -289,6 +292,7 @@ impl Problem {
             | Self::NotOne { .. }
             | Self::NoUser { .. }
             | Self::NoProgram { .. }
+            | Self::NamedOperator
             | Self::Schema { .. } => None,
         }
     }

@@ -917,3 +917,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_service_has_the_name_that_an_operator_sends_by() {
+    let text = wrong("[service.operator]\nexec = [\"a\"]\n");
+    assert!(text.contains("watchdog.toml:1:10: `operator` is the name of whoever sends"), "{text}");
+}

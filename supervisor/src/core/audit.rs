@@ -18,6 +18,7 @@ use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_protocol::{MessageId, RequestId, ServiceName};
 
 use super::control::Caller;
+use super::from_service::shortened;
 use super::lines::{self, Lines};
 use super::verbs::{names_in, verb_of};
 use super::wall_time;
@@ -228,6 +229,10 @@ fn details_of(request: &Request) -> Option<String> {
         Request::Rollback { to: None, .. } => "to the one before".to_owned(),
         Request::StateImport { snapshot, .. } => format!("import of {} bytes", snapshot.len()),
         Request::StateReset { .. } => "reset".to_owned(),
+        Request::Send { contract, payload, .. } => {
+            let name = contract.0.last().map_or("no message", |shape| shape.name.as_str());
+            format!("{}, {} bytes", shortened(name.to_owned()), payload.len())
+        }
         Request::Register { file, .. } => file.clone(),
         Request::Upgrade { program, .. } => program.clone().unwrap_or_default(),
     })

@@ -18,7 +18,7 @@ use watchdog_protocol::{Incarnation, LaneEpoch, MessageId, ServiceName};
 
 use super::audit::Replies;
 use super::events::Entry as Logged;
-use super::lanes::{Copied, LetterError};
+use super::lanes::{Copied, Letter, LetterError, PostError};
 use super::verbs::Asked;
 use super::waiting::end;
 use super::{Core, chain, wall_time};
@@ -112,6 +112,7 @@ impl Core {
         if letter.asked {
             let (lane, number) = (id.epoch, id.number);
             self.tell(sender, &ToService::Buried { lane, incarnation: last, number }, Vec::new());
+            self.question_buried(*id, receiver);
         }
     }
 
@@ -208,9 +209,11 @@ impl Core {
             return Err(stays(FailureKind::Failed, format!("the contracts differ: {mismatch}")));
         }
         let kind = if letter.asked { Kind::Ask } else { Kind::Tell };
-        lane.put_back(&Copied { kind, payload }).map_err(|error| match error {
-            LetterError::Full => stays(FailureKind::TryAgain, chain(&error)),
-            _ => stays(FailureKind::Failed, chain(&error)),
+        // An ask has no deadline, and nobody waits for its answer.
+        let back = Letter { kind, payload: &payload, left: None, again: true };
+        lane.post(&back).map(drop).map_err(|error| match error {
+            PostError::Full => stays(FailureKind::TryAgain, chain(&error)),
+            PostError::Page(_) | PostError::Send(_) => stays(FailureKind::Failed, chain(&error)),
         })
     }
 }

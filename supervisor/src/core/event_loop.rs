@@ -58,6 +58,8 @@ enum Input {
     Described(Box<Described>),
     Candidate(Result<Candidate, Failure>),
     Reload(Box<Worked>),
+    /// This service sent something back to the operator.
+    Answer(ServiceName),
     Timer,
     /// Nothing came, and facts are left to decide on.
     Facts,
@@ -100,6 +102,7 @@ impl Core {
             ended = self.store.ended() => Ok(Input::Stored(ended)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
+            receiver = self.operator.answer() => Ok(Input::Answer(receiver)),
             candidate = self.upgrade.answered() => Ok(Input::Candidate(candidate)),
             worked = self.reloads.worked() => Ok(Input::Reload(Box::new(worked))),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
@@ -154,6 +157,10 @@ impl Core {
                 Ok(())
             }
             Input::Reload(worked) => self.reload_worked(*worked).await,
+            Input::Answer(receiver) => {
+                self.read_answers(&receiver);
+                Ok(())
+            }
             Input::Facts => Ok(()),
             Input::Timer => {
                 let commands = self.roster.tick(now(), self.chance());

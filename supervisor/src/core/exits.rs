@@ -191,6 +191,8 @@ impl Core {
     /// Nobody holds the ends any more: each sender is told what its receiver had taken, each receiver keeps what
     /// is queued.
     fn take_lanes_back(&mut self, service: &ServiceName, incarnation: Incarnation) {
+        // An answer that is there counts.
+        self.read_answers(service);
         let at = now().as_nanos();
         let mut told = Vec::new();
         for lane in self.lanes.arriving_at(service).filter(|lane| lane.given_to() == Some(incarnation)) {
@@ -200,6 +202,7 @@ impl Core {
             lane.close_handle();
         }
         for (sender, lane, taken) in told {
+            self.questions_died(lane, taken);
             self.tell(&sender, &ToService::PeerDied { lane, incarnation, taken }, Vec::new());
         }
     }

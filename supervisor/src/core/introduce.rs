@@ -173,6 +173,7 @@ impl Core {
     }
 
     pub(super) async fn drop_lane(&mut self, lane: &Lane) -> Result<(), CoreError> {
+        self.operator_lane_dropped(lane);
         let name = lane.stored_name().into_bytes();
         self.keeper.send(&ToKeeper::Drop { name }, &[]).await.map_err(CoreError::Keeper)
     }

@@ -11,6 +11,7 @@
 //!
 //! [retired]: Lanes::retire
 
+mod post;
 mod retired;
 mod suspect;
 
@@ -29,6 +30,7 @@ use watchdog_seqpacket::{
     Seqpacket, Wear, read_only,
 };
 
+pub(crate) use self::post::{Answer, Letter, PostError};
 use self::suspect::Given;
 pub(crate) use self::suspect::{Copied, LetterError};
 use super::note::Note;
@@ -52,6 +54,8 @@ pub(crate) enum LaneError {
     Reset(#[source] io::Error),
     #[error("cannot shut its sending")]
     Shut(#[source] io::Error),
+    #[error("cannot watch an end")]
+    Watch(#[source] io::Error),
     #[error("it is stored under the name {0:?}, with {1} descriptors")]
     Stored(String, usize),
     #[error("cannot read random bits")]
@@ -403,6 +407,11 @@ impl Lanes {
     /// The lane of this name.
     pub(crate) fn named(&mut self, epoch: LaneEpoch) -> Option<&mut Lane> {
         self.all_mut().find(|lane| lane.epoch == epoch)
+    }
+
+    /// Those that the core sends on, or did, on an operator's behalf.
+    pub(crate) fn operators(&self) -> impl Iterator<Item = &Lane> {
+        self.all().filter(|lane| lane.is_operators())
     }
 
     /// The lanes that arrive at a service, those first that are retired.

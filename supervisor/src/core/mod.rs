@@ -10,7 +10,8 @@
 //! the roster's step decides, the note that a new core would read is written, then the commands are performed.
 //! What comes of them returns as an input.
 //!
-//! Absent here: policy (it is in `watchdog-lifecycle`), message bytes (they go past the core), blocking writes.
+//! Absent here: policy (it is in `watchdog-lifecycle`), message bytes (they go past the core; an
+//! operator's and dead letters by it, undecoded), blocking writes.
 
 mod answer;
 pub(crate) mod audit;
@@ -38,6 +39,7 @@ pub(crate) mod registration;
 mod reload;
 mod revoke;
 mod safe;
+mod send;
 mod session;
 mod settings;
 mod spawn;
@@ -142,6 +144,7 @@ pub(crate) struct Core {
     /// This turn asked the keeper for a process.
     is_starting: bool,
     waiters: Vec<Waiter>,
+    operator: send::Operator,
     answered: answer::Answered,
     upgrade: Upgrade,
     reloads: reload::Reloads,

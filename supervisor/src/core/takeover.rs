@@ -36,6 +36,7 @@ use super::lanes::{Lane, Lanes};
 use super::note::{Note, Noted};
 use super::registration::{Found, registered_folder};
 use super::reload::{Before, Reloads};
+use super::send::Operator;
 use super::session::Session;
 use super::stored::{self, Stored};
 use super::upgrade::{Told, Upgrade};
@@ -278,6 +279,7 @@ impl Core {
             acknowledge: Vec::new(),
             is_starting: false,
             waiters: Vec::new(),
+            operator: Operator::default(),
             answered: Answered::create().map_err(starting("make the note of answered requests"))?,
             upgrade: Upgrade::of(upgrade),
             reloads,
@@ -348,6 +350,7 @@ impl Core {
         }
         self.add_missing_events();
         self.restore_lanes(&mut stored);
+        self.watch_operator_lanes();
         self.restore_sessions(&mut stored)?;
         self.revoke().await?;
         for child in self.keeper_hello.children.clone() {

@@ -17,6 +17,7 @@ use super::control::ControlCall;
 use super::dead::Deed;
 use super::events::Entry as Logged;
 use super::logs::LogCall;
+use super::send::Post;
 use super::session::Answers;
 use super::waiting::{Target, Waiter, end};
 use super::{Core, CoreError, now};
@@ -179,6 +180,9 @@ impl Core {
             Request::DeadDrop { service, ids } => self.dead_deed(&asked, &service, &ids, Deed::Drop),
             Request::Diff { services } => self.diff_asked(asked, services),
             Request::Reload { plan } => self.reload_asked(asked, plan),
+            Request::Send { service, contract, asks, payload } => {
+                self.send_asked(asked, &service, Post { contract, asks, payload }).await?;
+            }
         }
         Ok(())
     }
@@ -460,6 +464,7 @@ pub(super) fn verb_of(request: &Request) -> &'static str {
         | Request::DeadDrop { .. } => "dead",
         Request::Diff { .. } => "diff",
         Request::Reload { .. } => "reload",
+        Request::Send { .. } => "send",
     }
 }
 
@@ -510,6 +515,7 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::DeadLetter { service, .. }
         | Request::DeadRetry { service, .. }
         | Request::DeadDrop { service, .. }
+        | Request::Send { service, .. }
         | Request::Audit { service: Some(service), .. } => Named::Service(service),
         Request::Audit { service: None, .. } => Named::None,
         Request::Scale { service, .. } => Named::Instances(service),

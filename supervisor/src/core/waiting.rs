@@ -7,6 +7,7 @@ use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
 use watchdog_protocol::{Incarnation, RequestId, ServiceName};
 
 use super::audit::Replies;
+use super::send::Question;
 use super::{Core, Shutdown, now};
 use crate::store::writer::ChangeNumber;
 
@@ -42,6 +43,8 @@ pub(super) enum Target {
     Shutdown,
     /// That another build took over, or did not.
     Upgrade { id: RequestId },
+    /// That a service answers.
+    Answer(Question),
 }
 
 pub(super) enum Look {
@@ -91,6 +94,7 @@ impl Core {
         match &waiter.target {
             Target::Settings(change) => return self.look_at_settings(change, waiter.deadline <= now()),
             Target::Upgrade { id } => return self.upgrade.look(*id, &self.keeper_hello),
+            Target::Answer(question) => return self.look_at_question(question, waiter.deadline <= now()),
             Target::Durable { .. }
             | Target::Up { .. }
             | Target::Down { .. }
@@ -129,7 +133,9 @@ impl Core {
                     self.roster.iter().filter(|(_, _, s)| s.is_live()).map(|(name, _, _)| name.as_str());
                 Look::Waits(format!("waiting for {}", live.collect::<Vec<_>>().join(", ")))
             }
-            Target::Settings(_) | Target::Upgrade { .. } => unreachable!("looked at above"),
+            Target::Settings(_) | Target::Upgrade { .. } | Target::Answer(_) => {
+                unreachable!("looked at above")
+            }
         }
     }
 

@@ -31,9 +31,13 @@ impl Lane {
 }
 
 impl Lanes {
-    /// The pairs that have a lane they may send on: sender, receiver.
+    /// The pairs of services that have a lane they may send on: sender, receiver.
     pub(crate) fn pairs(&self) -> Vec<(ServiceName, ServiceName)> {
-        self.lanes.keys().map(|(receiver, sender)| (sender.clone(), receiver.clone())).collect()
+        let of_services = self.lanes.iter().filter(|(_, lane)| !lane.is_operators());
+        of_services
+            .map(|(pair, _)| pair)
+            .map(|(receiver, sender)| (sender.clone(), receiver.clone()))
+            .collect()
     }
 
     /// Lets nobody send on the lane between two services any more. `None`: there is none.

@@ -2,18 +2,17 @@
 //!
 //! Only while no process of the receiver lives: then the core alone reads the receiver's end and writes its page.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::AsFd as _;
 
 use serde::{Deserialize, Serialize};
 use watchdog_lifecycle::Cause;
 use watchdog_lifecycle::poison::{Reached, Suspect};
-use watchdog_protocol::lane::{self, Direction, Envelope, Kind, PACKET_HEADER, Packer, Place};
-use watchdog_protocol::limits::{MAX_INLINE, MAX_LANE_BYTES, MAX_PACKET, PACKET_OVERHEAD};
+use watchdog_protocol::lane::{self, Kind, PACKET_HEADER, Place};
+use watchdog_protocol::limits::{MAX_LANE_BYTES, MAX_PACKET};
 use watchdog_protocol::{Incarnation, MessageNumber};
-use watchdog_seqpacket::clock::monotonic_ns;
 use watchdog_seqpacket::payload::{self, PayloadError};
-use watchdog_seqpacket::{PageError, Received, ReceiverPage, SenderPage};
+use watchdog_seqpacket::{PageError, Received, ReceiverPage};
 
 use super::Lane;
 
@@ -31,7 +30,7 @@ pub(crate) struct Copied {
     pub(crate) payload: Vec<u8>,
 }
 
-/// Why a message could not be copied or put back.
+/// Why a message could not be copied or passed over.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LetterError {
     #[error("the head of the lane can't be read")]
@@ -42,10 +41,6 @@ pub(crate) enum LetterError {
     Behind,
     #[error("a page can't be mapped")]
     Page(#[from] PageError),
-    #[error("the lane is full")]
-    Full,
-    #[error("it can't be sent")]
-    Send(#[source] io::Error),
 }
 
 impl Lane {
@@ -121,57 +116,6 @@ impl Lane {
     pub(crate) fn clear_suspect(&mut self) {
         self.record.suspect = None;
         self.keep_or_warn();
-    }
-
-    /// Puts a message back, as its sender's, behind what is queued. Its number is a new one; it is marked as one that
-    /// was in hand before. An ask has no deadline, and nobody waits for its answer.
-    pub(crate) fn put_back(&mut self, message: &Copied) -> Result<(), LetterError> {
-        let bound = self.size();
-        let is_beside = message.payload.len() > MAX_INLINE.min(bound / 2);
-        let outstanding = self.sender_end.outstanding().map_err(LetterError::Send)?;
-        let size = message.payload.len() + PACKET_OVERHEAD;
-        if outstanding > 0 && outstanding + size > bound {
-            return Err(LetterError::Full);
-        }
-        let page = SenderPage::map_rw(self.sender_page.as_fd())?;
-        let number = page.reserve(1);
-        let envelope = Envelope {
-            kind: message.kind,
-            number,
-            sent_at: monotonic_ns(),
-            left: 0,
-            length: u32::try_from(message.payload.len()).expect("at most max_message"),
-            place: if is_beside { Place::Beside } else { Place::Inline },
-            trace: None,
-            again: true,
-        };
-        let mut packet = Packer::new(Direction::Requests);
-        let inline: &[u8] = if is_beside { &[] } else { &message.payload };
-        let fits = packet.push(&envelope, inline);
-        debug_assert!(fits, "the packet is empty");
-        let sealed =
-            if is_beside { Some(payload::seal(&message.payload).map_err(LetterError::Send)?) } else { None };
-        let beside: Vec<_> = sealed.iter().map(|sealed| sealed.as_fd()).collect();
-        if is_beside {
-            page.count_memfd(message.payload.len() as u64);
-        }
-        let sent = self.sender_end.send(&[IoSlice::new(packet.bytes())], &beside);
-        match sent {
-            Ok(()) => {
-                page.count_sent(1, message.payload.len() as u64, (message.kind == Kind::Ask).into());
-                Ok(())
-            }
-            Err(error) => {
-                if is_beside {
-                    page.uncount_memfd(message.payload.len() as u64);
-                }
-                page.give_back(number, 1);
-                Err(match error.kind() {
-                    io::ErrorKind::WouldBlock => LetterError::Full,
-                    _ => LetterError::Send(error),
-                })
-            }
-        }
     }
 
     fn keep_or_warn(&mut self) {

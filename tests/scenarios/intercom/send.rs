@@ -1,0 +1,172 @@
+//! Messages of an operator.
+
+use std::thread::JoinHandle;
+
+use watchdog_tests::{Said, probe};
+
+use super::*;
+
+/// `send` by somebody at another shell, who waits for the answer.
+fn sending(wd: &TestWatchdog, args: &[&str]) -> JoinHandle<Said> {
+    let (operator, mut words) = (wd.operator(), vec!["send".to_owned()]);
+    words.extend(args.iter().map(|&word| word.to_owned()));
+    std::thread::spawn(move || operator.run(&words))
+}
+
+fn said(asking: JoinHandle<Said>) -> Said {
+    asking.join().expect("nothing panics there")
+}
+
+const QUESTION: &str = r#"{"Question": {"text": "how much?"}}"#;
+
+#[test]
+fn an_operator_tells_asks_and_is_answered_in_json() {
+    let wd = ready(&[puppet("b", ByItself), sample("counter").settings("step = 2")]);
+    wd.cli(&["send", "b", r#"{"Say": {"text": "hello"}}"#]).ok();
+    let heard = wd.until_some("it arrives", || wd.puppet("b").heard().first().cloned());
+    assert_eq!((heard.text.as_str(), heard.sender.as_str(), heard.redelivered), ("hello", "operator", false));
+    assert_eq!(wd.cli(&["send", "b", QUESTION]).ok().stdout, "\"how much?\"\n");
+
+    wd.cli(&["send", "counter", r#"{"Add": {"n": 21}}"#]).ok();
+    assert_eq!(wd.cli(&["send", "counter", "Total"]).ok().stdout, "42\n");
+    std::fs::write(wd.path("message"), r#" {"Add": {"n": 4}} "#).expect("a file");
+    wd.cli(&["send", "counter", "@message", "--timeout", "50s"]).ok();
+    wd.cli(&["send", "counter", "Total", "--tell"]).ok();
+    assert_eq!(wd.cli(&["send", "counter", "Total"]).ok().stdout, "50\n");
+
+    // A message and an answer of more than a packet.
+    let long = "x".repeat(200_000);
+    std::fs::write(wd.path("long"), format!(r#"{{"Question": {{"text": "{long}"}}}}"#)).expect("a file");
+    assert_eq!(wd.cli(&["send", "b", "@long"]).ok().stdout, format!("\"{long}\"\n"));
+
+    let schema = wd.cli(&["send", "counter", "--schema"]).ok().stdout;
+    assert!(schema.contains(r#"watchdog send counter '{"Add": {"n": 1}}'"#), "{schema}");
+    assert_eq!(lane(&wd, "operator", "counter").handled, 5);
+    let audit = wd.cli(&["audit", "-n", "1"]).ok().stdout;
+    assert!(audit.contains("send") && audit.contains("Question"), "{audit}");
+}
+
+#[test]
+fn what_is_no_message_is_not_sent_and_says_where() {
+    let wd = ready(&[puppet("b", ByItself), probe("plain", "mirror", &[])]);
+    let wrong = |to: &str, message: &str, code: i32| wd.cli(&["send", to, message]).with_code(code).stderr;
+    assert!(wrong("c", "Total", 2).contains("no service `c`"));
+    assert!(wrong("plain", "Total", 2).contains("no inbox"));
+    assert!(wrong("b", "Total", 65).contains("there is no message `Total`"));
+    let near = wrong("b", r#"{"Sai": {"text": "x"}}"#, 65);
+    assert!(near.contains("did you mean `Say`?"), "{near}");
+    assert!(wrong("b", r#"{"Say": {"text": 7}}"#, 65).contains("Say.text: 7, expected a string"));
+    assert!(wrong("b", "{", 65).contains("no JSON"));
+    assert_eq!(wd.puppet("b").heard(), []);
+}
+
+#[test]
+fn a_message_waits_for_a_service_that_is_down() {
+    let wd = ready_by_hand();
+    wd.cli(&["stop", "b"]).ok();
+    let told = wd.cli(&["send", "b", r#"{"Say": {"text": "later"}}"#]).ok();
+    assert!(told.stdout.contains("b is stopped"), "{told}");
+    let late = wd.cli(&["send", "b", QUESTION, "--timeout", "50ms"]).with_code(75);
+    assert!(late.stderr.contains("b is stopped"), "{late}");
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    wd.until_some("all wait", || (lane(&wd, "operator", "b").queued == 3).then_some(()));
+    wd.cli(&["start", "b", "--no-wait"]).ok();
+    let b = wd.puppet("b");
+    b.does(Order::Ready);
+    assert_eq!(b.next().text, "later");
+    // The one that is late is skipped.
+    assert_eq!(b.next().text, "how much?");
+    b.does(Order::Answer { text: "7".into() });
+    assert_eq!(said(asking).ok().stdout, "\"7\"\n");
+}
+
+#[test]
+fn a_question_that_is_let_go_or_dies_ends_as_such() {
+    let wd = ready_by_hand();
+    let b = wd.puppet("b");
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    b.does(Order::DropReply);
+    assert!(said(asking).with_code(1).stderr.contains("without an answer"));
+
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    kill_and_wait(&wd, "b");
+    assert!(said(asking).with_code(70).stderr.contains("died with `Question` in hand"));
+
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50ms"]);
+    assert!(said(asking).with_code(75).stderr.contains("has not answered"));
+}
+
+#[test]
+fn a_question_that_may_be_repeated_outlives_its_receiver() {
+    let wd = ready(&[patient("b", ByHand).key("restart_delay = \"0s\"").key("ready = \"exec\"")]);
+    let b = wd.puppet("b");
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    let killed = wd.kill("b", Signal::SIGKILL);
+    wd.until("the next one is there", |seen| seen.of("b").incarnation > killed && seen.of("b").pid.is_some());
+    assert!(b.next().redelivered);
+    b.does(Order::Answer { text: "7".into() });
+    assert_eq!(said(asking).ok().stdout, "\"7\"\n");
+}
+
+#[test]
+fn a_core_that_dies_over_a_question_leaves_it_unknown_and_one_that_may_be_repeated_answered() {
+    let wd = ready_by_hand();
+    let b = wd.puppet("b");
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    wd.kill_core();
+    let unknown = said(asking).with_code(70);
+    assert!(unknown.stderr.contains("core was replaced"), "{unknown}");
+    // The lane is the next core's, and the old answer nobody's.
+    b.does(Order::Answer { text: "too late".into() });
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    b.does(Order::Answer { text: "7".into() });
+    assert_eq!(said(asking).ok().stdout, "\"7\"\n");
+}
+
+#[test]
+fn a_service_sends_within_its_grant() {
+    let wd = ready(&[
+        puppet("a", ByItself).key("control = [\"status\", \"send:b\"]"),
+        puppet("b", ByItself).key("offer = []"),
+        puppet("c", ByItself),
+    ]);
+    let send = |to: &str| wd.puppet("a").order(Order::SendByGrant { to: to.into(), text: "hello".into() });
+    assert_eq!(send("b"), Shown::Text("sent".into()));
+    let heard = wd.until_some("it arrives", || wd.puppet("b").heard().first().cloned());
+    assert_eq!((heard.text.as_str(), heard.sender.as_str()), ("hello", "operator"));
+    match send("c") {
+        Shown::Failed { kind, text } => assert!(kind == "Refused" && text.contains("send c"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_was_sent_to_another_build_waits_for_it_and_holds_up_nothing() {
+    let mut wd = TestWatchdog::idle();
+    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
+    let point_at = |binary: &str| {
+        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
+        std::fs::rename(&fresh, &link).expect("the link takes its place");
+    };
+    point_at("probe-puppet");
+    wd.configure("", &[puppet("b", ByItself).exec(&link)]);
+    wd.run_again();
+    wd.until("it is ready", Seen::all_ready);
+    wd.cli(&["stop", "b"]).ok();
+    wd.cli(&["send", "b", r#"{"Say": {"text": "for a puppet"}}"#]).ok();
+    point_at("probe-puppet-patient");
+    wd.cli(&["start", "b"]).ok();
+    wd.until_some("the lane says where they part", || lane(&wd, "operator", "b").mismatch);
+    assert_eq!(wd.cli(&["send", "b", QUESTION]).ok().stdout, "\"how much?\"\n");
+    point_at("probe-puppet");
+    wd.cli(&["restart", "b"]).ok();
+    wd.until_some("what waited arrives", || {
+        wd.puppet("b").heard().iter().any(|heard| heard.text == "for a puppet").then_some(())
+    });
+    assert_eq!(wd.cli(&["send", "b", QUESTION]).ok().stdout, "\"how much?\"\n");
+}
