@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use watchdog_protocol::dead::{DeadLetter, WholeDeadLetter};
+use watchdog_protocol::layout::Inbox;
 use watchdog_protocol::{MessageId, ServiceName};
 
 use super::changed::done;
@@ -11,6 +13,7 @@ use super::console::{Console, Format};
 use super::figures::{size, time};
 use super::look::{Look, harmless};
 use super::report::CliError;
+use super::send::inbox_of;
 use super::table::{Align, Cell, Column, Rank, Table};
 
 /// Look at dead letters, put them back, or drop them.
@@ -34,7 +37,8 @@ enum What {
         #[arg(value_name = "SERVICE")]
         services: Vec<ServiceName>,
     },
-    /// Show one with its deaths and its bytes.
+    /// Show one with its deaths and what it says: as JSON, by what its receiver takes now, or as bytes where that is
+    /// something else.
     #[command(after_help = "Example:\n  watchdog dead show counter 5f0c1a2b3c4d5e6f-12")]
     Show {
         /// Whose.
@@ -76,11 +80,10 @@ impl Arguments {
             }
             What::Show { service, id } => {
                 let whole = console.ask(async |query| query.dead_letter(&service, id).await).await?;
+                let value = read(&whole, inbox_of(&service, console).await);
                 match console.format {
-                    Format::Json => {
-                        console.json(&Shown { letter: &whole.letter, payload: &hex(&whole.payload) })
-                    }
-                    Format::Text => console.print(&text(&whole)),
+                    Format::Json => console.json(&Shown::of(&whole, &value)),
+                    Format::Text => console.print(&text(&whole, &value)),
                 }
             }
             What::Retry(Which { service, ids, .. }) => {
@@ -95,12 +98,40 @@ impl Arguments {
     }
 }
 
-/// In JSON, with the payload in hexadecimal digits.
+/// In JSON.
 #[derive(Serialize)]
 struct Shown<'w> {
     #[serde(flatten)]
     letter: &'w DeadLetter,
-    payload: &'w str,
+    /// In hexadecimal digits.
+    payload: String,
+    /// The message.
+    value: Option<&'w RawValue>,
+    /// Why there is none.
+    unreadable: Option<&'w str>,
+}
+
+impl<'w> Shown<'w> {
+    fn of(whole: &'w WholeDeadLetter, value: &'w Result<Box<RawValue>, String>) -> Self {
+        let (letter, payload) = (&whole.letter, hex(&whole.payload));
+        let unreadable = value.as_ref().err().map(String::as_str);
+        Self { letter, payload, value: value.as_deref().ok(), unreadable }
+    }
+}
+
+/// What the message says, by what its receiver takes now; or why that can't be told.
+fn read(whole: &WholeDeadLetter, inbox: Result<Inbox, CliError>) -> Result<Box<RawValue>, String> {
+    let inbox = inbox.map_err(|error| error.to_string())?;
+    let DeadLetter { receiver, message, .. } = &whole.letter;
+    let known = inbox.contract().name_of(&whole.payload);
+    if known != message.as_deref() {
+        return Err(format!("{receiver} takes other messages by now"));
+    }
+    match inbox.decode(&whole.payload) {
+        Ok(Ok(json)) => Ok(RawValue::from_string(json).expect("it is written as JSON")),
+        Ok(Err(none)) => Err(none.to_string()),
+        Err(unreadable) => Err(format!("{receiver} takes another message of this name by now: {unreadable}")),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -138,7 +169,10 @@ fn list(letters: &[DeadLetter], look: &Look) -> String {
     table.render(look)
 }
 
-fn text(WholeDeadLetter { letter, payload }: &WholeDeadLetter) -> String {
+fn text(
+    WholeDeadLetter { letter, payload }: &WholeDeadLetter,
+    value: &Result<Box<RawValue>, String>,
+) -> String {
     let way = if letter.asked { "asked" } else { "told" };
     let message = letter.message.as_deref().unwrap_or("unknown to its sender's contract");
     let mut text = format!(
@@ -153,7 +187,10 @@ fn text(WholeDeadLetter { letter, payload }: &WholeDeadLetter) -> String {
         let head = if at == 0 { "deaths" } else { "" };
         text += &format!("{head:<9}incarnation {}: {}\n", death.incarnation, harmless(&death.cause));
     }
-    text += &format!("payload  {}\n", size(letter.size));
+    match value {
+        Ok(json) => return text + &format!("payload  {}\n  {}\n", size(letter.size), harmless(json.get())),
+        Err(why) => text += &format!("payload  {}, as bytes: {}\n", size(letter.size), harmless(why)),
+    }
     for (at, line) in payload.chunks(16).enumerate() {
         let bytes: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
         let plain = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { *byte as char } else { '.' };
@@ -166,6 +203,7 @@ fn text(WholeDeadLetter { letter, payload }: &WholeDeadLetter) -> String {
 #[cfg(test)]
 mod tests {
     use watchdog_protocol::dead::DeathRecord;
+    use watchdog_protocol::manifest::{Contract, Manifest, MessageShape, fnv1a};
     use watchdog_protocol::{Incarnation, LaneEpoch, MessageNumber};
 
     use super::*;
@@ -190,7 +228,30 @@ mod tests {
     #[test]
     fn a_dead_letter_shows_who_what_why_and_its_bytes() {
         let whole = WholeDeadLetter { letter: letter(), payload: b"\x00\x05hello, world\x1b[2J".to_vec() };
-        insta::assert_snapshot!(text(&whole));
+        insta::assert_snapshot!(text(&whole, &Err("counter takes other messages by now".into())));
+    }
+
+    #[test]
+    fn a_dead_letter_is_read_by_what_its_receiver_takes_now() {
+        let inbox = |name: &str, layout: &str| {
+            let shape = MessageShape { name: name.into(), hash: fnv1a(layout.as_bytes()) };
+            let (contract, layouts) = (Contract(vec![shape]), vec![Some(layout.to_owned())]);
+            Ok(Inbox::of(&Manifest { format: 1, settings: None, state: None, contract, layouts }))
+        };
+        let whole = WholeDeadLetter { letter: letter(), payload: vec![0, 0xac, 2] };
+        let value = read(&whole, inbox("Add", "n:u128,"));
+        assert!(text(&whole, &value).ends_with("payload  18B\n  {\"Add\":{\"n\":300}}\n"));
+        let shown = serde_json::to_value(Shown::of(&whole, &value)).unwrap();
+        assert_eq!((&shown["payload"], &shown["value"]["Add"]["n"]), (&"00ac02".into(), &300.into()));
+
+        let why = |name, layout| read(&whole, inbox(name, layout)).unwrap_err();
+        assert_eq!(why("Sub", "n:u128,"), "counter takes other messages by now");
+        assert_eq!(
+            why("Add", "n:u8,"),
+            "counter takes another message of this name by now: 1 bytes behind it"
+        );
+        let gone = CliError::NoInbox { service: "counter".parse().unwrap() };
+        assert_eq!(read(&whole, Err(gone)).unwrap_err(), "`counter` is a plain program and has no inbox");
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn a_message_that_killed_three_processes_is_a_dead_letter_and_the_rest_is_served
     assert_eq!(letter.deaths.len(), 3);
     assert!(letter.deaths[2].cause.contains("101"), "{letter:?}");
     let shown = wd.cli(&["dead", "show", "b", &first.id]).ok().stdout;
-    assert!(shown.contains("SIGKILL") && shown.contains("payload"), "{shown}");
+    assert!(shown.contains("SIGKILL") && shown.contains(r#"{"Say":{"text":"2"}}"#), "{shown}");
     let event = wd.until_event("the log tells of it", |event| event.what == "dead-letter");
     assert!(event.text.contains(&first.id), "{event:?}");
 

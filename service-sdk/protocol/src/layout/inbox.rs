@@ -95,6 +95,11 @@ impl Inbox {
         Self { messages: messages.collect(), contract: manifest.contract.clone() }
     }
 
+    /// Its messages by name and hash.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
     /// Each message's name, with its layout or why there is none.
     pub fn messages(&self) -> impl Iterator<Item = (&str, Result<&Message, &NoLayout>)> {
         self.contract.0.iter().map(|shape| shape.name.as_str()).zip(self.messages.iter().map(Result::as_ref))
