@@ -129,8 +129,8 @@ pub fn run(path: &Path) -> Result<Infallible, RunError> {
     }
     keep_incarnations(&section.runtime)?;
     leftovers::begin(&section.runtime, tree.as_ref())?;
-    config::check(&config, Some(&config::manifest_cache(&config)))?;
-    for warning in config::unused(config.services.values()) {
+    let checked = config::check(&config, Some(&config::manifest_cache(&config)))?;
+    for warning in config::unused(config.services.values()).iter().chain(checked.warnings()) {
         say(&format!("warning: {warning}"));
     }
     InForce { text, owed: None }.keep(&section.runtime)?;

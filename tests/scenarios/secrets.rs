@@ -230,6 +230,87 @@ fn a_secret_on_the_command_line_is_taken_and_warned_of_and_other_texts_may_begin
     assert!(said.stderr.contains("`token` and `maybe` can't both be read from standard input"), "{said}");
 }
 
+#[test]
+fn a_secret_in_a_file_is_read_at_each_start_and_lies_nowhere_else() {
+    let sources = tempfile::tempdir().expect("a folder");
+    let file = sources.path().join("token");
+    let write = |content: &str, mode: u32| {
+        fs::write(&file, content).expect("a source is written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    let entry = probe("a", "discreet", &[]).with_session();
+    let mut wd = TestWatchdog::idle();
+    wd.configure("", &[entry.settings(&format!("token = {{ file = {file:?} }}"))]);
+    let said = wd.cli(&["check"]).with_code(78);
+    assert!(said.stderr.contains("a: token: cannot read") && said.stderr.contains("No such file"), "{said}");
+    write(&format!("{CANARY}first\n"), 0o644);
+    let said = wd.cli(&["check"]).ok();
+    assert!(said.stderr.starts_with("warning: ") && said.stderr.contains("hint: chmod o-r"), "{said}");
+    write(&format!("{CANARY}first\n"), 0o600);
+    assert_eq!(wd.cli(&["check"]).ok().stderr, "");
+    wd.run_again();
+    wd.until("it is ready", Seen::all_ready);
+    assert_eq!(sums(&wd)["token"], canary_sum("first"));
+    assert!(wd.cli(&["get", "a", "--origin"]).ok().stdout.contains("token = (secret)  # file "));
+
+    write(&format!("{CANARY}second"), 0o600);
+    wd.cli(&["restart", "a"]).ok();
+    assert_eq!(sums(&wd)["token"], canary_sum("second"));
+    write(&format!("{CANARY}third"), 0o600);
+    wd.cli(&["set", "a", "number=3"]).ok();
+    assert_eq!(sums(&wd)["token"], canary_sum("third"), "and whenever it is given its settings");
+
+    fs::remove_file(&file).expect("it was there");
+    let said = wd.cli(&["set", "a", "number=4"]).with_code(78);
+    assert!(said.stderr.contains("token: cannot read") && said.stderr.contains("stays in force"), "{said}");
+    let process = wd.status().of("a").process();
+    wd.kill_core();
+    wd.until("it is ready", Seen::all_ready);
+    assert_eq!(wd.status().of("a").process(), process, "who runs has it");
+    wd.cli(&["restart", "a", "--no-wait"]).ok();
+    let seen = wd.until("it is failed", |seen| seen.of("a").is(PhaseStatus::Failed));
+    assert_eq!(seen.of("a").cause(), "settings");
+    assert!(seen.of("a").why().contains("token: cannot read"), "{}", seen.of("a").why());
+    write(&format!("{CANARY}fourth"), 0o600);
+    wd.cli(&["start", "a"]).ok();
+    assert_eq!(sums(&wd)["token"], canary_sum("fourth"));
+
+    let said = wd.cli(&["set", "a", r#"list=[{"file":"/etc/hostname"}]"#]).with_code(78);
+    assert!(said.stderr.contains("only the configuration can name a file for `list`"), "{said}");
+    let token = format!("token=@{}", file.display());
+    wd.cli(&["set", "a", &token]).ok();
+    wd.cli(&["rollback", "a"]).ok();
+    write(&format!("{CANARY}fifth"), 0o600);
+    wd.cli(&["restart", "a"]).ok();
+    assert_eq!(sums(&wd)["token"], canary_sum("fifth"), "what came back is the file, not what was in it");
+    wd.cli(&["bundle", "a"]).ok();
+    wd.stop();
+    let record = wd.path(".watchdog/state/settings");
+    let journal = |path: &Path| name(path).starts_with("journal-");
+    for path in files(wd.folder()) {
+        // What was set is kept.
+        if !path.starts_with(&record) && !journal(&path) {
+            assert!(!has_canary(&fs::read(&path).expect("it is read")), "a secret is in {path:?}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_was_only_ever_in_a_file_is_not_in_the_settings_record() {
+    let source = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(source.path(), format!("{CANARY}here")).expect("a source is written");
+    let settings = format!("token = {{ file = {:?} }}", source.path());
+    let mut wd = TestWatchdog::run(&[probe("a", "discreet", &[]).with_session().settings(&settings)]);
+    wd.until("it is ready", Seen::all_ready);
+    wd.cli(&["set", "a", "number=2"]).ok();
+    wd.cli(&["rollback", "a"]).ok();
+    assert_eq!(sums(&wd)["token"], canary_sum("here"));
+    wd.stop();
+    for path in files(wd.folder()) {
+        assert!(!has_canary(&fs::read(&path).expect("it is read")), "a secret is in {path:?}");
+    }
+}
+
 fn discreet() -> Entry {
     probe("a", "discreet", &[]).with_session().settings(&format!("token = \"{CANARY}plain\""))
 }

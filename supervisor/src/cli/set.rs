@@ -9,6 +9,7 @@ use super::report::CliError;
 use super::verdict::{self, Terms};
 use crate::config::SettingPath;
 use crate::config::schema::Schema;
+use crate::config::secret_file::without_line_end;
 
 /// Change settings of a service, all or none, and wait for its verdict.
 ///
@@ -86,9 +87,8 @@ impl Typed {
         let Self { path, value } = self;
         let is_raw = !matches!(value, Given::Here(_));
         let mut text = value.read()?;
-        if is_raw && text.ends_with('\n') {
-            text.pop();
-            text.truncate(text.strip_suffix('\r').unwrap_or(&text).len());
+        if is_raw {
+            text.truncate(without_line_end(&text).len());
         }
         Ok(Read { path, text, is_raw })
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use serde_json::Value;
 use watchdog_protocol::{Manifest, ServiceName};
 
 use super::Kind;
 use super::manifest_of::manifest_of;
 use super::problem::{ConfigError, ConfigErrors, Problem};
 use super::schema::Schema;
+use super::secret_file;
 use super::spec::{Config, ServiceSpec};
 use crate::account::{Account, NoAccount};
 
@@ -31,8 +31,15 @@ pub struct CheckedService {
     pub manifest: Manifest,
     /// Its settings type.
     pub schema: Schema,
-    /// The file's settings with the type's defaults filled in; `null` when it has none.
-    pub settings: Value,
+    /// What is odd about it, and no error.
+    pub warnings: Vec<ConfigError>,
+}
+
+impl Checked {
+    /// What is odd about them, and no error.
+    pub fn warnings(&self) -> impl Iterator<Item = &ConfigError> {
+        self.services.values().flat_map(|service| &service.warnings)
+    }
 }
 
 /// Where the manifests of a configuration are kept.
@@ -103,16 +110,23 @@ pub fn check_service(
     }
 }
 
-/// Measures a service's settings table against its manifest.
+/// A service whose table was checked before: it is not again, for what it names may be gone meanwhile.
 ///
 /// # Errors
-/// All that is wrong with the table.
-pub fn check_settings(spec: &ServiceSpec, manifest: Manifest) -> Result<CheckedService, ConfigErrors> {
+/// When the schema in its manifest is none.
+pub fn as_described(spec: &ServiceSpec, manifest: Manifest) -> Result<CheckedService, ConfigErrors> {
     let schema = Schema::of(&manifest).map_err(|error| {
         let problem = Problem::Schema { service: spec.name.clone(), error };
         ConfigErrors::from(spec.error(&spec.places.exec, problem))
     })?;
-    let settings = schema.complete(spec.settings.values.clone()).map_err(|invalid| {
+    Ok(CheckedService { manifest, schema, warnings: Vec::new() })
+}
+
+/// Measures a service's settings table against its manifest.
+fn check_settings(spec: &ServiceSpec, manifest: Manifest) -> Result<CheckedService, ConfigErrors> {
+    let mut checked = as_described(spec, manifest)?;
+    let (schema, values) = (&checked.schema, &spec.settings.values);
+    secret_file::delivered(schema, values.clone()).map_err(|invalid| {
         let at_its_place = |error: super::schema::Invalid| {
             let at = spec.settings_place(error.path()).clone();
             let problem = Problem::Settings { service: spec.name.clone(), error };
@@ -123,7 +137,12 @@ pub fn check_settings(spec: &ServiceSpec, manifest: Manifest) -> Result<CheckedS
         };
         ConfigErrors::some_of(invalid.into_iter().map(at_its_place).collect())
     })?;
-    Ok(CheckedService { manifest, schema, settings })
+    let readable = secret_file::readable_by_all(schema, values).into_iter().map(|(path, file, mode)| {
+        let at = spec.settings_place(&path);
+        spec.error(at, Problem::Readable { service: spec.name.clone(), path, file, mode })
+    });
+    checked.warnings = readable.collect();
+    Ok(checked)
 }
 
 #[cfg(test)]
@@ -159,10 +178,16 @@ mod tests {
             [program.other]
             exec = ["/never/run"]
         "#;
-        let checked = check(&folder().config(text), None).unwrap().services;
+        let folder = folder();
+        let config = folder.config(text);
+        let checked = check(&config, None).unwrap().services;
         assert_eq!(checked.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["counter", "plain"]);
-        assert_eq!(checked["counter"].settings, json!({ "step": 2, "name": "x" }));
-        assert_eq!(checked["plain"].settings, Value::Null);
+        let filled = |name: &str| {
+            let name: ServiceName = name.parse().unwrap();
+            checked[&name].schema.filled(config.services[&name].settings.values.clone())
+        };
+        assert_eq!(filled("counter"), json!({ "step": 2, "name": "x" }));
+        assert_eq!(filled("plain"), json!(null));
         assert!(checked["plain"].schema.has_no_settings());
     }
 

@@ -29,6 +29,7 @@ mod problem;
 mod program;
 mod quantity;
 pub mod schema;
+pub(crate) mod secret_file;
 mod section;
 mod service_table;
 mod setting;
@@ -41,7 +42,7 @@ mod surroundings;
 mod tests;
 
 pub use as_configured::as_configured;
-pub use check::{Checked, CheckedService, check, check_service, check_settings, manifest_cache};
+pub use check::{Checked, CheckedService, as_described, check, check_service, manifest_cache};
 pub use document::{parse, parse_one};
 pub use drawn::{drawn, drawn_group, drawn_service};
 pub use grant::{Grant, GrantError, VERBS};

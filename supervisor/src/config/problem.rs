@@ -217,6 +217,18 @@ pub enum Problem {
         /// What is wrong.
         error: super::schema::Invalid,
     },
+    /// A secret in a file that is none of one. No error.
+    #[error("{service}: {path} is a secret, and everybody can read {} (mode {mode:04o})", file.display())]
+    Readable {
+        /// Whose.
+        service: ServiceName,
+        /// Which setting.
+        path: super::SettingPath,
+        /// Where it lies.
+        file: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// A settings schema that is none.
     #[error("{service}: its settings schema can't be used: {error}")]
     Schema {
@@ -275,6 +287,7 @@ impl Problem {
             Self::Refused { offer, .. } => Some(format!("the offer is at {offer}")),
             Self::Describe { service, error } => error.hint(service),
             Self::Settings { error, .. } => error.hint(),
+            Self::Readable { file, .. } => Some(format!("chmod o-r {}", file.display())),
             Self::Read { .. }
             | Self::Syntax { .. }
             | Self::Twice { first: None, .. }

@@ -164,7 +164,7 @@ impl Core {
         let entry = self.entry(first);
         let number = name.instance().expect("it is an instance");
         let spec = entry.spec.instance(number).expect("its name was made before");
-        let checked = entry.manifest.clone().map(|manifest| config::check_settings(&spec, manifest));
+        let checked = entry.manifest.clone().map(|manifest| config::as_described(&spec, manifest));
         // The same table was checked for the first one.
         let checked = checked
             .transpose()

@@ -106,7 +106,12 @@ impl Core {
                 let failure = Failure::new(FailureKind::Configuration, errors.to_string());
                 end(&asked.replies, Err(failure));
             }
-            (Why::Register { asked, text }, Ok(checked)) => self.take_in(asked, spec, &text, checked).await?,
+            (Why::Register { asked, text }, Ok(checked)) => {
+                for warning in checked.iter().flat_map(|checked| &checked.warnings) {
+                    self.events.add(Logged::of(&name, "settings", warning.to_string()));
+                }
+                self.take_in(asked, spec, &text, checked).await?;
+            }
             (Why::BuiltAnew, Ok(Some(checked))) => {
                 if self.entries.contains_key(&name) {
                     self.built_anew(&name, checked).await?;

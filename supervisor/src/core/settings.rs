@@ -23,6 +23,7 @@ use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, wall_time};
 use crate::config::schema::{Invalid, Schema};
+use crate::config::secret_file::{delivered, fitting};
 use crate::config::{ServiceSpec, SettingPath};
 use crate::store::record;
 use crate::store::writer::{ChangeNumber, Done};
@@ -60,7 +61,7 @@ macro_rules! at_present {
         let Settings { updater: $updater, schema, .. } = $settings;
         let check = |values: &Value| {
             let table = values.as_object().cloned().unwrap_or_default();
-            schema.complete(table).map_err(|wrong| in_words(&wrong))
+            fitting(schema, table).map_err(|wrong| in_words(&wrong))
         };
         let $present = &Present { check: &check, at: wall_time() };
         $call
@@ -97,7 +98,7 @@ impl Settings {
     pub(super) fn fit(&self, spec: &ServiceSpec, schema: &Schema) -> Result<(), Failure> {
         let check = |values: &Value| {
             let table = values.as_object().cloned().unwrap_or_default();
-            schema.complete(table).map_err(|wrong| in_words(&wrong))
+            fitting(schema, table).map_err(|wrong| in_words(&wrong))
         };
         let file = Values::new(spec.settings.values.clone());
         self.updater.fits(&file, &check).map_err(|err| {
@@ -119,11 +120,16 @@ impl Settings {
                 None => None,
                 Some(text) => {
                     let path: SettingPath = change.path.parse().map_err(|err| wrong(format!("{err}")))?;
-                    let value = self.schema.parse_value(&path, text);
-                    Some(value.map_err(|err| {
+                    let value = self.schema.parse_value(&path, text).map_err(|err| {
                         let failure = wrong(err.to_string());
                         Failure { hint: err.hint(), ..failure }
-                    })?)
+                    })?;
+                    // The core may read what the caller may not.
+                    if self.schema.has_reference(path.keys(), &value) {
+                        let failure = wrong(format!("only the configuration can name a file for `{path}`"));
+                        return Err(failure.hint(format!("watchdog set {} {path}=@FILE", self.service)));
+                    }
+                    Some(value)
                 }
             };
             let path = change.path.parse().map_err(|err| wrong(format!("{err}")))?;
@@ -476,10 +482,10 @@ fn without_settings(service: &ServiceName) -> Failure {
     Failure::new(FailureKind::Usage, format!("{service} has no settings"))
 }
 
-/// The values with the schema's defaults filled in, as the service gets them.
+/// The values with the schema's defaults filled in and its secrets read, as the service gets them.
 fn completed(schema: &Schema, json: &str) -> Result<String, String> {
     let values = serde_json::from_str(json).map_err(|err| err.to_string())?;
-    match schema.complete(values) {
+    match delivered(schema, values) {
         Ok(values) => Ok(values.to_string()),
         Err(wrong) => Err(in_words(&wrong)),
     }

@@ -484,7 +484,7 @@ impl Core {
         let step = "check what a service says of itself";
         match manifest {
             Some(manifest) => {
-                let checked = config::check_settings(spec, manifest).map_err(starting(step))?;
+                let checked = config::as_described(spec, manifest).map_err(starting(step))?;
                 Ok((Some(checked), true))
             }
             None => Ok((config::check_service(spec, Some(&cache)).map_err(starting(step))?, false)),

@@ -67,6 +67,14 @@ pub enum Invalid {
         /// The keys there are in its place.
         known: Vec<String>,
     },
+    /// A secret that lies in a file, and can't be had from there.
+    #[error("{path}: {reason}")]
+    Unread {
+        /// Which.
+        path: SettingPath,
+        /// Why.
+        reason: String,
+    },
     /// The settings type is `()`.
     #[error("it has no settings, so none can be given")]
     NoSettings,
@@ -76,7 +84,10 @@ impl Invalid {
     /// Which value, or where it would be.
     pub fn path(&self) -> &SettingPath {
         match self {
-            Self::Value { path, .. } | Self::Missing { path, .. } | Self::Unknown { path, .. } => path,
+            Self::Value { path, .. }
+            | Self::Missing { path, .. }
+            | Self::Unknown { path, .. }
+            | Self::Unread { path, .. } => path,
             Self::NoSettings => const { &SettingPath::WHOLE },
         }
     }
@@ -141,14 +152,21 @@ impl Schema {
             return if values.is_empty() { Ok(Value::Null) } else { Err(vec![Invalid::NoSettings]) };
         };
         let root = Shape::of(json);
-        let mut value = Value::Object(values);
-        root.fill(&mut value);
+        let value = self.filled(values);
         let mut found = Vec::new();
         root.unknown(&value, &SettingPath::WHOLE, &mut found);
         for error in validator.iter_errors(&value) {
             translate(&error, &root, &value, &mut found);
         }
         if found.is_empty() { Ok(value) } else { Err(found) }
+    }
+
+    /// The values with the type's defaults filled in, whatever is wrong with them; `null` when it has no settings.
+    pub fn filled(&self, values: Map<String, Value>) -> Value {
+        let Some(Compiled { json, .. }) = &self.0 else { return Value::Null };
+        let mut value = Value::Object(values);
+        Shape::of(json).fill(&mut value);
+        value
     }
 
     /// A value as an operator types it: JSON, or plain text where the type wants text (`name=10` is text then,

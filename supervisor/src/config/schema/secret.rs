@@ -6,12 +6,15 @@
 //! A value is a secret when its schema says so, or that of a table around it. One that the schema knows nothing of is
 //! taken for one: the settings type may have had another name for it in an older build of the program.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Map, Value};
 use watchdog_protocol::control::SECRET;
 use watchdog_protocol::manifest::SECRET_KEYWORD;
 
 use super::shape::{Shape, refers_to};
-use super::{Compiled, Schema};
+use super::{Compiled, Invalid, Schema};
+use crate::config::setting::SettingPath;
 
 /// A value that is not shown.
 pub(super) fn hidden() -> Value {
@@ -49,6 +52,72 @@ impl Schema {
     }
 }
 
+/// Secrets that lie in files: `{ file = "…" }` in the place of a secret, unless its type has a key of this name itself.
+impl Schema {
+    /// Where they are, and the files.
+    pub fn references(&self, values: &Map<String, Value>) -> Vec<(SettingPath, PathBuf)> {
+        let mut found = Vec::new();
+        let mut note = |path: &SettingPath, file: &Path, _: &Shape<'_>| {
+            found.push((path.clone(), file.to_owned()));
+            None
+        };
+        self.each_reference([""; 0], &mut Value::Object(values.clone()), &mut note);
+        found
+    }
+
+    /// Whether this value, for this path, has one in it.
+    pub fn has_reference<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>, value: &Value) -> bool {
+        let mut found = false;
+        let mut note = |_: &SettingPath, _: &Path, _: &Shape<'_>| {
+            found = true;
+            None
+        };
+        self.each_reference(path, &mut value.clone(), &mut note);
+        found
+    }
+
+    /// The values with what `read` gives in the place of each: as it is where a text is wanted, else as JSON.
+    ///
+    /// # Errors
+    /// Those that could not be read.
+    pub fn resolved(
+        &self,
+        values: Map<String, Value>,
+        read: &dyn Fn(&Path) -> Result<String, String>,
+    ) -> Result<Map<String, Value>, Vec<Invalid>> {
+        let mut wrong = Vec::new();
+        let mut put = |path: &SettingPath, file: &Path, shape: &Shape<'_>| match read(file) {
+            Ok(text) if shape.takes(&Value::from("")) => Some(Value::from(text)),
+            Ok(text) => Some(serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text))),
+            Err(reason) => {
+                wrong.push(Invalid::Unread { path: path.clone(), reason });
+                None
+            }
+        };
+        let mut values = Value::Object(values);
+        self.each_reference([""; 0], &mut values, &mut put);
+        match values {
+            Value::Object(values) if wrong.is_empty() => Ok(values),
+            _ => Err(wrong),
+        }
+    }
+
+    fn each_reference<K: AsRef<str>>(
+        &self,
+        path: impl IntoIterator<Item = K>,
+        value: &mut Value,
+        replace: &mut dyn FnMut(&SettingPath, &Path, &Shape<'_>) -> Option<Value>,
+    ) {
+        let Some(Compiled { json, .. }) = &self.0 else { return };
+        let (mut shape, mut at) = (Shape::of(json), SettingPath::WHOLE);
+        for key in path {
+            shape = shape.inner(key.as_ref());
+            at = at.join(key.as_ref());
+        }
+        shape.each_reference(&at, value, replace);
+    }
+}
+
 /// The schema knows of no such value.
 struct Unknown;
 
@@ -66,7 +135,7 @@ impl Compiled {
     }
 }
 
-impl Shape<'_> {
+impl<'s> Shape<'s> {
     /// Also when only one of several alternatives is.
     pub(super) fn is_secret(&self) -> bool {
         self.schemas().any(is_marked)
@@ -76,6 +145,42 @@ impl Shape<'_> {
     pub(super) fn holds_secret(&self) -> bool {
         let mut seen = Vec::new();
         self.schemas().any(|schema| mentions_secret(schema, self.document(), &mut seen))
+    }
+
+    /// The file that stands for a secret.
+    pub(super) fn reference<'v>(&self, value: &'v Value) -> Option<&'v Path> {
+        const FILE: &str = "file";
+        let table = value.as_object().filter(|table| table.len() == 1 && self.is_secret())?;
+        let file = table.get(FILE)?.as_str()?;
+        (!self.keys().iter().any(|key| key == FILE)).then_some(Path::new(file))
+    }
+
+    fn each_reference(
+        &self,
+        at: &SettingPath,
+        value: &mut Value,
+        replace: &mut dyn FnMut(&SettingPath, &Path, &Self) -> Option<Value>,
+    ) {
+        if let Some(file) = self.reference(value) {
+            if let Some(new) = replace(at, file, self) {
+                *value = new;
+            }
+            return;
+        }
+        match value {
+            Value::Object(table) => {
+                for (key, value) in table {
+                    self.inner(key).each_reference(&at.join(key), value, replace);
+                }
+            }
+            Value::Array(elements) => {
+                for (position, element) in elements.iter_mut().enumerate() {
+                    let key = position.to_string();
+                    self.inner(&key).each_reference(&at.join(&key), element, replace);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
     }
 
     /// Puts [`SECRET`](super::SECRET) in the place of each secret.

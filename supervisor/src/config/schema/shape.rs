@@ -143,6 +143,10 @@ impl<'s> Shape<'s> {
 
     /// Puts the defaults where the value has nothing.
     pub(super) fn fill(&self, value: &mut Value) {
+        // It stands for a value that is not there yet.
+        if self.reference(value).is_some() {
+            return;
+        }
         match value {
             Value::Object(table) => {
                 for (key, value) in table.iter_mut() {

@@ -95,8 +95,7 @@ impl Core {
             let first = spec.name.nth(1).ok().and_then(|first| proposal.services.get(&first));
             let manifest = first.and_then(|(_, checked)| checked.as_ref());
             // The same table was checked for the first one.
-            let checked =
-                manifest.and_then(|first| config::check_settings(&spec, first.manifest.clone()).ok());
+            let checked = manifest.and_then(|first| config::as_described(&spec, first.manifest.clone()).ok());
             proposal.services.insert(spec.name.clone(), (spec, checked));
         }
     }

@@ -22,12 +22,12 @@ impl Core {
         let entry = self.entry(service);
         let settings = entry.settings.as_ref().ok_or_else(|| without_settings(service))?;
         let values = settings.updater.values();
-        // What no longer fits a program that was built anew is shown as it is.
-        let filled = settings.schema.complete(values.as_map().clone()).ok();
-        let filled = filled.and_then(|filled| filled.as_object().cloned()).map_or(values, Values::new);
-        let shown = settings.updater.origins(&filled).into_iter().filter_map(|(path, origin)| {
-            let value = filled.get(&path)?;
-            let shown = settings.schema.shown_at(path.keys(), value.clone());
+        let filled = settings.schema.filled(values.as_map().clone());
+        let filled = filled.as_object().cloned().map_or(values, Values::new);
+        // A secret is one value, whatever is in it.
+        let shown = Values::new(settings.schema.shown(filled.as_map().clone()));
+        let values = settings.updater.origins(&shown).into_iter().filter_map(|(path, origin)| {
+            let (value, json) = (filled.get(&path)?, shown.get(&path)?.to_string());
             let origin = match origin {
                 Origin::Default => ValueOrigin::Default,
                 Origin::Set { since } => ValueOrigin::Set { revision: since },
@@ -36,16 +36,16 @@ impl Core {
                     ValueOrigin::File { place: place.as_ref().map(file_place) }
                 }
             };
-            Some(ValueView { path: path.to_string(), json: shown.to_string(), origin })
+            Some(ValueView { path: path.to_string(), json, origin })
         });
         let standing = self.settings_status(service).expect("it has settings");
         let overrides = settings.updater.overrides();
         Ok(SettingsView {
             revision: standing.revision,
             verdict: standing.verdict,
-            json: Value::Object(settings.schema.shown(filled.as_map().clone())).to_string(),
+            json: shown.to_json(),
             overrides: overrides.paths().map(ToString::to_string).collect(),
-            values: shown.collect(),
+            values: values.collect(),
         })
     }
 
