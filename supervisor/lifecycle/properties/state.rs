@@ -51,7 +51,7 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let mut saver = StateSaver::new(1, *b"initial", SAVE_INTERVAL);
+        let mut saver = StateSaver::new(1, b"initial".to_vec(), SAVE_INTERVAL);
         saver.started(Incarnation::FIRST);
         let now = Moment::from_nanos(1_000_000_000);
         let incarnation = Incarnation::FIRST;
@@ -59,7 +59,7 @@ impl Run {
     }
 
     fn snapshot(&self, incarnation: Incarnation, sequence: Sequence) -> Snapshot {
-        let content: Arc<[u8]> = sequence.get().to_le_bytes().as_slice().into();
+        let content = Arc::new(sequence.get().to_le_bytes().to_vec());
         Snapshot { incarnation, sequence, version: 1, content }
     }
 
@@ -188,10 +188,10 @@ fn the_initial_value_is_written_once_after_a_stop_and_is_still_a_fresh_start() {
     run.input(&Input::Restart);
     run.input(&Input::Write { fails: false });
     let disk = run.disk.clone().unwrap();
-    assert_eq!((disk.sequence, &*disk.content), (Sequence::NONE, b"initial".as_slice()));
+    assert_eq!((disk.sequence, disk.content.as_slice()), (Sequence::NONE, b"initial".as_slice()));
     run.input(&Input::Restart);
     assert_eq!(run.writing, None);
-    let found = StateSaver::new(2, *b"better", SAVE_INTERVAL).found(disk, StateOrigin::Restored);
+    let found = StateSaver::new(2, b"better".to_vec(), SAVE_INTERVAL).found(disk, StateOrigin::Restored);
     assert_eq!((found.handler().origin, found.handler().snapshot.version), (StateOrigin::Fresh, 2));
 }
 
@@ -238,6 +238,6 @@ fn an_older_number_is_refused_and_an_import_takes_the_next() {
     let old = run.snapshot(run.incarnation, Sequence::FIRST);
     let refused = run.saver.update(old, Urgency::Soon, run.now).unwrap_err();
     assert_eq!(refused.to_string(), "state 1 is not newer than 2");
-    run.saver.import(1, *b"imported");
+    run.saver.import(1, b"imported".to_vec());
     assert_eq!(run.saver.write(run.now).unwrap().sequence.get(), 3);
 }

@@ -37,7 +37,7 @@ pub struct Snapshot {
     /// `State::VERSION` of the program that wrote it.
     pub version: u32,
     /// Its content. Shared: it is held, written and sent at the same time.
-    pub content: Arc<[u8]>,
+    pub content: Arc<Vec<u8>>,
 }
 
 /// What an incarnation starts with: a `StateHandler` is built from it on the other side of the session.
@@ -118,12 +118,12 @@ enum Due {
 
 impl StateSaver {
     /// Made on registration, with the initial value, when nothing is on disk.
-    pub fn new(version: u32, initial: impl Into<Arc<[u8]>>, interval: Duration) -> Self {
+    pub fn new(version: u32, initial: Vec<u8>, interval: Duration) -> Self {
         let newest = Snapshot {
             incarnation: Incarnation::NONE,
             sequence: Sequence::NONE,
             version,
-            content: initial.into(),
+            content: Arc::new(initial),
         };
         Self {
             interval,
@@ -262,9 +262,9 @@ impl StateSaver {
     }
 
     /// Puts another state in place, as the next of the sequence; only while no process lives.
-    pub fn import(&mut self, version: u32, content: impl Into<Arc<[u8]>>) {
+    pub fn import(&mut self, version: u32, content: Vec<u8>) {
         let sequence = self.newest.sequence.next();
-        self.newest = Snapshot { incarnation: self.current, sequence, version, content: content.into() };
+        self.newest = Snapshot { incarnation: self.current, sequence, version, content: Arc::new(content) };
         self.origin = StateOrigin::Restored;
         self.due = Due::Now;
     }

@@ -338,7 +338,7 @@ impl Core {
         // A service that is wanted up and never was anything else needs no file to say so; nor is a crash loop
         // worth a write for each of its processes.
         if wanted_changed && !(was_up && kept.wanted == Wanted::Up) {
-            entry.kept_change = Some(self.store.put(&path, record::encode(&kept)));
+            entry.kept_change = Some(self.store.put(&path, record::envelope(&kept)));
         }
         entry.kept = Some(kept);
     }

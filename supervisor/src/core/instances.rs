@@ -119,7 +119,7 @@ impl Core {
         };
         let (folder, record) = record_of(&self.config.watchdog.state, base.as_str());
         let path = record::path(&folder, &record);
-        let change = self.store.put(&path, record::encode(&count));
+        let change = self.store.put(&path, record::envelope(&count));
         let all = self.all_instances(base);
         let kept = |name: &ServiceName| Some((self.wanted_path(name), self.entry(name).kept_change?));
         let mut durable: Vec<_> = all.iter().filter_map(kept).collect();

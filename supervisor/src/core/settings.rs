@@ -25,6 +25,7 @@ use super::{Core, wall_time};
 use crate::config::schema::{Invalid, Schema};
 use crate::config::secret_file::{delivered, fitting};
 use crate::config::{ServiceSpec, SettingPath};
+use crate::store::envelope::Envelope;
 use crate::store::record;
 use crate::store::writer::{ChangeNumber, Done};
 
@@ -38,7 +39,7 @@ pub(super) struct Settings {
     /// Writes on their way, oldest first.
     writing: Vec<(ChangeNumber, Version)>,
     /// The record as it was last given to the disk, and whether it got there.
-    last: Vec<u8>,
+    last: Option<Envelope>,
     /// What the file says by now, while a revision before it is not judged.
     table_waits: Option<Values>,
 }
@@ -70,14 +71,7 @@ macro_rules! at_present {
 
 impl Settings {
     pub(super) fn new(service: &ServiceName, updater: SettingsUpdater, schema: Schema) -> Self {
-        Self {
-            service: service.clone(),
-            updater,
-            schema,
-            writing: Vec::new(),
-            last: Vec::new(),
-            table_waits: None,
-        }
+        Self { service: service.clone(), updater, schema, writing: Vec::new(), last: None, table_waits: None }
     }
 
     /// The file's table, as it is now.
@@ -268,10 +262,10 @@ impl Core {
             }
         }
         if let Some(version) = settings.updater.unwritten() {
-            let bytes = record::encode(&settings.updater);
-            if bytes != settings.last {
-                settings.last.clone_from(&bytes);
-                let change = self.store.put(&path, bytes);
+            let record = record::envelope(&settings.updater);
+            if settings.last.as_ref() != Some(&record) {
+                settings.last = Some(record.clone());
+                let change = self.store.put(&path, record);
                 settings.writing.push((change, version));
             } else if let Some((_, newest)) = settings.writing.last_mut() {
                 // The same bytes are on their way.
@@ -299,7 +293,7 @@ impl Core {
             match &done.outcome {
                 Ok(()) => settings.updater.written(*version),
                 Err(err) => {
-                    settings.last.clear();
+                    settings.last = None;
                     let reason = super::chain(err);
                     at_present!(settings, |updater, present| updater.write_failed(&reason, present));
                 }

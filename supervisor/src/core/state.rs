@@ -4,6 +4,7 @@ mod value;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use watchdog_lifecycle::Kind;
@@ -20,6 +21,7 @@ use super::session::content;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, chain, now};
+use crate::store::envelope::{self, Envelope};
 use crate::store::snapshot;
 use crate::store::writer::{ChangeNumber, Done, Found};
 
@@ -344,7 +346,7 @@ impl Core {
     /// The newest known, as a state file.
     pub(super) fn state_export(&self, asked: &Asked, service: &ServiceName) {
         let exported = self.has_state(service).and_then(|state| match &state.saver {
-            Ok(saver) => Ok(Outcome::Snapshot(file_of(saver.newest()))),
+            Ok(saver) => Ok(Outcome::Snapshot(file_of(saver.newest()).encode())),
             // It can't be used here, and is what somebody may want to look at elsewhere.
             Err(_) => std::fs::read(self.state_path(service))
                 .map(Outcome::Snapshot)
@@ -440,14 +442,16 @@ impl Core {
     }
 }
 
-/// The bytes of a state file.
-fn file_of(state: &Snapshot) -> Vec<u8> {
-    snapshot::encode(&snapshot::Snapshot {
-        version: state.version,
-        incarnation: state.incarnation,
-        sequence: state.sequence,
-        content: state.content.to_vec(),
-    })
+/// A state file.
+fn file_of(state: &Snapshot) -> Envelope {
+    let Snapshot { incarnation, sequence, version, content } = state;
+    Envelope {
+        kind: envelope::Kind::State,
+        version: *version,
+        incarnation: *incarnation,
+        sequence: *sequence,
+        content: Arc::clone(content),
+    }
 }
 
 /// What a file that can't be used says of itself, or why it says nothing.

@@ -13,6 +13,8 @@
 //! All numbers are little-endian. Magic first, format second and checksum last hold for every format to come:
 //! so damage in the format field is damage, and only an intact file of a newer watchdog is called newer.
 
+use std::sync::Arc;
+
 use watchdog_protocol::{Incarnation, Sequence};
 
 /// The format this watchdog writes, and the newest it reads.
@@ -86,6 +88,36 @@ pub enum Damage {
     },
 }
 
+/// A file as it is to be. It is encoded where it is written: whoever decides that it is has no time for the checksum of
+/// megabytes, nor for a copy of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// What it holds.
+    pub kind: Kind,
+    /// Of the content, as its owner numbers it.
+    pub version: u32,
+    /// Which process wrote it.
+    pub incarnation: Incarnation,
+    /// Of the content.
+    pub sequence: Sequence,
+    /// The content. Shared with whoever holds it in memory.
+    pub content: Arc<Vec<u8>>,
+}
+
+impl Envelope {
+    /// The bytes of the file, in three parts: header, content, checksum.
+    pub fn with_parts<T>(&self, act: impl FnOnce(&[&[u8]]) -> T) -> T {
+        let Self { kind, version, incarnation, sequence, content } = self;
+        let (header, checksum) = around(*kind, *version, *incarnation, *sequence, content);
+        act(&[&header, content, &checksum])
+    }
+
+    /// The bytes of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        self.with_parts(|parts| parts.concat())
+    }
+}
+
 /// The whole file for `content`; the header's length is taken from it.
 pub fn encode(
     kind: Kind,
@@ -94,17 +126,29 @@ pub fn encode(
     sequence: Sequence,
     content: &[u8],
 ) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + content.len() + CHECKSUM);
-    bytes.extend_from_slice(&kind.magic());
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
-    bytes.extend_from_slice(&version.to_le_bytes());
-    bytes.extend_from_slice(&incarnation.get().to_le_bytes());
-    bytes.extend_from_slice(&sequence.get().to_le_bytes());
-    bytes.extend_from_slice(&(content.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(content);
-    let checksum = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&checksum.to_le_bytes());
-    bytes
+    let (header, checksum) = around(kind, version, incarnation, sequence, content);
+    [&header, content, &checksum].concat()
+}
+
+/// What is written before and behind `content`.
+fn around(
+    kind: Kind,
+    version: u32,
+    incarnation: Incarnation,
+    sequence: Sequence,
+    content: &[u8],
+) -> (Vec<u8>, [u8; CHECKSUM]) {
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend_from_slice(&kind.magic());
+    header.extend_from_slice(&FORMAT.to_le_bytes());
+    header.extend_from_slice(&version.to_le_bytes());
+    header.extend_from_slice(&incarnation.get().to_le_bytes());
+    header.extend_from_slice(&sequence.get().to_le_bytes());
+    header.extend_from_slice(&(content.len() as u64).to_le_bytes());
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&header);
+    checksum.update(content);
+    (header, checksum.finalize().to_le_bytes())
 }
 
 /// Header and content of a whole file.

@@ -2,12 +2,13 @@
 //! wants, registrations. JSON in the envelope of a state file, saved and found again in the same way.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use watchdog_protocol::{Incarnation, Sequence};
 
-use super::envelope::{self, Kind};
+use super::envelope::{Envelope, Kind};
 pub use super::kept::{LoadError, Loaded, SetAside};
 use super::writer::Writer;
 
@@ -63,10 +64,16 @@ pub fn load<T: DeserializeOwned>(
     })
 }
 
-/// The bytes of a record, for [`Writer::put`] at [`path`].
-pub(crate) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+/// A record, for [`Writer::put`] at [`path`].
+pub(crate) fn envelope<T: Serialize>(record: &T) -> Envelope {
     let content = serde_json::to_vec(record).expect("records are plain data with text keys");
-    envelope::encode(Kind::Record, VERSION, Incarnation::NONE, Sequence::NONE, &content)
+    Envelope {
+        kind: Kind::Record,
+        version: VERSION,
+        incarnation: Incarnation::NONE,
+        sequence: Sequence::NONE,
+        content: Arc::new(content),
+    }
 }
 
 #[cfg(test)]
@@ -77,7 +84,7 @@ mod tests {
 
     fn save<T: Serialize>(folder: &Path, name: &str, record: &T) {
         let path = path(folder, name);
-        replace_keeping(&path, &kept::previous(&path), &encode(record)).unwrap();
+        replace_keeping(&path, &kept::previous(&path), &[&envelope(record).encode()]).unwrap();
     }
 
     fn loaded<T: DeserializeOwned>(folder: &Path) -> Result<Loaded<T>, RecordError> {

@@ -71,18 +71,18 @@ pub struct ReplaceError {
 /// # Errors
 /// [`ReplaceError`]; the temporary file is removed.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
-    let new = Temporary::write(path, bytes, Durability::Disk)?;
+    let new = Temporary::write(path, &[bytes], Durability::Disk)?;
     new.rename()?;
     sync_folder(path)
 }
 
-/// As [`replace`], and what was at `path` is then at `previous`. At every instant `path`, or where the file
+/// As [`replace`] with these bytes one behind the other, and what was at `path` is then at `previous`. At every instant `path`, or where the file
 /// system knows no hard links `path` or `previous`, is one whole file.
 ///
 /// # Errors
 /// [`ReplaceError`], as [`replace`].
-pub fn replace_keeping(path: &Path, previous: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
-    let new = Temporary::write(path, bytes, Durability::Disk)?;
+pub fn replace_keeping(path: &Path, previous: &Path, parts: &[&[u8]]) -> Result<(), ReplaceError> {
+    let new = Temporary::write(path, parts, Durability::Disk)?;
     keep(path, previous)?;
     new.rename()?;
     sync_folder(path)
@@ -99,8 +99,8 @@ pub fn replace_both(
     previous: &Path,
     previous_bytes: &[u8],
 ) -> Result<(), ReplaceError> {
-    let before = Temporary::write(previous, previous_bytes, Durability::Disk)?;
-    let new = Temporary::write(path, bytes, Durability::Disk)?;
+    let before = Temporary::write(previous, &[previous_bytes], Durability::Disk)?;
+    let new = Temporary::write(path, &[bytes], Durability::Disk)?;
     before.rename()?;
     new.rename()?;
     sync_folder(path)
@@ -112,7 +112,7 @@ pub fn replace_both(
 /// # Errors
 /// [`ReplaceError`], as [`replace`].
 pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
-    Temporary::write(path, bytes, Durability::Memory)?.rename()
+    Temporary::write(path, &[bytes], Durability::Memory)?.rename()
 }
 
 /// Takes the file away, durably. None there is fine.
@@ -158,13 +158,13 @@ struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    fn write(target: &'a Path, bytes: &[u8], durability: Durability) -> Result<Self, ReplaceError> {
+    fn write(target: &'a Path, parts: &[&[u8]], durability: Durability) -> Result<Self, ReplaceError> {
         let path = beside(target);
         let mut file = step(Step::Create, &path, || {
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
         })?;
         let new = Self { path, target };
-        step(Step::Write, &new.path, || file.write_all(bytes))?;
+        step(Step::Write, &new.path, || parts.iter().try_for_each(|part| file.write_all(part)))?;
         match durability {
             Durability::Disk => step(Step::Sync, &new.path, || file.sync_all())?,
             Durability::Memory => {}
@@ -278,7 +278,7 @@ mod tests {
             let (path, previous) = (folder.path().join("a"), folder.path().join("a.previous"));
             replace(&path, b"old").unwrap();
             plan(1, Some(name), Fault::Errno(nix::libc::EIO));
-            let error = replace_keeping(&path, &previous, b"new").unwrap_err();
+            let error = replace_keeping(&path, &previous, &[b"new"]).unwrap_err();
             assert_eq!(error.step, step);
             assert_eq!(error.source.raw_os_error(), Some(nix::libc::EIO));
             assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{error}");
@@ -314,12 +314,12 @@ mod tests {
     fn the_one_before_is_kept_also_where_there_are_no_hard_links() {
         let folder = tempfile::tempdir().unwrap();
         let (path, previous) = (folder.path().join("a"), folder.path().join("a.previous"));
-        replace_keeping(&path, &previous, b"1").unwrap();
+        replace_keeping(&path, &previous, &[b"1"]).unwrap();
         assert!(!previous.exists());
-        replace_keeping(&path, &previous, b"2").unwrap();
+        replace_keeping(&path, &previous, &[b"2"]).unwrap();
         assert_eq!((fs::read(&path).unwrap(), fs::read(&previous).unwrap()), (b"2".to_vec(), b"1".to_vec()));
         plan(1, Some("keep"), Fault::Errno(nix::libc::EPERM));
-        replace_keeping(&path, &previous, b"3").unwrap();
+        replace_keeping(&path, &previous, &[b"3"]).unwrap();
         assert_eq!((fs::read(&path).unwrap(), fs::read(&previous).unwrap()), (b"3".to_vec(), b"2".to_vec()));
     }
 
@@ -328,7 +328,7 @@ mod tests {
     fn a_kill_before_any_step_leaves_the_old_file_or_the_new_one_whole() {
         if let Some(folder) = killed_at() {
             let folder = PathBuf::from(folder);
-            replace_keeping(&folder.join("a"), &folder.join("a.previous"), b"new").unwrap();
+            replace_keeping(&folder.join("a"), &folder.join("a.previous"), &[b"new"]).unwrap();
             return;
         }
         let mut steps = 0;
@@ -353,7 +353,7 @@ mod tests {
             }
             sweep(folder.path()).unwrap();
             assert_eq!(names(folder.path()), ["a", "a.previous"]);
-            replace_keeping(&path, &folder.path().join("a.previous"), b"next").unwrap();
+            replace_keeping(&path, &folder.path().join("a.previous"), &[b"next"]).unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"next");
         }
         assert_eq!(

@@ -163,7 +163,7 @@ mod tests {
 
     fn save(folder: &Path, state: &Snapshot) {
         let path = path(folder, &counter());
-        replace_keeping(&path, &kept::previous(&path), &encode(state)).unwrap();
+        replace_keeping(&path, &kept::previous(&path), &[&encode(state)]).unwrap();
     }
 
     /// By a core of its own.

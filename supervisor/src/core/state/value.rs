@@ -21,7 +21,7 @@ struct Question {
     spec: ServiceSpec,
     view: StateView,
     version: u32,
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
 }
 
 impl Core {

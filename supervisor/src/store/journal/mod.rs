@@ -40,7 +40,7 @@ use replay::{Known, Newest, Replay, replay};
 pub(super) use segment::Extent;
 use segment::{Batch, Segment, make_room};
 
-use super::envelope::Damage;
+use super::envelope::{Damage, Envelope};
 use super::kept::{self, SetAside};
 use super::replace::{ReplaceError, Step, step};
 
@@ -111,7 +111,7 @@ pub(super) enum Content<'a> {
 #[derive(Debug)]
 pub(super) enum What {
     /// Its content.
-    Content(Vec<u8>),
+    Content(Envelope),
     /// That the file itself counts.
     Settled,
 }
@@ -383,11 +383,11 @@ impl Commit {
         let mut batch = Batch::new(self.marker, self.end);
         let mut contents = Vec::new();
         for (file, what, recovered) in self.records {
-            let (kind, content): (_, &[u8]) = match &what {
-                What::Content(bytes) => (Kind::Content, bytes),
-                What::Settled => (Kind::Settled, &[]),
+            let (kind, content) = match &what {
+                What::Content(content) => (Kind::Content, content.encode()),
+                What::Settled => (Kind::Settled, Vec::new()),
             };
-            let place = batch.push(&Record { kind, recovered, at, file: &file, content });
+            let place = batch.push(&Record { kind, recovered, at, file: &file, content: &content });
             let extent = Extent { segment: self.path.clone(), file: Arc::clone(&self.file), place };
             contents.push((file, matches!(what, What::Content(_)).then_some(extent)));
         }

@@ -7,6 +7,9 @@ use proptest::prelude::*;
 use super::frame::{Found, Kind, Marker, Record, append, room, scan, segment_head};
 use super::replay::{Known, Newest, Place, replay};
 use super::*;
+use watchdog_protocol::{Incarnation, Sequence};
+
+use crate::store::envelope;
 use crate::store::replace::Step;
 use crate::store::{Fault, child_killed_at, killed_at, plan};
 
@@ -269,8 +272,15 @@ impl Driven {
         if self.journal.is_without_segment() {
             self.rotate()?;
         }
+        let envelope = |content: &[u8]| Envelope {
+            kind: envelope::Kind::State,
+            version: 1,
+            incarnation: Incarnation::FIRST,
+            sequence: Sequence::NONE,
+            content: Arc::new(content.to_vec()),
+        };
         let records =
-            records.iter().map(|(file, content)| ((*file).to_owned(), What::Content(content.to_vec())));
+            records.iter().map(|(file, content)| ((*file).to_owned(), What::Content(envelope(content))));
         match self.journal.commit(records.collect(), Durability::Disk).run() {
             Ok(committed) => {
                 self.journal.committed(committed);
@@ -296,10 +306,15 @@ impl Driven {
 
     fn newest(&self, file: &str) -> Option<Vec<u8>> {
         match self.journal.content(file) {
-            Content::Journal { newest, .. } => Some(newest.read().unwrap()),
+            Content::Journal { newest, .. } => Some(content_in(newest)),
             Content::File { .. } => None,
         }
     }
+}
+
+fn content_in(extent: &Extent) -> Vec<u8> {
+    let bytes = extent.read().unwrap();
+    envelope::decode(envelope::Kind::State, &bytes).unwrap().1.to_vec()
 }
 
 fn segments(folder: &Path) -> Vec<PathBuf> {
@@ -319,7 +334,7 @@ fn what_was_committed_is_found_again_in_a_new_segment_the_only_one() {
     let Content::Journal { before: Some(one_before), .. } = second.journal.content("a") else {
         panic!("the one before is lost")
     };
-    assert_eq!(one_before.read().unwrap(), b"1");
+    assert_eq!(content_in(one_before), b"1");
     let after = segments(folder.path());
     assert_eq!(after.len(), 1);
     assert_ne!(after, before, "what was found was not written anew");

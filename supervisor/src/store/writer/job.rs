@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ChangeNumber;
-use crate::store::envelope::{self, Damage};
+use crate::store::envelope::{self, Damage, Envelope};
 use crate::store::journal::{Committed, Extent, Rotated};
 use crate::store::kept;
 use crate::store::replace::{ReplaceError, Step, replace, replace_both, replace_keeping, step};
@@ -14,7 +14,7 @@ use crate::store::replace::{ReplaceError, Step, replace, replace_both, replace_k
 #[derive(Debug)]
 pub(super) enum Job {
     /// A long content; what the journal has goes to the file first, so that it is the one before.
-    Direct { path: PathBuf, number: ChangeNumber, content: Vec<u8>, first: Option<InJournal> },
+    Direct { path: PathBuf, number: ChangeNumber, content: Envelope, first: Option<InJournal> },
     /// What the journal has.
     Settle { path: PathBuf, contents: InJournal },
 }
@@ -39,10 +39,10 @@ impl Job {
     pub(super) fn run(self) -> JobEnd {
         match self {
             Self::Direct { path, number, content, first } => {
-                let outcome = first
-                    .as_ref()
-                    .map_or(Ok(()), |contents| contents.settle(&path))
-                    .and_then(|()| replace_keeping(&path, &kept::previous(&path), &content));
+                let outcome =
+                    first.as_ref().map_or(Ok(()), |contents| contents.settle(&path)).and_then(|()| {
+                        content.with_parts(|parts| replace_keeping(&path, &kept::previous(&path), parts))
+                    });
                 JobEnd::Direct { path, number, outcome, was_in_journal: first.is_some() }
             }
             Self::Settle { path, contents } => {
@@ -73,7 +73,7 @@ impl InJournal {
         }
         match &self.before {
             Some(before) => replace_both(path, &newest, &kept::previous(path), &before.read()?),
-            None => replace_keeping(path, &kept::previous(path), &newest),
+            None => replace_keeping(path, &kept::previous(path), &[&newest]),
         }
     }
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::envelope::Envelope;
 use super::journal::{Content, Durability, Journal, JournalError, What, is_recordable};
 use super::kept::SetAside;
 use super::replace::ReplaceError;
@@ -74,7 +75,7 @@ pub enum Ended {
 
 #[derive(Debug)]
 struct Pending {
-    content: Vec<u8>,
+    content: Envelope,
     number: ChangeNumber,
 }
 
@@ -150,7 +151,7 @@ impl Writer {
 
     /// Gives the file at `path` a new content, durably, as soon as the job before it is done; the one before is kept.
     /// A content that still waits is replaced by this one. Returns at once; must be called within a tokio runtime.
-    pub fn put(&mut self, path: &Path, content: Vec<u8>) -> ChangeNumber {
+    pub fn put(&mut self, path: &Path, content: Envelope) -> ChangeNumber {
         self.last += 1;
         let number = ChangeNumber(self.last);
         let pending = Some(Pending { content, number });
@@ -242,7 +243,8 @@ impl Writer {
 
     fn is_direct(&self, path: &Path) -> bool {
         let waiting = self.files.get(path).and_then(Option::as_ref);
-        name(&self.folder, path).is_none() || waiting.is_some_and(|pending| pending.content.len() > DIRECT)
+        name(&self.folder, path).is_none()
+            || waiting.is_some_and(|pending| pending.content.content.len() > DIRECT)
     }
 
     fn take_pending(&mut self, path: &Path) -> Pending {
@@ -353,7 +355,7 @@ impl Writer {
                 continue;
             }
             let Pending { content, number } = self.take_pending(&path);
-            size += content.len();
+            size += content.content.len();
             let file = name(&self.folder, &path).expect("it is not direct").to_owned();
             records.push((file, What::Content(content)));
             waiting.push((path, number));

@@ -4,15 +4,27 @@ use std::os::unix::fs::OpenOptionsExt;
 use watchdog_protocol::{Incarnation, Sequence};
 
 use super::*;
-use crate::store::envelope::{self, Kind};
+use crate::store::envelope::Kind;
 use crate::store::kept::Loaded;
 
 fn writer(folder: &Path) -> Writer {
     Writer::open(folder).unwrap().writer
 }
 
+fn put(content: &[u8]) -> Envelope {
+    let content = Arc::new(content.to_vec());
+    Envelope {
+        kind: Kind::State,
+        version: 1,
+        incarnation: Incarnation::FIRST,
+        sequence: Sequence::NONE,
+        content,
+    }
+}
+
+/// The bytes of a file that was put.
 fn state(content: &[u8]) -> Vec<u8> {
-    envelope::encode(Kind::State, 1, Incarnation::FIRST, Sequence::NONE, content)
+    put(content).encode()
 }
 
 async fn change(writer: &mut Writer) -> Done {
@@ -50,7 +62,7 @@ async fn a_content_is_on_disk_when_its_end_is_told_and_in_its_file_when_it_is_se
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
     let mut first = writer(folder.path());
-    let number = first.put(&path, state(b"1"));
+    let number = first.put(&path, put(b"1"));
     let done = change(&mut first).await;
     assert_eq!((done.path.as_path(), done.up_to), (path.as_path(), number));
     done.outcome.unwrap();
@@ -71,11 +83,11 @@ async fn of_contents_that_wait_only_the_newest_is_written_and_answers_for_all() 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
     let mut writer = writer(folder.path());
-    let other = writer.put(&folder.path().join("b"), state(b"0"));
+    let other = writer.put(&folder.path().join("b"), put(b"0"));
     for waits in 2..=9u8 {
-        writer.put(&path, state(&[waits]));
+        writer.put(&path, put(&[waits]));
     }
-    let last = writer.put(&path, state(b"10"));
+    let last = writer.put(&path, put(b"10"));
     let ends = [change(&mut writer).await.up_to, change(&mut writer).await.up_to];
     assert_eq!(ends, [other, last]);
     writer.close();
@@ -98,7 +110,7 @@ async fn the_one_before_is_kept_whichever_way_each_of_them_went() {
         let path = folder.path().join("a");
         let mut writer = writer(folder.path());
         for content in &contents {
-            writer.put(&path, state(content));
+            writer.put(&path, put(content));
             change(&mut writer).await.outcome.unwrap();
         }
         writer.close();
@@ -117,7 +129,7 @@ async fn a_long_content_after_a_short_one_counts_for_the_next_core() {
     let mut first = writer(folder.path());
     for content in [vec![1], vec![2; DIRECT + 1], vec![3], vec![4; DIRECT + 1], vec![5; DIRECT + 1], vec![6]]
     {
-        first.put(&path, state(&content));
+        first.put(&path, put(&content));
         change(&mut first).await.outcome.unwrap();
         // Looked at in a copy: there is one writer per folder.
         let copy = tempfile::tempdir().unwrap();
@@ -133,7 +145,7 @@ async fn a_hundred_files_are_written_by_a_few_commits() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = writer(folder.path());
     for number in 0..100u8 {
-        writer.put(&folder.path().join(number.to_string()), state(&[number]));
+        writer.put(&folder.path().join(number.to_string()), put(&[number]));
     }
     while !writer.is_idle() {
         if let Ended::Change(done) = writer.ended().await {
@@ -154,11 +166,11 @@ async fn a_journal_that_is_full_goes_to_the_files_and_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let (path, quiet) = (folder.path().join("a"), folder.path().join("quiet"));
     let mut writer = writer(folder.path());
-    writer.put(&quiet, state(b"quiet"));
+    writer.put(&quiet, put(b"quiet"));
     change(&mut writer).await.outcome.unwrap();
     let mut longest = 0;
     for round in 0..60u8 {
-        writer.put(&path, state(&vec![round; DIRECT - 100]));
+        writer.put(&path, put(&vec![round; DIRECT - 100]));
         change(&mut writer).await.outcome.unwrap();
         let journals = names(folder.path()).into_iter().filter(|name| name.starts_with("journal"));
         longest = longest.max(journals.map(|name| folder.path().join(name).metadata().unwrap().len()).sum());
@@ -176,10 +188,10 @@ async fn a_failure_is_told_and_the_next_content_is_tried() {
     let mut writer = writer(folder.path());
     let away = folder.path().with_extension("away");
     fs::rename(folder.path(), &away).unwrap();
-    writer.put(&path, state(b"1"));
+    writer.put(&path, put(b"1"));
     assert!(change(&mut writer).await.outcome.is_err());
     fs::rename(&away, folder.path()).unwrap();
-    writer.put(&path, state(b"2"));
+    writer.put(&path, put(b"2"));
     change(&mut writer).await.outcome.unwrap();
     assert_eq!(found(&mut writer, &path).unwrap(), b"2");
 }
@@ -191,12 +203,12 @@ async fn a_file_that_blocks_delays_no_other() {
     let fifo = folder.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
     let mut writer = writer(folder.path());
-    writer.put(&fifo, state(b"1"));
+    writer.put(&fifo, put(b"1"));
     change(&mut writer).await.outcome.unwrap();
     // To settle it, what is there is read, which waits for somebody who writes.
     writer.settle(&fifo);
     let quick = folder.path().join("quick");
-    writer.put(&quick, state(b"1"));
+    writer.put(&quick, put(b"1"));
     assert_eq!(change(&mut writer).await.path, quick);
     assert!(writer.is_busy(&fifo) && !writer.is_idle());
     drop(fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).unwrap());
@@ -216,7 +228,7 @@ async fn files_without_a_journal_are_found_and_the_next_content_follows_them() {
     assert!(
         loaded.is_durable && matches!(loaded.loaded, Loaded::Restored((_, content)) if content == b"old")
     );
-    writer.put(&path, state(b"new"));
+    writer.put(&path, put(b"new"));
     change(&mut writer).await.outcome.unwrap();
     writer.close();
     idle(&mut writer).await;
@@ -230,7 +242,7 @@ async fn a_file_that_was_damaged_meanwhile_is_set_aside_before_it_is_replaced() 
     let path = folder.path().join("a");
     fs::write(&path, b"damaged").unwrap();
     let mut writer = writer(folder.path());
-    writer.put(&path, state(b"new"));
+    writer.put(&path, put(b"new"));
     writer.settle(&path);
     idle(&mut writer).await;
     assert_eq!(fs::read(&path).unwrap(), state(b"new"));
@@ -242,7 +254,7 @@ async fn a_close_in_which_a_file_can_not_be_written_leaves_it_in_the_journal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
     let mut first = writer(folder.path());
-    first.put(&path, state(b"1"));
+    first.put(&path, put(b"1"));
     change(&mut first).await.outcome.unwrap();
     // No file can take the place of a folder.
     fs::create_dir(&path).unwrap();
