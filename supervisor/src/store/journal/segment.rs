@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::statvfs::fstatvfs;
+
 use super::frame::{Marker, Record, SEGMENT_HEAD, append, room, segment_head};
 use super::replay::Place;
 use crate::store::replace::{ReplaceError, Step, step, sync_folder};
@@ -15,6 +17,9 @@ const NAME: &str = "journal-";
 /// How much room a segment gets at once. A write within it changes no length, so that its fdatasync is one write of
 /// the disk and not two (measured: 109 instead of 159 µs).
 const ROOM: u64 = 256 * 1024;
+
+/// A disk with less than this to spare gets no room.
+const PLENTY: u64 = 16 * 1024 * 1024;
 
 /// A segment that is written to.
 #[derive(Debug)]
@@ -96,20 +101,20 @@ impl Segment {
     }
 }
 
-/// Makes room behind `end`, unless there is some, and says where it ends. For speed alone: what the disk has no place
-/// for is not made.
+/// Makes room behind `end`, unless there is some, and says where it ends. For speed alone: none is made on a disk where
+/// others may want the place.
 pub(super) fn make_room(file: &File, marker: Marker, end: u64, present: u64) -> u64 {
     if end < present {
         return present;
     }
+    let free = fstatvfs(file).map_or(0, |disk| disk.blocks_available() * disk.fragment_size());
+    if free < PLENTY {
+        return end;
+    }
     let wanted = (end + 1).next_multiple_of(ROOM);
     match file.write_all_at(&room(marker, end..wanted), end) {
         Ok(()) => wanted,
-        Err(_) => {
-            // Others have a better use for the last of a disk. If that fails too, there is some room, unused.
-            let _ = file.set_len(end);
-            end
-        }
+        Err(_) => end,
     }
 }
 
