@@ -207,8 +207,8 @@ impl<S: Settings, T: State, M: Message> Context<S, T, M> {
     /// What is done of a lane is what has no open message before it. After a death, what was deferred comes again, and
     /// with it all that was handed over behind it on the same lane: each marked as redelivered, asks as their contract
     /// says. A lane has at most 256 open messages, and not more than it holds; then it waits until the first of them are
-    /// done, and its sender with it. Other lanes go on. A message that kills its receiver each time becomes a dead letter
-    /// only when nothing before it is open.
+    /// done, and its sender with it. Other lanes go on. A message that kills its receiver each time becomes a dead letter also
+    /// behind one that is open; what is open is not blamed for a death.
     ///
     /// # Panics
     /// When the last event was no message, or its message is deferred already.

@@ -21,7 +21,7 @@ mod outgoing;
 mod turns;
 mod unfinished;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
@@ -115,6 +115,8 @@ struct ArrivingLanes {
     buffer: Vec<u8>,
     /// Read to their ends, and not told yet.
     drained: Vec<LaneEpoch>,
+    /// Dead letters of lanes that have not arrived yet.
+    buried: BTreeMap<LaneEpoch, BTreeSet<MessageNumber>>,
 }
 
 impl Bounds {
@@ -131,8 +133,13 @@ impl Bounds {
 impl Lanes {
     /// `max_message`: the longest payload, in bytes.
     pub(crate) fn new(max_message: usize) -> Self {
-        let arriving =
-            ArrivingLanes { lanes: BTreeMap::new(), in_hand: None, buffer: Vec::new(), drained: Vec::new() };
+        let arriving = ArrivingLanes {
+            lanes: BTreeMap::new(),
+            in_hand: None,
+            buffer: Vec::new(),
+            drained: Vec::new(),
+            buried: BTreeMap::new(),
+        };
         Self(Arc::new(Shared {
             max_message,
             outgoing: Mutex::default(),
@@ -310,7 +317,8 @@ impl session::Lanes for Lanes {
             return;
         }
         let sender = lane.sender.clone();
-        match Arriving::adopt(lane, ends, self.0.max_message, self.0.turns.place(epoch)) {
+        let buried = arriving.buried.remove(&epoch).unwrap_or_default();
+        match Arriving::adopt(lane, ends, buried, self.0.max_message, self.0.turns.place(epoch)) {
             Ok(lane) => {
                 self.start(Task::Answers(Arc::clone(&lane.answers)));
                 lane.turn.queue();
@@ -318,6 +326,10 @@ impl session::Lanes for Lanes {
             }
             Err(error) => tracing::error!(%sender, lane = %epoch, "a lane can't be used: {}", chain(&error)),
         }
+    }
+
+    fn pass_over(&mut self, lane: LaneEpoch, numbers: Vec<MessageNumber>) {
+        self.arriving().buried.insert(lane, numbers.into_iter().collect());
     }
 
     fn opened(&mut self, lane: &LaneOut, ends: LaneEnds) {

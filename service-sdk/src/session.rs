@@ -87,6 +87,8 @@ pub(crate) trait Snapshot: Send + Sync {
 pub(crate) trait Lanes: Send {
     /// A lane to this service's inbox; one that is known already is the same lane again.
     fn arrived(&mut self, lane: LaneIn, ends: LaneEnds);
+    /// Messages of a lane that is about to arrive are dead letters.
+    fn pass_over(&mut self, lane: LaneEpoch, numbers: Vec<MessageNumber>);
     /// A lane to a peer.
     fn opened(&mut self, lane: &LaneOut, ends: LaneEnds);
     /// The receiver of a lane died; what was taken up to this number and has no answer is lost.
@@ -234,6 +236,7 @@ impl<L: Lanes> Session<L> {
             }
             ToService::LaneFits { lane, mismatch } => self.lanes.fits(lane, mismatch),
             ToService::LaneDenied { lane } => self.lanes.denied(lane),
+            ToService::PassOver { lane, numbers } => self.lanes.pass_over(lane, numbers),
             ToService::LaneClosed { lane } => {
                 self.link.write(|ledger| ledger.lane_closed(lane));
                 self.lanes.closed(lane);

@@ -109,6 +109,13 @@ pub enum ToService {
         /// Which lane.
         lane: LaneEpoch,
     },
+    /// Messages of a lane to the inbox became dead letters: they are passed over. Before the lane itself.
+    PassOver {
+        /// Which lane.
+        lane: LaneEpoch,
+        /// The messages.
+        numbers: Vec<MessageNumber>,
+    },
 }
 
 /// All a new incarnation starts from.

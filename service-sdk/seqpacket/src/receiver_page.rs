@@ -23,6 +23,7 @@ struct Cells {
     /// Count, mean, M2, largest, and the bucket of the last measurement.
     measured: Latch<5>,
     buckets: [AtomicU64; BUCKETS],
+    in_hand: AtomicU64,
 }
 
 // SAFETY: repr(C), the head first, atomics only.
@@ -82,6 +83,12 @@ impl ReceiverPage {
         self.0.taken.store(number.get(), Ordering::Release);
     }
 
+    /// Says which message is in hand, before anything of it is looked at; [`MessageNumber::NONE`]: none is, though some
+    /// are not done. One that is done is in nobody's hand.
+    pub fn mark_in_hand(&mut self, number: MessageNumber) {
+        self.0.in_hand.store(number.get(), Ordering::Release);
+    }
+
     /// Marks a message as done: after the handler asked for the next event.
     pub fn mark_done(&mut self, number: MessageNumber) {
         self.0.done.store(number.get(), Ordering::Release);
@@ -139,6 +146,11 @@ impl ReceiverPageReader {
     /// read here; of a dead one they are its last.
     pub fn marks(&self) -> Marks {
         self.0.marks()
+    }
+
+    /// The message that was last said to be in hand.
+    pub fn in_hand(&self) -> MessageNumber {
+        MessageNumber::from_stored(load(&self.0.in_hand))
     }
 
     /// All counts.

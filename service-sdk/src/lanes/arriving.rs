@@ -8,6 +8,7 @@
 //! process dies in between. What is deferred keeps its packet, and those behind it, in the lane; the next one is peeked
 //! behind them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +30,7 @@ use super::turns::Turn;
 use super::unfinished::{Spent, Unfinished};
 use super::{AdoptError, Bounds, LANE_PACKET};
 use crate::delivery::Delivery;
-use crate::message::{DecodeError, Message};
+use crate::message::{Asks, DecodeError, Message};
 use crate::reply::{Encoded, ReplyPort};
 use crate::session::{LaneEnds, chain, may_pass};
 
@@ -58,6 +59,8 @@ pub(super) struct Arriving {
     length: usize,
     /// What is beside it.
     beside: Option<Vec<u8>>,
+    /// Dead letters that are still in the lane.
+    buried: BTreeSet<MessageNumber>,
     /// Handed over, and not done.
     in_hand: Option<MessageNumber>,
     unfinished: Unfinished,
@@ -118,6 +121,7 @@ impl Arriving {
     pub(super) fn adopt(
         lane: LaneIn,
         ends: LaneEnds,
+        buried: BTreeSet<MessageNumber>,
         max_message: usize,
         turn: Arc<Turn>,
     ) -> Result<Self, AdoptError> {
@@ -146,6 +150,7 @@ impl Arriving {
             packet: Vec::new(),
             length: 0,
             beside: None,
+            buried,
             in_hand: None,
             unfinished: Unfinished::default(),
             peeked: MessageNumber::NONE,
@@ -169,7 +174,7 @@ impl Arriving {
                 Load::End => return Yield::Drained,
             }
         }
-        while let Some(next) = self.head.as_mut().and_then(|head| head.next(&self.packet, M::ASKS, now)) {
+        while let Some(next) = self.next_of_head(M::ASKS, now) {
             match next {
                 Next::Hand { envelope, payload, again } => {
                     if let Some((message, delivery)) = self.hand(&envelope, payload, again, now) {
@@ -180,6 +185,7 @@ impl Arriving {
                     // The page says so already, and perhaps more.
                     self.unfinished.pass(number);
                 }
+                Next::Buried(number) => self.pass(number),
                 Next::Taken(number) => self.skip(number),
                 Next::Expired(number) => {
                     self.answers.send(Kind::Skipped, number, Encoded::default());
@@ -189,6 +195,10 @@ impl Arriving {
         }
         self.spend();
         if self.may_have_more() { Yield::Again } else { Yield::Nothing }
+    }
+
+    fn next_of_head(&mut self, asks: Asks, now: u64) -> Option<Next> {
+        self.head.as_mut()?.next(&self.packet, &self.buried, asks, now)
     }
 
     fn hand<M: Message>(
@@ -201,6 +211,7 @@ impl Arriving {
         let number = envelope.number;
         // Before the payload is looked at: one that kills its reader is a message that was in hand, each time.
         self.take(number);
+        self.page.mark_in_hand(number);
         if again {
             self.page.count_handed_again();
         }
@@ -249,6 +260,15 @@ impl Arriving {
 
     fn pass(&mut self, number: MessageNumber) {
         let done = self.unfinished.pass(number);
+        self.passed(number, done);
+    }
+
+    /// A message is in nobody's hand any more, and all up to `done` are done.
+    fn passed(&mut self, number: MessageNumber, done: MessageNumber) {
+        if done < number {
+            // Else the mark says it.
+            self.page.mark_in_hand(MessageNumber::NONE);
+        }
         self.page.mark_done(done);
     }
 
@@ -264,7 +284,7 @@ impl Arriving {
     pub(super) fn defer(&mut self) -> Option<(MessageNumber, bool)> {
         let number = self.in_hand.take()?;
         let done = self.unfinished.defer(number);
-        self.page.mark_done(done);
+        self.passed(number, done);
         Some((number, self.go_on()))
     }
 

@@ -4,6 +4,7 @@
 //! says so. What it had done is passed over inside the packet that the mark is a number of, and not beyond: a page that
 //! lies makes messages come again, and loses none.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use watchdog_protocol::MessageNumber;
@@ -31,6 +32,8 @@ pub(super) enum Next {
     Hand { envelope: Envelope, payload: Range<usize>, again: bool },
     /// An older process handled it.
     Done(MessageNumber),
+    /// It is a dead letter.
+    Buried(MessageNumber),
     /// An ask that an older process had in hand: at most once.
     Taken(MessageNumber),
     /// An ask whose deadline has passed.
@@ -57,7 +60,13 @@ impl Head {
     }
 
     /// The next message of the packet, at a moment of the monotonic clock; `None`: it is spent.
-    pub(super) fn next(&mut self, packet: &[u8], asks: Asks, now: u64) -> Option<Next> {
+    pub(super) fn next(
+        &mut self,
+        packet: &[u8],
+        buried: &BTreeSet<MessageNumber>,
+        asks: Asks,
+        now: u64,
+    ) -> Option<Next> {
         if self.is_spent() {
             return None;
         }
@@ -67,6 +76,9 @@ impl Head {
         let number = envelope.number;
         if self.done.is_some_and(|done| number <= done) {
             return Some(Next::Done(number));
+        }
+        if buried.contains(&number) {
+            return Some(Next::Buried(number));
         }
         let was_taken = number <= self.taken;
         if envelope.kind == Kind::Ask {
@@ -115,15 +127,22 @@ mod tests {
         packer.bytes().to_vec()
     }
 
-    /// What becomes of each message: `h`anded, handed `a`gain, `d`one, `t`aken, `e`xpired.
+    /// What becomes of each message: `h`anded, handed `a`gain, `d`one, `b`uried, `t`aken, `e`xpired.
     fn fates(packet: &[u8], old: Option<Marks>, asks: Asks, now: u64) -> String {
+        fates_without(&[], packet, old, asks, now)
+    }
+
+    /// The same, when these are dead letters.
+    fn fates_without(buried: &[u64], packet: &[u8], old: Option<Marks>, asks: Asks, now: u64) -> String {
+        let buried = buried.iter().map(|at| number(*at)).collect();
         let mut head = Head::new(lane::check(packet).unwrap(), old);
         let mut fates = String::new();
-        while let Some(next) = head.next(packet, asks, now) {
+        while let Some(next) = head.next(packet, &buried, asks, now) {
             fates.push(match next {
                 Next::Hand { again: false, .. } => 'h',
                 Next::Hand { again: true, .. } => 'a',
                 Next::Done(_) => 'd',
+                Next::Buried(_) => 'b',
                 Next::Taken(_) => 't',
                 Next::Expired(_) => 'e',
             });
@@ -173,6 +192,13 @@ mod tests {
     fn asks_past_their_deadline_are_skipped_and_tells_have_none() {
         assert_eq!(fates(&packet(&MIXED), None, Asks::Once, NOW + 50), "hhhhh");
         assert_eq!(fates(&packet(&MIXED), None, Asks::Once, NOW + 51), "heheh");
+    }
+
+    #[test]
+    fn dead_letters_are_passed_over_and_nothing_else() {
+        let packet = packet(&MIXED);
+        assert_eq!(fates_without(&[6, 7, 9], &packet, marks(9, 5), Asks::Once, NOW), "dbabh");
+        assert_eq!(fates_without(&[5, 10], &packet, marks(9, 8), Asks::UntilAnswered, NOW), "dddab");
     }
 
     proptest! {

@@ -5,7 +5,12 @@
 //!                                                                     three ─► moved, before the next process
 //! ```
 //! A death that somebody asked for, or that settings caused, blames no message, and neither does one with nothing in
-//! hand. Such a death takes no count back either: the message is still at the head.
+//! hand. Such a death takes no count back either: the messages are still in the lane.
+//!
+//! Where nothing is deferred, what is in hand is at the head. Else all that was handed over comes again after a death, in
+//! the order of the lane: what stands before the one in hand was in hand in this process too, and did no harm; what
+//! stands behind it was not reached, and keeps its deaths. A message that is deferred is in nobody's hand: what the
+//! service does with it meanwhile is not held against it.
 
 use serde::{Deserialize, Serialize};
 use watchdog_protocol::{Incarnation, MessageNumber};
@@ -15,27 +20,16 @@ use crate::cause::Cause;
 /// Deaths at whose end a message is a dead letter.
 pub const DEATHS: usize = 3;
 
-/// What a lane's page says of its receiver at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Reached {
-    /// The last message that was taken.
-    pub taken: MessageNumber,
-    /// The last that was done.
-    pub done: MessageNumber,
-    /// How often a message was handed over, those handed again included.
-    pub handed: u64,
-}
+/// Suspects of one lane. More than a few are no messages that kill, but a service that dies of something else.
+const MOST: usize = 16;
 
-impl Reached {
-    /// The message a process had in hand at its end, which came to this from `given`, when it got the lane.
-    ///
-    /// A message that is taken and not done may be what an older process left: this one had it in hand only if it
-    /// handed anything over since.
-    pub fn in_hand(&self, given: &Self) -> Option<MessageNumber> {
-        let is_open = self.taken > self.done;
-        let has_moved = self.taken != given.taken || self.handed != given.handed;
-        (is_open && has_moved).then_some(self.taken)
-    }
+/// What a lane's page says of its receiver at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reached {
+    /// All up to here are done.
+    pub done: MessageNumber,
+    /// The one that was in hand, as far as it is not done.
+    pub in_hand: MessageNumber,
 }
 
 /// One death with a message in hand.
@@ -47,34 +41,53 @@ pub struct Death {
     pub cause: String,
 }
 
-/// The message at the head of a lane whose receivers died with it in hand.
+/// A message whose receivers died with it in hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspect {
     number: MessageNumber,
     deaths: Vec<Death>,
 }
 
-impl Suspect {
-    /// Who is suspected after a process of the receiver ended. Told twice of the same end, it is the same.
-    pub fn after(
-        before: Option<Self>,
-        incarnation: Incarnation,
-        cause: &Cause,
-        given: &Reached,
-        ended: &Reached,
-    ) -> Option<Self> {
-        let before = before.filter(|suspect| suspect.number > ended.done);
-        let Some(number) = ended.in_hand(given).filter(|_| may_blame_a_message(cause)) else {
-            return before;
-        };
-        let mut suspect =
-            before.filter(|suspect| suspect.number == number).unwrap_or(Self { number, deaths: Vec::new() });
-        if suspect.deaths.last().is_none_or(|last| last.incarnation < incarnation) {
-            suspect.deaths.push(Death { incarnation, cause: cause.to_string() });
+/// Those of one lane, in its order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Suspects(Vec<Suspect>);
+
+impl Suspects {
+    /// A process of the receiver ended, which had the lane. Told twice of the same end, it is the same.
+    pub fn ended(&mut self, incarnation: Incarnation, cause: &Cause, reached: &Reached) {
+        self.0.retain(|suspect| suspect.number > reached.done);
+        let number = reached.in_hand;
+        if number <= reached.done || !may_blame_a_message(cause) {
+            return;
         }
-        Some(suspect)
+        self.0.retain(|suspect| suspect.number >= number);
+        if self.0.first().is_none_or(|first| first.number > number) {
+            self.0.insert(0, Suspect { number, deaths: Vec::new() });
+            self.0.truncate(MOST);
+        }
+        let deaths = &mut self.0[0].deaths;
+        if deaths.last().is_none_or(|last| last.incarnation < incarnation) {
+            deaths.push(Death { incarnation, cause: cause.to_string() });
+        }
     }
 
+    /// The first that is to be a dead letter.
+    pub fn poison(&self) -> Option<&Suspect> {
+        self.0.iter().find(|suspect| suspect.deaths.len() >= DEATHS)
+    }
+
+    /// It is no suspect any more.
+    pub fn forget(&mut self, number: MessageNumber) {
+        self.0.retain(|suspect| suspect.number != number);
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Suspect> {
+        self.0.iter()
+    }
+}
+
+impl Suspect {
     /// Which message.
     pub fn number(&self) -> MessageNumber {
         self.number
@@ -83,11 +96,6 @@ impl Suspect {
     /// Its deaths, oldest first.
     pub fn deaths(&self) -> &[Death] {
         &self.deaths
-    }
-
-    /// It is to be a dead letter.
-    pub fn is_poison(&self) -> bool {
-        self.deaths.len() >= DEATHS
     }
 }
 

@@ -18,7 +18,7 @@ use watchdog_protocol::{Incarnation, LaneEpoch, MessageId, ServiceName};
 
 use super::audit::Replies;
 use super::events::Entry as Logged;
-use super::lanes::{Copied, Letter, LetterError, PostError};
+use super::lanes::{Copied, LaneError, Letter, LetterError, PostError};
 use super::verbs::Asked;
 use super::waiting::end;
 use super::{Core, chain, wall_time};
@@ -31,7 +31,9 @@ const DEAD_LETTER: &str = "dead-letter";
 #[derive(Debug, thiserror::Error)]
 enum Stays {
     #[error("it can't be taken out of the lane")]
-    Lane(#[from] LetterError),
+    Letter(#[from] LetterError),
+    #[error("the lane can't be told")]
+    Lane(#[from] LaneError),
     #[error(transparent)]
     Move(#[from] MoveError),
 }
@@ -78,7 +80,7 @@ impl Core {
         let Some(lane) = self.lanes.named(epoch) else { return Ok(None) };
         let number = suspect.number();
         let Some(Copied { kind, payload }) = lane.copy(number, limit)? else {
-            lane.clear_suspect();
+            lane.clear_suspect(number);
             return Ok(None);
         };
         let death = |death: &watchdog_lifecycle::poison::Death| DeathRecord {

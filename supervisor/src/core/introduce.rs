@@ -130,11 +130,18 @@ impl Core {
                 continue;
             }
             match lane.give_to_receiver(incarnation, size) {
-                Ok(ends) => offers.push((LaneIn { lane: lane.epoch, sender: lane.sender.clone() }, ends)),
+                Ok(ends) => {
+                    let offer = LaneIn { lane: lane.epoch, sender: lane.sender.clone() };
+                    offers.push((offer, ends, lane.buried().to_vec()));
+                }
                 Err(err) => tracing::error!("lane {} to {receiver} can't be handed over: {err}", lane.sender),
             }
         }
-        for (lane, ends) in offers {
+        for (lane, ends, buried) in offers {
+            if !buried.is_empty() {
+                let passed = ToService::PassOver { lane: lane.lane, numbers: buried };
+                self.tell(receiver, &passed, Vec::new());
+            }
             self.tell(receiver, &ToService::LaneIn(lane), ends);
         }
         Ok(())

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use watchdog_lifecycle::poison::Suspect;
+use watchdog_lifecycle::poison::Suspects;
 use watchdog_protocol::graph::GraphLane;
 use watchdog_protocol::status::{InboxStatus, LaneStatus, PropagationStatus};
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch, ServiceName};
@@ -31,7 +31,6 @@ use watchdog_seqpacket::{
 };
 
 pub(crate) use self::post::{Answer, Letter, PostError};
-use self::suspect::Given;
 pub(crate) use self::suspect::{Copied, LetterError};
 use super::note::Note;
 
@@ -73,10 +72,12 @@ struct Record {
     made_at: u64,
     /// Since when no process has the receiver's end, boot clock, nanoseconds.
     held_since: Option<u64>,
-    /// Where the receiver's last process began.
-    given: Option<Given>,
-    /// The message that processes of the receiver died with.
-    suspect: Option<Suspect>,
+    /// The receiver's last process.
+    given: Option<Incarnation>,
+    /// The messages that processes of the receiver died with.
+    suspects: Suspects,
+    /// Dead letters that are still in it: the receiver's next process passes over them.
+    buried: Vec<MessageNumber>,
     /// Nothing more goes in.
     is_retired: bool,
 }
@@ -126,7 +127,8 @@ impl Lane {
             made_at: now,
             held_since: Some(now),
             given: None,
-            suspect: None,
+            suspects: Suspects::default(),
+            buried: Vec::new(),
             is_retired: false,
         };
         let mut lane = Self {
@@ -213,7 +215,8 @@ impl Lane {
         let ends = ends(&self.receiver_end, &self.receiver_page, &self.sender_page)?;
         if self.given_to != Some(to) {
             self.record.handed_over += 1;
-            self.record.given = Some(Given { to, at: self.reached() });
+            self.record.given = Some(to);
+            self.begin_again()?;
         }
         self.given_to = Some(to);
         self.record.held_since = None;

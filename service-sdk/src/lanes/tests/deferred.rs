@@ -4,7 +4,9 @@ use watchdog_protocol::MessageId;
 use watchdog_protocol::limits::MAX_DEFERRED;
 
 use super::peers::*;
+use crate::inbox::Inbox;
 use crate::intercom::Intercom;
+use crate::session::Lanes as _;
 
 /// Hands over the next message and keeps it open.
 async fn defer(receiver: &mut Receiver) -> MessageId {
@@ -122,4 +124,42 @@ async fn the_answer_to_a_deferred_ask_arrives_after_later_ones() {
     let (first, second, ()) = within(async { tokio::join!(ask(1), ask(2), serve) }).await;
     assert_eq!((first.unwrap(), second.unwrap()), (10, 20));
     assert_eq!(lane.sender_end.outstanding().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_page_says_what_is_in_hand_and_nothing_of_what_is_deferred_or_handled() {
+    let lane = Lane::new();
+    let (_process, handle) = lane.sender::<Msg>();
+    tell(&handle, 1..4).await;
+    let mut receiver = lane.receiver();
+    // What is done is in nobody's hand.
+    let in_hand = || Some(lane.received().in_hand()).filter(|number| *number > lane.received().marks().done);
+    assert_eq!((receiver.said().await, in_hand()), (1, Some(number(1))));
+    receiver.inbox.finish();
+    assert_eq!(in_hand(), None);
+    defer(&mut receiver).await;
+    assert_eq!(in_hand(), None);
+    assert_eq!((receiver.said().await, in_hand()), (3, Some(number(3))));
+    receiver.inbox.finish();
+    assert_eq!(in_hand(), None);
+}
+
+#[tokio::test]
+async fn a_dead_letter_behind_a_deferred_message_is_passed_over_until_it_is_gone() {
+    let lane = Lane::new();
+    let (_process, handle) = lane.sender::<Msg>();
+    tell(&handle, 1..4).await;
+    for _ in 0..2 {
+        let mut process = lane.process();
+        process.lanes.pass_over(lane.epoch, vec![number(2)]);
+        lane.arrive(&mut process, "sender");
+        let mut receiver = Receiver { inbox: Inbox::new(process.lanes.clone()), process };
+        defer(&mut receiver).await;
+        assert_eq!(receiver.said().await, 3);
+        assert!(receiver.is_empty().await);
+        assert_eq!(lane.received().marks().done, number(0));
+    }
+    let mut receiver = lane.receiver();
+    assert_eq!(receiver.said().await, 1, "the watchdog says it to each process");
+    assert_eq!(receiver.said().await, 2);
 }
