@@ -94,6 +94,7 @@ pub(super) fn of_service(spec: &ServiceSpec, schema: Option<&Schema>) -> Keys {
     key("use", Way::Live, list(&policy.access.uses));
     key("control", Way::Live, list(&spec.control));
     key("save_interval", Way::Live, span(spec.save_interval));
+    key("lane_size", Way::Live, bytes(spec.lane_size as u64));
     for (name, value) in env {
         say(format!("env.{name}"), Way::Restart, value.clone(), Some(HIDDEN.to_owned()));
     }
@@ -110,7 +111,6 @@ pub(super) fn of_service(spec: &ServiceSpec, schema: Option<&Schema>) -> Keys {
 pub(super) fn of_watchdog(section: &WatchdogSection) -> Keys {
     let WatchdogSection { state, runtime, logs, log_size, log_files, max_message } = section;
     let path = |path: &Path| path.display().to_string();
-    let bytes = |bytes: u64| format!("{bytes} B");
     [
         ("state", Way::Never, path(state)),
         ("runtime", Way::Never, path(runtime)),
@@ -140,6 +140,10 @@ pub(super) fn list<T: Display>(items: &[T]) -> String {
 
 fn braced(items: impl Iterator<Item = String>) -> String {
     format!("{{{}}}", items.collect::<Vec<_>>().join(", "))
+}
+
+fn bytes(bytes: u64) -> String {
+    format!("{bytes} B")
 }
 
 fn span(span: Duration) -> String {

@@ -38,6 +38,7 @@ const OF_SERVICES: &[(&str, &[&str], Way)] = &[
     ("use", &[r#"["*"]"#, "[]", r#"["z"]"#], Way::Live),
     ("control", &["[]", r#"["status"]"#, r#"["status:z"]"#], Way::Live),
     ("save_interval", &[r#""1s""#, r#""2s""#], Way::Live),
+    ("lane_size", &[r#""1MiB""#, r#""64KiB""#], Way::Live),
     ("settings", &["{}", "{ a = 1 }", "{ a = 2 }", r#"{ b = { c = "x" } }"#], Way::Live),
     ("liveness", &["", r#""1s""#, r#""2s""#], Way::Restart),
 ];

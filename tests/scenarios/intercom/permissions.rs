@@ -106,6 +106,7 @@ fn nothing_newer_comes_before_what_was_queued_when_the_rule_was_taken_away() {
     }
     let first = b.next();
     in_force(&wd, &pair(CLOSED));
+    wd.kill_core();
     in_force(&wd, &pair(OPEN));
     kill_and_wait(&wd, "a");
     wd.puppet("a").does(say("b", "3"));
