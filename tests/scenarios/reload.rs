@@ -371,3 +371,84 @@ fn a_service_that_refuses_its_new_settings_or_fails_is_told_by_the_reload() {
     let said = wd.cli(&["reload"]).with_code(1);
     assert!(said.stderr.contains("in force, but b failed"), "{said}");
 }
+
+#[test]
+fn a_renamed_service_keeps_all_it_has_and_whoever_requires_it_waits_for_it() {
+    let wd = TestWatchdog::run(&[puppet("old", ByItself), puppet("a", ByItself), puppet("b", ByHand)]);
+    wd.puppet("b").does(Order::Ready);
+    wd.until("all are ready", Seen::all_ready);
+    let (old, a) = (wd.puppet("old"), wd.puppet("a"));
+    old.does(Order::Update { text: "precious".into() });
+    wd.cli(&["set", "old", "number=5"]).ok();
+    a.does(Order::Tell { to: "old".into(), text: "1".into(), deadline: None });
+    old.does(Order::Tell { to: "b".into(), text: "from old".into(), deadline: None });
+    let before = wd.status();
+    let said = reloaded(
+        &wd,
+        &[
+            puppet("new", ByItself).key("renamed_from = \"old\""),
+            puppet("a", ByItself),
+            puppet("b", ByHand),
+            probe("after", "mirror", &[]).key("requires = [\"new\"]"),
+        ],
+    );
+    assert!(said.stdout.contains("new: rename of old"), "{said}");
+    let seen = wd.until("all are ready", Seen::all_ready);
+    assert_eq!(names(&seen), ["a", "after", "b", "new"]);
+    assert!(wd.last_event("ready", "new") < wd.last_event("starting", "after"));
+    assert_eq!((seen.of("a").pid, seen.of("b").pid), (before.of("a").pid, before.of("b").pid));
+    assert!(seen.of("new").incarnation > before.of("old").incarnation);
+    let new = wd.puppet("new");
+    assert_eq!(new.text(Order::State), "precious");
+    assert!(new.text(Order::Settings).contains("\"number\":5"));
+    assert!(wd.cli(&["history", "new"]).ok().stdout.contains("number"));
+    // Its lanes, both ways, in order: by the handles of before, and by its new name.
+    new.does(Order::Tell { to: "b".into(), text: "from new".into(), deadline: None });
+    assert_eq!(wd.puppet("b").next().text, "from old");
+    assert_eq!(wd.puppet("b").next().text, "from new");
+    a.does(Order::Tell { to: "new".into(), text: "2".into(), deadline: None });
+    wd.until_some("both are heard", || (new.heard().len() == 1).then_some(()));
+    let lines = wd.cli(&["logs", "new"]).ok().stdout;
+    assert!(
+        wd.path(".watchdog/logs/new.log").exists() && !wd.path(".watchdog/logs/old.log").exists(),
+        "{lines}"
+    );
+    assert!(!wd.path(".watchdog/state/old.snapshot").exists());
+    // The key may stay.
+    wd.cli(&["diff"]).ok();
+    // A stop stays one, and so does all else when the core is killed and when the watchdog is started anew.
+    wd.cli(&["stop", "new", "after"]).ok();
+    reloaded(&wd, &[puppet("newer", ByItself).key("renamed_from = \"new\""), puppet("a", ByItself)]);
+    wd.kill_core();
+    assert!(wd.status().of("newer").is(PhaseStatus::Stopped));
+    wd.cli(&["start", "newer"]).ok();
+    assert_eq!(wd.puppet("newer").text(Order::State), "precious");
+}
+
+#[test]
+fn a_service_renamed_while_no_watchdog_ran_has_all_it_had() {
+    let mut wd = running(&[puppet("old", ByItself), probe("b", "mirror", &[])]);
+    wd.puppet("old").does(Order::Update { text: "precious".into() });
+    wd.cli(&["set", "old", "number=5"]).ok();
+    wd.cli(&["stop", "b"]).ok();
+    wd.stop();
+    wd.configure(
+        "",
+        &[
+            puppet("new", ByItself).key("renamed_from = \"old\""),
+            probe("c", "mirror", &[]).key("renamed_from = \"b\""),
+        ],
+    );
+    wd.run_again();
+    wd.until("it is ready", |seen| seen.of("new").is_ready());
+    assert_eq!(wd.puppet("new").text(Order::State), "precious");
+    assert!(wd.puppet("new").text(Order::Settings).contains("\"number\":5"));
+    assert!(wd.status().of("c").is(PhaseStatus::Stopped));
+    // Two can't have been one, and none another that is there.
+    for other in [puppet("other", ByItself).key("renamed_from = \"old\""), puppet("old", ByItself)] {
+        wd.configure("", &[puppet("new", ByItself).key("renamed_from = \"old\""), other]);
+        let said = wd.cli(&["reload"]).with_code(78).stderr;
+        assert!(said.contains("can't be renamed from `old`"), "{said}");
+    }
+    wd.configure("", &[]);
+}

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use watchdog_lifecycle::{
-    Cause, Command, Liveness, Occurrence, Phase, Policy, Reach, Reconfiguration, Service, Verb, Wanted,
+    Cause, Command, Liveness, Moment, Occurrence, Phase, Policy, Reach, Reconfiguration, Service, Verb,
+    Wanted,
 };
 use watchdog_protocol::{Incarnation, ServiceName};
 
@@ -40,7 +41,12 @@ fn reach(before: &Policy, after: &Policy, restarts: bool) -> Reach {
 
 impl Run {
     /// From its configuration to this one.
-    fn reload(&mut self, after: &Graph, restarts: &[bool]) -> BTreeSet<ServiceName> {
+    fn reload(
+        &mut self,
+        after: &Graph,
+        restarts: &[bool],
+        renames: bool,
+    ) -> (BTreeSet<ServiceName>, Renamed) {
         let before: BTreeMap<_, _> = self.graph.iter().cloned().collect();
         let wanted: BTreeMap<ServiceName, Policy> = after.iter().cloned().collect();
         let changed = after.iter().zip(restarts).filter_map(|((name, policy), restarts)| {
@@ -48,23 +54,29 @@ impl Run {
             Some((name.clone(), (policy.clone(), reach)))
         });
         let is_new = |(name, _): &&(ServiceName, Policy)| !before.contains_key(name);
-        let added = after.iter().filter(is_new).map(|(name, policy)| {
-            (name.clone(), policy.clone(), Service::new(Wanted::Up, Incarnation::NONE, self.now))
-        });
+        let mut added: Vec<_> = after.iter().filter(is_new).cloned().collect();
         let removed: BTreeSet<_> =
             before.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        // The last of the new ones is the first of the old ones under another name.
+        let renamed = removed.first().filter(|_| renames).and_then(|from| Some((from.clone(), added.pop()?)));
         let new = Reconfiguration {
             by: OPERATOR,
             changed: changed.collect(),
-            added: added.collect(),
+            added: added
+                .iter()
+                .map(|(name, policy)| (name.clone(), policy.clone(), fresh(self.now)))
+                .collect(),
             removed: removed.clone(),
+            promised: renamed.iter().map(|(_, heir)| heir.clone()).collect(),
             groups: BTreeMap::new(),
         };
         for (name, _, _) in &new.added {
             self.worlds.insert(name.clone(), World::default());
         }
         // What is removed keeps the policy it had.
-        self.graph = before.into_iter().chain(wanted).collect::<BTreeMap<_, _>>().into_iter().collect();
+        let there = before.into_iter().chain(wanted);
+        let there = there.filter(|(name, _)| renamed.as_ref().is_none_or(|(_, (heir, _))| heir != name));
+        self.graph = there.collect::<BTreeMap<_, _>>().into_iter().collect();
         let reaches: BTreeMap<_, _> =
             new.changed.iter().map(|(name, (_, reach))| (name.clone(), *reach)).collect();
         self.chance = self.chance.next();
@@ -79,8 +91,27 @@ impl Run {
             }
         }
         self.perform(commands);
-        removed
+        (removed, renamed)
     }
+
+    /// The old name is free: its service begins under the new one.
+    fn rename(&mut self, (from, (to, policy)): (ServiceName, (ServiceName, Policy))) {
+        self.roster.unregister(&from, self.now, self.chance).unwrap();
+        self.worlds.insert(to.clone(), World::default());
+        self.graph.push((to.clone(), policy.clone()));
+        self.graph.retain(|(name, _)| *name != from);
+        self.graph.sort_by(|one, other| one.0.cmp(&other.0));
+        self.chance = self.chance.next();
+        let commands = self.roster.register(to, policy, fresh(self.now), self.now, self.chance).unwrap();
+        self.perform(commands);
+    }
+}
+
+/// The old name, the new one and what is configured for it.
+type Renamed = Option<(ServiceName, (ServiceName, Policy))>;
+
+fn fresh(now: Moment) -> Service {
+    Service::new(Wanted::Up, Incarnation::NONE, now)
 }
 
 proptest! {
@@ -93,6 +124,7 @@ proptest! {
         after in some_of(),
         restarts in prop::collection::vec(any::<bool>(), 7),
         then in prop::collection::vec(inputs(7), 0..30),
+        renames: bool,
     ) {
         let mut run = Run::new(before);
         let is_possible = |run: &Run, input: &Input| match input {
@@ -108,7 +140,7 @@ proptest! {
         }
         let were: BTreeMap<_, _> =
             run.roster.iter().map(|(name, _, service)| (name.clone(), service.clone())).collect();
-        let removed = run.reload(&after, &restarts);
+        let (mut removed, renamed) = run.reload(&after, &restarts, renames);
         for (name, policy, service) in run.roster.iter() {
             if removed.contains(name) {
                 prop_assert!(service.is_removed());
@@ -129,6 +161,22 @@ proptest! {
             }
         }
         run.run_out();
+        for (name, policy, service) in run.roster.iter() {
+            let waits_for = policy.requires.iter().chain(&policy.after);
+            let has_begun = service.incarnation() > were.get(name).map_or(Incarnation::NONE, Service::incarnation);
+            if let Some((_, (heir, _))) = &renamed && waits_for.clone().any(|other| other == heir) {
+                prop_assert!(!has_begun || service.is_removed(), "{name} does not wait for {heir}");
+            }
+        }
+        if let Some(renamed) = renamed {
+            // Whoever requires the old name, and goes too, goes first.
+            for name in removed.split_off(&renamed.0).iter().skip(1).rev() {
+                run.roster.unregister(name, run.now, run.chance).unwrap();
+                run.graph.retain(|(other, _)| other != name);
+            }
+            run.rename(renamed);
+            run.run_out();
+        }
         run.check_rest();
         // Edges lead to earlier services only: whoever requires another is taken out first.
         for name in removed.iter().rev() {

@@ -257,7 +257,8 @@ impl Run {
                 let groups =
                     groups.map(|(name, policy, group)| (name.clone(), policy.clone(), stored(group)));
                 let groups: Vec<_> = groups.collect();
-                self.roster = Roster::new(services).unwrap();
+                let promised = self.roster.promised().clone();
+                self.roster = Roster::expecting(services, promised).unwrap();
                 for (name, policy, stored) in groups {
                     self.roster.group(name, policy, postcard::from_bytes(&stored).unwrap());
                 }

@@ -47,6 +47,8 @@ pub struct Roster {
     entries: BTreeMap<ServiceName, Entry>,
     groups: BTreeMap<ServiceName, (GroupPolicy, Group)>,
     shutdown: Option<Haste>,
+    /// Services that are sure to come, once others have ended: whoever requires them waits.
+    promised: BTreeMap<ServiceName, Policy>,
     /// Each entry's deadline, soonest first.
     deadlines: BTreeSet<(Moment, ServiceName)>,
 }
@@ -89,14 +91,26 @@ impl Roster {
     pub fn new(
         services: impl IntoIterator<Item = (ServiceName, Policy, Service)>,
     ) -> Result<Self, GraphError> {
-        let mut roster = Self::default();
+        Self::expecting(services, BTreeMap::new())
+    }
+
+    /// As [`new`](Self::new), and others are sure to come: whoever requires them waits.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn expecting(
+        services: impl IntoIterator<Item = (ServiceName, Policy, Service)>,
+        promised: BTreeMap<ServiceName, Policy>,
+    ) -> Result<Self, GraphError> {
+        let mut roster = Self { promised, ..Self::default() };
         for (name, policy, service) in services {
             if roster.entries.contains_key(&name) {
                 return Err(GraphError::Taken { name });
             }
             roster.insert(name, policy, service);
         }
-        graph::check(roster.entries.iter().map(|(name, entry)| (name, &entry.policy)))?;
+        let there = roster.entries.iter().map(|(name, entry)| (name, &entry.policy));
+        graph::check(there.chain(&roster.promised))?;
         let names: Vec<_> = roster.entries.keys().cloned().collect();
         for name in &names {
             roster.link(name);
@@ -209,10 +223,19 @@ impl Roster {
         if self.entries.contains_key(&name) {
             return Err(GraphError::Taken { name });
         }
-        let others = self.entries.iter().map(|(name, entry)| (name, &entry.policy));
-        graph::check(others.chain([(&name, &policy)]))?;
+        // What waits for those that are on their way out goes with them.
+        let others = self.entries.iter().filter(|(_, entry)| !entry.service.is_removed());
+        let others = others.map(|(name, entry)| (name, &entry.policy));
+        let promised = self.promised.iter().filter(|(promised, _)| **promised != name);
+        graph::check(others.chain(promised).chain([(&name, &policy)]))?;
+        self.promised.remove(&name);
         self.insert(name.clone(), policy, service);
         self.link(&name);
+        let of = self.groups.iter().find(|(_, (policy, _))| policy.members.contains(&name));
+        let of = of.map(|(group, _)| group.clone());
+        if let Some(entry) = self.entries.get_mut(&name) {
+            entry.group = of;
+        }
         let mut out = Vec::new();
         self.settle(self.concerned(&name), now, chance, &mut out);
         Ok(out)

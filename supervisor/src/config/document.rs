@@ -32,10 +32,29 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
     file.end(&mut report);
     // A table that could not be read is no missing name.
     if report.errors.is_empty() {
+        report.errors = renamed(&services);
+    }
+    if report.errors.is_empty() {
         report.errors = graph::check(services.values());
     }
     ConfigErrors::none_of(report.errors)?;
     Ok(Config { path: path.to_owned(), watchdog, services, groups })
+}
+
+/// A name that a service had before is nobody's by now, and was one service's.
+fn renamed(services: &BTreeMap<ServiceName, ServiceSpec>) -> Vec<ConfigError> {
+    let firsts = || services.values().filter(|spec| spec.is_first());
+    let wrong = |spec: &ServiceSpec| {
+        let before = spec.renamed_from.as_ref()?;
+        let is_there = |other: &&ServiceSpec| other.name.base() == before.as_str();
+        let is_its = |other: &&ServiceSpec| other.renamed_from.as_ref() == Some(before);
+        let other =
+            firsts().find(is_there).or_else(|| firsts().find(|it| is_its(it) && it.name < spec.name))?;
+        let first = other.places.source.place(other.places.name.clone());
+        let problem = Problem::Renamed { name: spec.name.clone(), before: before.clone(), first };
+        Some(spec.error(&spec.places.name, problem))
+    };
+    firsts().filter_map(wrong).collect()
 }
 
 /// Reads a file that registers one service, program or task: one such table and nothing else. The names it mentions

@@ -193,6 +193,16 @@ pub enum Problem {
         /// As written.
         user: String,
     },
+    /// A service that takes the name of another one's past, or of one that is there.
+    #[error("`{name}` can't be renamed from `{before}`: there is another that is, or was")]
+    Renamed {
+        /// The service.
+        name: ServiceName,
+        /// The name it says it had.
+        before: ServiceName,
+        /// Where the other one is.
+        first: Place,
+    },
     /// A program that can't be executed.
     #[error("{service}: {reason}")]
     NoProgram {
@@ -258,6 +268,7 @@ impl Problem {
             Self::WritableByOthers { path, .. } => {
                 Some(format!("whoever changes it runs programs as you: chmod go-w {}", path.display()))
             }
+            Self::Renamed { first, .. } => Some(format!("it is at {first}")),
             Self::Twice { first: Some(place), .. } => Some(format!("the first one is at {place}")),
             Self::UnknownKey { key, known, .. } => match nearest(key, known.iter().map(String::as_str)) {
                 Some(near) => Some(format!("did you mean `{near}`?")),

@@ -69,6 +69,7 @@ pub(super) fn read(
 
     let most = u64::from(MAX_INSTANCES);
     let instances = table.get("instances").and_then(|entry| entry.number(report, 1, most));
+    let renamed_from = table.get("renamed_from").and_then(|entry| former_name(&name, &entry, report));
     let exec = table.get("exec");
     let exec_place = exec.as_ref().map_or_else(|| entry.key.clone(), |exec| exec.value.span());
     if exec.is_none() {
@@ -145,6 +146,7 @@ pub(super) fn read(
         lane_size,
         save_interval,
         settings,
+        renamed_from,
         places: Places {
             source: report.source.clone(),
             name: entry.key.clone(),
@@ -156,6 +158,22 @@ pub(super) fn read(
             mentions,
         },
     })
+}
+
+/// The name it had, which is another one and of no instance.
+fn former_name(name: &ServiceName, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceName> {
+    match entry.text(report, "a service name")?.parse::<ServiceName>() {
+        Ok(before) if before == *name => entry.expected(report, "another name than it has now"),
+        Ok(before) if before.instance().is_some() => {
+            report.at(entry.span(), Problem::NamedInstance { name: before });
+            None
+        }
+        Ok(before) => Some(before),
+        Err(error) => {
+            report.at(entry.span(), error.into());
+            None
+        }
+    }
 }
 
 /// A list of names; each of them once.

@@ -78,6 +78,8 @@ pub struct ServiceSpec {
     pub save_interval: Duration,
     /// Its `settings` table; empty when absent.
     pub settings: SettingsTable,
+    /// The name it had before; of all instances, where it has some.
+    pub renamed_from: Option<ServiceName>,
     pub(super) places: Places,
 }
 
@@ -126,6 +128,15 @@ impl Mention {
 }
 
 impl ServiceSpec {
+    /// The name that this very service had before.
+    pub fn former_name(&self) -> Option<ServiceName> {
+        let before = self.renamed_from.as_ref()?;
+        match self.name.instance() {
+            Some(number) => before.nth(number).ok(),
+            None => Some(before.clone()),
+        }
+    }
+
     /// The same for one instance.
     ///
     /// # Errors

@@ -114,7 +114,7 @@ sdk = true
     watchdog.toml:11:1: unknown key `sdk` in [program.b]
       11 | sdk = true
          | ^^^
-      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
+      hint: known are: instances, renamed_from, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
     "#);
 }
 
@@ -428,7 +428,7 @@ fn c2_an_unknown_key_comes_with_the_nearest_known_one() {
     watchdog.toml:4:1: unknown key `group` in [service.a]
       4 | group = "x"
         | ^^^^^
-      hint: known are: instances, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
+      hint: known are: instances, renamed_from, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
     watchdog.toml:7:1: unknown key `log_sizes` in [watchdog]
       7 | log_sizes = 1
         | ^^^^^^^^^

@@ -39,6 +39,8 @@ pub(crate) struct Owed {
     pub(crate) restarts: BTreeMap<ServiceName, Incarnation>,
     /// Services that have to end, and go.
     pub(crate) removed: BTreeSet<ServiceName>,
+    /// Of those removed, the ones that go on under another name.
+    pub(crate) renamed: BTreeMap<ServiceName, ServiceName>,
     /// Services that start for the first time.
     pub(crate) added: BTreeSet<ServiceName>,
 }
@@ -80,6 +82,7 @@ mod tests {
             before: before.to_owned(),
             restarts: BTreeMap::from([(name("a"), Incarnation::FIRST)]),
             removed: BTreeSet::from([name("b@1")]),
+            renamed: BTreeMap::from([(name("b@1"), name("c@1"))]),
             added: BTreeSet::new(),
         }
     }

@@ -20,7 +20,7 @@ use crate::run::former_incarnations;
 use crate::store::record;
 
 /// Where it is kept how many instances an operator wanted: beside what is wanted of each. No service has this name.
-fn record_of(state: &Path, base: &str) -> (PathBuf, String) {
+pub(super) fn record_of(state: &Path, base: &str) -> (PathBuf, String) {
     (state.join("wanted"), format!("{base}.instances"))
 }
 
@@ -29,7 +29,8 @@ impl Core {
     pub(super) fn instances_beyond(&mut self, config: &Config) -> Vec<ServiceSpec> {
         let mut beyond = Vec::new();
         for spec in config.services.values().filter(|spec| spec.name.instance() == Some(1)) {
-            let wanted = self.scaled_to(&spec.name).unwrap_or(0);
+            let before = || spec.former_name();
+            let wanted = self.scaled_to(&spec.name).or_else(|| self.scaled_to(&before()?)).unwrap_or(0);
             let configured = spec.instances.unwrap_or(0);
             beyond.extend((configured + 1..=wanted).filter_map(|number| spec.instance(number).ok()));
         }

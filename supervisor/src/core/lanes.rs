@@ -188,6 +188,15 @@ impl Lane {
         format!("lane/{}/{}/{}", self.epoch, self.sender, self.receiver)
     }
 
+    /// One of its ends, or both, have another name from now on.
+    pub(crate) fn rename(&mut self, from: &ServiceName, to: &ServiceName) {
+        for end in [&mut self.sender, &mut self.receiver] {
+            if end == from {
+                end.clone_from(to);
+            }
+        }
+    }
+
     /// What the keeper stores.
     pub(crate) fn stored(&self) -> [std::os::fd::BorrowedFd<'_>; STORED] {
         [
@@ -434,6 +443,14 @@ impl Lanes {
         let current = self.lanes.extract_if(.., |_, lane| lane.receiver == *receiver).map(|(_, lane)| lane);
         let retired = self.retired.extract_if(.., |lane| lane.receiver == *receiver);
         current.chain(retired).collect()
+    }
+
+    /// Takes out every lane of a service, both ways, to be put in again.
+    pub(crate) fn take(&mut self, service: &ServiceName) -> Vec<Lane> {
+        let is_its = |lane: &Lane| lane.receiver == *service || lane.sender == *service;
+        let current = self.lanes.extract_if(.., |_, lane| is_its(lane)).map(|(_, lane)| lane);
+        let retired = self.retired.extract_if(.., |lane| is_its(lane));
+        retired.chain(current).collect()
     }
 
     fn all(&self) -> impl Iterator<Item = &Lane> {

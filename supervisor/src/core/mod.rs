@@ -199,6 +199,8 @@ struct Entry {
     next: Option<Box<reload::Next>>,
     /// It is in no configuration any more, and goes when nothing of it is left.
     leaving: bool,
+    /// Who gets all it has then.
+    heir: Option<reload::Heir>,
     /// A digest of the files its process was started from; 0: not known.
     built: u64,
     /// What is, or will be, on disk of what the operator wants.

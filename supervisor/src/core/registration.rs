@@ -220,6 +220,11 @@ impl Core {
     /// Takes everything of a service out that is not on disk. The roster has it no more.
     pub(super) async fn forget(&mut self, name: &ServiceName) -> Result<(), CoreError> {
         self.close_lanes(name).await?;
+        self.put_away(name).await
+    }
+
+    /// As [`forget`](Self::forget), but for its lanes.
+    pub(super) async fn put_away(&mut self, name: &ServiceName) -> Result<(), CoreError> {
         let cgroup = self.entries.remove(name).and_then(|entry| entry.cgroup);
         if let Some(Err(err)) = cgroup.map(|cgroup| cgroup.remove()) {
             tracing::warn!("cannot remove the cgroup of {name}: {err}");
@@ -334,6 +339,7 @@ impl Core {
             registered,
             next: None,
             leaving: false,
+            heir: None,
             built: 0,
             kept: None,
             kept_change: None,

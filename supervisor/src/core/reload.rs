@@ -16,6 +16,7 @@
 
 mod apply;
 mod proposal;
+mod rename;
 mod resume;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +39,7 @@ use crate::reload::{self, Now, Sides};
 use crate::store::replace::ReplaceError;
 pub(super) use apply::Reloaded;
 use proposal::Proposal;
+pub(super) use rename::Heir;
 pub(super) use resume::Before;
 
 /// How a service is configured from its next process on.
@@ -69,6 +71,7 @@ pub(super) struct Wish {
 pub(super) enum Worked {
     Proposed { order: Order, outcome: Result<Box<Proposal>, ConfigErrors> },
     Kept { ready: Box<Ready>, outcome: Result<(), ReplaceError> },
+    Moved { name: ServiceName, outcome: std::io::Result<()> },
     Paid(Result<(), ReplaceError>),
 }
 
@@ -237,6 +240,7 @@ impl Core {
                 self.refuse_reload(&ready.wish, Failure::new(FailureKind::Failed, text));
                 self.end_reload();
             }
+            Worked::Moved { name, outcome } => self.files_moved(&name, outcome),
             Worked::Paid(outcome) => {
                 if let Err(err) = outcome {
                     // A next core looks for what is owed, and finds all of it done.
@@ -279,12 +283,19 @@ impl Core {
             restarts.then(|| (service.service.clone(), current))
         });
         let of = |deed: Deed| plan.services.iter().filter(move |service| service.deed == deed);
+        let renamed = plan
+            .services
+            .iter()
+            .filter_map(|service| Some((service.renamed_from.clone()?, service.service.clone())));
+        let renamed: BTreeMap<_, _> = renamed.collect();
+        let removed = of(Deed::Remove).map(|service| &service.service).chain(renamed.keys());
         let owed = Owed {
             request: wish.asked.as_ref().map(|asked| asked.id),
             by: wish.by.clone(),
             before: self.reloads.text.to_string(),
             restarts: restarts.collect(),
-            removed: of(Deed::Remove).map(|service| service.service.clone()).collect(),
+            removed: removed.cloned().collect(),
+            renamed,
             added: of(Deed::Add).map(|service| service.service.clone()).collect(),
         };
         Ok(Some((proposal, owed)))
@@ -399,7 +410,9 @@ impl Core {
             .check_reload(&self.reconfiguration(proposal, plan, Actor::Watchdog))
             .map_err(|err| Failure::new(FailureKind::Configuration, err.to_string()))?;
         for (name, (spec, checked)) in &proposal.services {
-            let settings = self.entries.get(name).and_then(|entry| entry.settings.as_ref());
+            let of = plan.services.iter().find(|service| service.service == *name);
+            let had = of.and_then(|service| service.renamed_from.as_ref()).unwrap_or(name);
+            let settings = self.entries.get(had).and_then(|entry| entry.settings.as_ref());
             if let (Some(settings), Some(checked)) = (settings, checked) {
                 settings.fit(spec, &checked.schema)?;
             }
@@ -414,13 +427,18 @@ impl Core {
             changed: BTreeMap::new(),
             added: Vec::new(),
             removed: BTreeSet::new(),
+            promised: BTreeMap::new(),
             groups: proposal.config.groups.clone(),
         };
         for service in &plan.services {
             let name = service.service.clone();
             let policy = proposal.services.get(&name).map(|(spec, _)| spec.policy.clone());
             match (service.deed, policy) {
-                (Deed::Live | Deed::Restart | Deed::Recreate | Deed::Rename, Some(policy)) => {
+                (Deed::Rename, Some(policy)) => {
+                    new.removed.extend(service.renamed_from.clone());
+                    new.promised.insert(name, policy);
+                }
+                (Deed::Live | Deed::Restart | Deed::Recreate, Some(policy)) => {
                     new.changed.insert(name, (policy, reload::reach(service)));
                 }
                 (Deed::Add, Some(policy)) => {

@@ -303,11 +303,23 @@ impl Core {
         let mut groups = self.restore_groups(stored.remove(stored::GROUPS)).await?;
         let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
         let before = Before::of(&self.config.path, &self.reloads);
-        let specs = self.specs();
+        if is_first {
+            self.rename_at_rest().await?;
+        }
+        let mut specs = self.specs();
         let mut leaving = before.removed();
         leaving.retain(|name, _| stored.contains_key(&stored::note(name)));
+        let renamed = before.renamed();
+        let heir = |name: &ServiceName| {
+            renamed.iter().find(|(old, new)| *new == name && leaving.contains_key(*old)).map(|(old, _)| old)
+        };
+        let heirs: Vec<_> = specs.extract_if(.., |(spec, _)| heir(&spec.name).is_some()).collect();
+        let heirs: Vec<_> =
+            heirs.into_iter().filter_map(|(spec, _)| Some((heir(&spec.name)?.clone(), spec))).collect();
         let names: BTreeSet<_> =
             specs.iter().map(|(spec, _)| &spec.name).chain(leaving.keys()).cloned().collect();
+        let promised: BTreeMap<_, _> =
+            heirs.iter().map(|(_, spec)| (spec.name.clone(), spec.policy.clone())).collect();
         for spec in leaving.values_mut() {
             // What it waited for may be gone before it.
             let is_there = |name: &ServiceName| names.iter().any(|other| name.covers(other));
@@ -343,13 +355,17 @@ impl Core {
             services.push((name, policy, service));
         }
         self.capture.begin();
-        self.roster = Roster::new(services).map_err(starting("order the services"))?;
+        for (name, spec) in heirs {
+            self.will_be(&name, spec);
+        }
+        self.roster = Roster::expecting(services, promised).map_err(starting("order the services"))?;
         for (name, policy) in &self.config.groups {
             let group = groups.remove(name).unwrap_or_default();
             self.roster.group(name.clone(), policy.clone(), group);
         }
         self.add_missing_events();
-        self.restore_lanes(&mut stored);
+        self.restore_lanes(&mut stored, &renamed);
+        self.rename_lanes_left(&renamed).await?;
         self.watch_operator_lanes();
         self.restore_sessions(&mut stored)?;
         self.revoke().await?;
@@ -491,14 +507,23 @@ impl Core {
         }
     }
 
-    fn restore_lanes(&mut self, stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>) {
+    fn restore_lanes(
+        &mut self,
+        stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>,
+        renamed: &BTreeMap<ServiceName, ServiceName>,
+    ) {
         let names: Vec<_> = stored.keys().cloned().collect();
         for name in names {
             let Some(Stored::Lane(text)) = stored::parse(&name) else { continue };
             let fds = stored.remove(&name).unwrap_or_default();
             match Lane::restore(&text, fds) {
                 // Without its sender it is retired below.
-                Ok(lane) if self.entries.contains_key(&lane.receiver) => self.lanes.insert(lane),
+                Ok(lane)
+                    if self.entries.contains_key(renamed.get(&lane.receiver).unwrap_or(&lane.receiver))
+                        || self.entries.contains_key(&lane.receiver) =>
+                {
+                    self.lanes.insert(lane);
+                }
                 Ok(_) => {
                     stored.insert(name, Vec::new());
                 }

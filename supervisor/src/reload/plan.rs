@@ -57,13 +57,20 @@ pub(crate) struct Sides<'a> {
 /// The plan of a reload: empty when nothing differs.
 pub(crate) fn plan(sides: &Sides<'_>) -> Plan {
     let mut services = Vec::new();
+    let renamed = renamed(sides);
     for (name, (spec, schema)) in &sides.file {
+        if let Some(before) = renamed.get(name) {
+            services.extend(sides.now.get(before).map(|now| renamed_from(before, spec, *schema, now)));
+            continue;
+        }
         services.extend(match sides.now.get(name) {
             Some(now) => changed(spec, *schema, now),
             None => Some(added(spec)),
         });
     }
-    for (name, now) in sides.now.iter().filter(|(name, _)| !sides.file.contains_key(*name)) {
+    let is_gone =
+        |name: &ServiceName| !sides.file.contains_key(name) && !renamed.values().any(|before| before == name);
+    for (name, now) in sides.now.iter().filter(|(name, _)| is_gone(name)) {
         services.push(removed(name, now));
     }
     services.sort_by(|one, other| one.service.cmp(&other.service));
@@ -146,6 +153,30 @@ fn changed(spec: &ServiceSpec, schema: Option<&Schema>, now: &Now<'_>) -> Option
         _ => {}
     }
     Some(ServicePlan { service: spec.name.clone(), deed, renamed_from: None, fields, notes })
+}
+
+/// Those that are there under another name so far, by the new one.
+fn renamed(sides: &Sides<'_>) -> BTreeMap<ServiceName, ServiceName> {
+    let from = |(name, (spec, _)): (&ServiceName, &(&ServiceSpec, Option<&Schema>))| {
+        let before = spec.former_name()?;
+        let is_it = sides.now.contains_key(&before)
+            && !sides.file.contains_key(&before)
+            && !sides.now.contains_key(name);
+        is_it.then(|| (name.clone(), before))
+    };
+    sides.file.iter().filter_map(from).collect()
+}
+
+fn renamed_from(
+    before: &ServiceName,
+    spec: &ServiceSpec,
+    schema: Option<&Schema>,
+    now: &Now<'_>,
+) -> ServicePlan {
+    let plan = changed(spec, schema, now);
+    let (fields, notes) = plan.map(|plan| (plan.fields, plan.notes)).unwrap_or_default();
+    let renamed_from = Some(before.clone());
+    ServicePlan { service: spec.name.clone(), deed: Deed::Rename, renamed_from, fields, notes }
 }
 
 fn added(spec: &ServiceSpec) -> ServicePlan {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use watchdog_lifecycle::Reach;
 use watchdog_protocol::ServiceName;
-use watchdog_protocol::plan::{Deed, Plan, Way};
+use watchdog_protocol::plan::{Deed, Plan, ServicePlan, Way};
 
 use super::{Now, Sides, plan, reach};
 use crate::config::fixture::manifest;
@@ -235,6 +235,32 @@ fn what_stays_as_it_is_is_said() {
             "stays down: stop by operator (uid 0)",
         ]
     );
+}
+
+#[test]
+fn a_renamed_service_is_neither_added_nor_removed_and_only_once() {
+    let named = |name: &str, more: &str| format!("[program.{name}]\nexec = [\"x\"]\n{more}\n");
+    let from = |name: &str| named(name, "renamed_from = \"old\"\nstop_timeout = \"3s\"");
+    let deeds = |file: &str, in_force: &str| {
+        let plan = planned(file, in_force);
+        let deed = |it: &ServicePlan| (it.service.to_string(), it.deed, it.fields.len());
+        plan.services.iter().map(deed).collect::<Vec<_>>()
+    };
+    let new = |deed| vec![("new".to_owned(), deed, usize::from(deed == Deed::Rename))];
+    assert_eq!(deeds(&from("new"), &named("old", "")), new(Deed::Rename));
+    assert_eq!(deeds(&from("new"), ""), new(Deed::Add));
+    assert_eq!(deeds(&from("new"), &from("new")), []);
+    let both = format!("{}{}", named("new", ""), named("old", ""));
+    let (live, gone) = (("new".to_owned(), Deed::Live, 1), ("old".to_owned(), Deed::Remove, 0));
+    assert_eq!(deeds(&from("new"), &both), [live, gone]);
+    let instances = |name: &str, more: &str| named(name, &format!("instances = 2\n{more}"));
+    let plan = planned(&instances("new", "renamed_from = \"old\""), &instances("old", ""));
+    let pairs: Vec<_> = plan
+        .services
+        .iter()
+        .map(|it| (it.renamed_from.clone().unwrap().to_string(), it.service.to_string()))
+        .collect();
+    assert_eq!(pairs, [("old@1".to_owned(), "new@1".to_owned()), ("old@2".to_owned(), "new@2".to_owned())]);
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub enum ReadError {
     },
 }
 
-fn folder(state: &Path, service: &ServiceName) -> PathBuf {
+pub(crate) fn folder(state: &Path, service: &ServiceName) -> PathBuf {
     state.join("dead").join(service.as_str())
 }
 

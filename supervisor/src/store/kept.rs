@@ -8,7 +8,7 @@ use super::before;
 use super::envelope::{self, Damage, Header, Kind};
 
 /// The suffix of the one before.
-pub(super) fn previous(path: &Path) -> PathBuf {
+pub(crate) fn previous(path: &Path) -> PathBuf {
     with_suffix(path, "previous")
 }
 

@@ -15,12 +15,19 @@ fn texts(heard: &[Heard]) -> Vec<u32> {
 
 #[test]
 fn nothing_in_flight_is_lost_or_comes_twice_or_out_of_order() {
-    const EACH: u32 = 1500;
-    let wd = running(&[puppet("a", ByItself), puppet("b", ByItself), puppet("c", ByItself)]);
+    const EACH: u32 = 6000;
+    let wd = running(&[
+        puppet("a", ByItself),
+        puppet("b", ByItself),
+        puppet("c", ByItself),
+        puppet("d", ByItself),
+    ]);
+    let renamed = wd.puppet("c").begin(Order::TellMany { to: "d".into(), count: EACH });
     let sent = wd.puppet("a").begin(Order::TellMany { to: "b".into(), count: EACH });
     let also = wd.puppet("c").begin(Order::TellMany { to: "a".into(), count: EACH });
     wd.until_some("it has begun", || (wd.puppet("b").heard().len() > 50).then_some(()));
     let before = wd.status();
+    let mut name = "d".to_owned();
     for round in 0..3 {
         reloaded(
             &wd,
@@ -28,11 +35,13 @@ fn nothing_in_flight_is_lost_or_comes_twice_or_out_of_order() {
                 puppet("a", ByItself).settings(&format!("number = {}", round + 2)),
                 puppet("b", ByItself).env("ROUND", round.to_string()),
                 puppet("c", ByItself),
-                probe(&format!("d-{round}"), "mirror", &[]),
+                probe(&format!("more-{round}"), "mirror", &[]),
+                puppet(&format!("d-{round}"), ByItself).key(&format!("renamed_from = \"{name}\"")),
             ],
         );
+        name = format!("d-{round}");
     }
-    assert_eq!((sent.shown(), also.shown()), (Shown::Done, Shown::Done));
+    assert_eq!([sent.shown(), also.shown(), renamed.shown()], [Shown::Done, Shown::Done, Shown::Done]);
     let all: Vec<_> = (1..=EACH).collect();
     for (name, of) in [("b", "a"), ("a", "c")] {
         let heard = wd.until_some("all is heard", || {
@@ -40,9 +49,15 @@ fn nothing_in_flight_is_lost_or_comes_twice_or_out_of_order() {
         });
         assert_eq!(texts(&heard), all, "{name} of {of}");
     }
+    let by_all_names =
+        || ["d", "d-0", "d-1", "d-2"].iter().flat_map(|name| wd.puppet(name).heard()).collect::<Vec<_>>();
+    let heard = wd.until_some("all is heard under one name or another", || {
+        Some(by_all_names()).filter(|heard| heard.len() >= all.len())
+    });
+    assert_eq!(texts(&heard), all);
     let seen = wd.status();
     assert_eq!((seen.of("a").pid, seen.of("b").starts), (before.of("a").pid, 4));
-    assert_eq!(names(&seen), ["a", "b", "c", "d-2"]);
+    assert_eq!(names(&seen), ["a", "b", "c", "d-2", "more-2"]);
 }
 
 #[test]
@@ -55,10 +70,13 @@ fn a_core_killed_at_any_moment_of_a_reload_leaves_the_old_configuration_or_the_n
             puppet("a", ByItself).settings(&format!("number = {}", round % 900 + 1)),
             puppet("b", ByItself).env("ROUND", round.to_string()),
             puppet(&own, ByItself),
+            puppet(&format!("name-{}", round % 2), ByItself)
+                .key(&format!("renamed_from = \"name-{}\"", (round + 1) % 2)),
             probe("p", "mirror", &[&round.to_string()]),
         ]
     };
     let wd = running(&entries(0));
+    wd.puppet("name-0").does(Order::Update { text: "precious".into() });
     let mut random = fastrand::Rng::with_seed(7);
     let mut told = 0;
     for round in 1..=ROUNDS {
@@ -77,9 +95,11 @@ fn a_core_killed_at_any_moment_of_a_reload_leaves_the_old_configuration_or_the_n
         let seen = wd.until("one of both is in force", |seen| {
             let names = names(seen);
             let (old, new) = (names.contains(&own(round - 1).as_str()), names.contains(&own(round).as_str()));
-            old != new && names.len() == 4 && seen.all_ready()
+            old != new && names.len() == 5 && seen.all_ready()
         });
         let is_new = seen.find(&own(round)).is_some();
+        let name = format!("name-{}", if is_new { round } else { round - 1 } % 2);
+        assert_eq!(wd.puppet(&name).text(Order::State), "precious", "{name}");
         let number = format!("\"number\":{}", if is_new { round } else { round - 1 } % 900 + 1);
         wd.until_some("the settings are of the same one", || {
             wd.puppet("a").text(Order::Settings).contains(&number).then_some(())

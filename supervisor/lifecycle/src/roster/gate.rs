@@ -84,7 +84,10 @@ impl Roster {
         let requires = requires.filter(|(_, other)| !other.satisfies()).map(|(name, _)| name);
         let after = entry.policy.after.iter().flat_map(|name| self.named(name)).map(|(name, _)| name);
         let after = after.filter(|name| self.is_on_its_way_up(name));
-        requires.chain(after).chain(self.members_before(name, entry))
+        let awaited = entry.policy.requires.iter().chain(&entry.policy.after);
+        let to_come = move |to_come: &&ServiceName| awaited.clone().any(|name| name.covers(to_come));
+        let to_come = self.promised.keys().filter(to_come);
+        requires.chain(after).chain(to_come).chain(self.members_before(name, entry))
     }
 
     /// The first cause why it must not run: what failed or is stopped at the end of the chain.

@@ -35,6 +35,9 @@ pub struct Reconfiguration {
     pub added: Vec<(ServiceName, Policy, Service)>,
     /// Services that are not configured any more. They end, and stay in the roster until they are unregistered.
     pub removed: BTreeSet<ServiceName>,
+    /// Services that come, by [`Roster::register`], when others that are removed are gone: under another name they have
+    /// what those had.
+    pub promised: BTreeMap<ServiceName, Policy>,
     /// All groups there are from now on.
     pub groups: BTreeMap<ServiceName, GroupPolicy>,
 }
@@ -54,7 +57,13 @@ impl Roster {
             .filter(|(name, entry)| !new.removed.contains(*name) && !entry.service.is_removed());
         let stays = stays
             .map(|(name, entry)| (name, new.changed.get(name).map_or(&entry.policy, |(policy, _)| policy)));
-        graph::check(stays.chain(new.added.iter().map(|(name, policy, _)| (name, policy))))
+        let added = new.added.iter().map(|(name, policy, _)| (name, policy));
+        graph::check(stays.chain(added).chain(&new.promised))
+    }
+
+    /// Services that are sure to come.
+    pub fn promised(&self) -> &BTreeMap<ServiceName, Policy> {
+        &self.promised
     }
 
     /// Puts another configuration in force, and does what it takes: starts, restarts, and orderly ends.
@@ -68,7 +77,8 @@ impl Roster {
         chance: Chance,
     ) -> Result<Vec<ServiceCommand>, GraphError> {
         self.check_reload(&new)?;
-        let Reconfiguration { by, changed, added, removed, groups } = new;
+        let Reconfiguration { by, changed, added, removed, promised, groups } = new;
+        self.promised = promised;
         let (mut out, mut chance) = (Vec::new(), chance);
         let asked = |verb: Verb| Event::Asked { verb, by: by.clone() };
         // Under the policy it was started with: that says how it is asked to end, and what is to be called off.

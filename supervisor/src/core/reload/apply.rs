@@ -9,7 +9,7 @@ use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::plan::{Deed, Plan};
 use watchdog_protocol::{Incarnation, Revision, ServiceName};
 
-use super::{Next, Proposal, Ready, Stage};
+use super::{Heir, Next, Proposal, Ready, Stage};
 use crate::config::{CheckedService, Kind, ServiceSpec};
 use crate::core::events::Entry as Logged;
 use crate::core::registration::registered_folder;
@@ -50,6 +50,10 @@ impl Core {
         let mut settings = Vec::new();
         for service in &plan.services {
             let Some((spec, checked)) = proposal.services.remove(&service.service) else { continue };
+            if let Some(before) = &service.renamed_from {
+                self.entry_mut(before).heir = Some(Heir::new(Next { spec, checked }));
+                continue;
+            }
             self.adopt(&service.service);
             match reach(service) {
                 Reach::Live | Reach::Watch => {
@@ -71,6 +75,8 @@ impl Core {
             self.entry_mut(name).leaving = true;
         }
         let added = new.added.iter().map(|(name, _, _)| (name.clone(), Incarnation::NONE));
+        let renamed = owed.renamed.values().map(|name| (name.clone(), Incarnation::NONE));
+        let added = added.chain(renamed);
         let before = owed.restarts.iter().map(|(name, incarnation)| (name.clone(), *incarnation));
         let before: Vec<_> = before.chain(added).collect();
         let text = std::mem::take(&mut proposal.text);
@@ -91,7 +97,7 @@ impl Core {
             match asked.wait {
                 None => end(&asked.replies, Ok(Outcome::Done(format!("accepted: {words}")))),
                 Some(_) => {
-                    let target = Reloaded { up: self.wanted_up(before).collect(), settings, words };
+                    let target = Reloaded { up: self.to_be_up(before), settings, words };
                     self.wait_for(asked, Target::Reloaded(target), Vec::new());
                 }
             }
@@ -111,9 +117,16 @@ impl Core {
         before: Vec<(ServiceName, Incarnation)>,
         settings: Vec<(ServiceName, Revision)>,
     ) {
-        let up = self.wanted_up(before).filter(|(name, _)| self.roster.get(name).is_some()).collect();
+        let up = self.to_be_up(before);
         let words = "the configuration is in force".to_owned();
         self.wait_for(asked, Target::Reloaded(Reloaded { up, settings, words }), Vec::new());
+    }
+
+    /// Whoever is wanted up, or will be there, and by what was known of it before its old name is gone.
+    fn to_be_up(&self, before: Vec<(ServiceName, Incarnation)>) -> Vec<(ServiceName, Incarnation)> {
+        let (promised, there): (Vec<_>, Vec<_>) =
+            before.into_iter().partition(|(name, _)| self.roster.promised().contains_key(name));
+        self.wanted_up(there).chain(promised).collect()
     }
 
     /// Ends are over, starts have come to an end, settings are judged.
@@ -123,7 +136,13 @@ impl Core {
             let text = format!("in force, but {}", failure.message);
             Look::Failed(Failure { message: text, ..failure })
         };
-        match self.look_up(&reloaded.up) {
+        let (promised, up): (Vec<_>, Vec<_>) =
+            reloaded.up.iter().cloned().partition(|(name, _)| self.roster.promised().contains_key(name));
+        waits
+            .extend(promised.iter().map(|(name, _)| format!("{name}: waits for the end under its old name")));
+        // One that had been stopped under its old name is so under the new one.
+        let up: Vec<_> = self.wanted_up(up).collect();
+        match self.look_up(&up) {
             Look::Failed(failure) => return failed(failure),
             Look::Waits(text) => waits.push(text),
             Look::Done(_) => {}
@@ -252,6 +271,9 @@ impl Core {
         for (name, is_leaving) in resting {
             match is_leaving {
                 false => self.take_next(&name).await?,
+                true if self.rests(&name) && self.entry(&name).heir.is_some() => {
+                    self.hand_down(&name).await?;
+                }
                 true if self.rests(&name) && !self.is_settling(&name) => self.let_go(&name).await?,
                 true => {}
             }

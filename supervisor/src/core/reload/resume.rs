@@ -5,8 +5,8 @@ use std::path::Path;
 
 use watchdog_protocol::ServiceName;
 
-use super::{Next, Reloads};
-use crate::config::{self, Config, ServiceSpec};
+use super::{Heir, Next, Reloads};
+use crate::config::{self, CheckedService, Config, ServiceSpec};
 use crate::core::events::Entry as Logged;
 use crate::core::in_force::Owed;
 use crate::core::{Core, CoreError};
@@ -35,6 +35,11 @@ impl Before {
         self.owed.as_ref()?.restarts.get(service).copied()
     }
 
+    /// The new names of services that had others, by those.
+    pub(in crate::core) fn renamed(&self) -> BTreeMap<ServiceName, ServiceName> {
+        self.owed.as_ref().map(|owed| owed.renamed.clone()).unwrap_or_default()
+    }
+
     /// Services that are to end and are not configured any more, whatever is left of them. What they waited for may be
     /// gone already.
     pub(in crate::core) fn removed(&self) -> BTreeMap<ServiceName, ServiceSpec> {
@@ -55,18 +60,25 @@ impl Core {
         let Some(table) = before.table(name).cloned() else { return };
         let entry = self.entry(name);
         let next = entry.spec.clone();
-        let cache = config::manifest_cache(&self.config);
-        let checked = match config::check_service(&next, Some(&cache)) {
-            Ok(checked) => checked,
-            Err(errors) => {
-                let text = format!("the new build can't be used as configured: {errors}");
-                self.events.add(Logged::of(name, "manifest", text).because("settings"));
-                None
-            }
-        };
+        let checked = self.checked_again(name, &next);
         let entry = self.entry_mut(name);
         entry.spec = table;
         entry.next = Some(Box::new(Next { spec: next, checked }));
+    }
+
+    fn checked_again(&mut self, name: &ServiceName, spec: &ServiceSpec) -> Option<CheckedService> {
+        let cache = config::manifest_cache(&self.config);
+        config::check_service(spec, Some(&cache)).unwrap_or_else(|errors| {
+            let text = format!("the new build can't be used as configured: {errors}");
+            self.events.add(Logged::of(name, "manifest", text).because("settings"));
+            None
+        })
+    }
+
+    /// It goes on as this, when its process is gone.
+    pub(in crate::core) fn will_be(&mut self, name: &ServiceName, spec: ServiceSpec) {
+        let checked = self.checked_again(name, &spec);
+        self.entry_mut(name).heir = Some(Heir::new(Next { spec, checked }));
     }
 
     /// After all facts of the meantime: whatever may not have been asked for is asked for again.
@@ -75,7 +87,9 @@ impl Core {
         if let Some(request) = owed.request.filter(|request| self.answered.find(*request).is_none()) {
             let added = owed.added.iter().map(|name| (name.clone(), watchdog_protocol::Incarnation::NONE));
             let restarts = owed.restarts.iter().map(|(name, incarnation)| (name.clone(), *incarnation));
-            self.enter(request, restarts.chain(added).collect());
+            let renamed = owed.renamed.values();
+            let renamed = renamed.map(|name| (name.clone(), watchdog_protocol::Incarnation::NONE));
+            self.enter(request, restarts.chain(added).chain(renamed).collect());
         }
         self.owe_again(&owed.by, &owed.restarts).await
     }
