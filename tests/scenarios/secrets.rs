@@ -19,6 +19,7 @@ fn a_secret_is_found_in_nothing_that_a_whole_life_leaves_or_prints() {
     life.change_and_see();
     life.fail_in_all_ways();
     life.die_and_go_on();
+    life.reload();
     life.look_at_everything();
     life.end();
 }
@@ -138,6 +139,20 @@ impl Life {
         assert_eq!(sums(&self.wd)["token"], canary_sum("later"));
     }
 
+    /// The file says another one.
+    fn reload(&mut self) {
+        let file = self.wd.path("watchdog.toml");
+        let text = fs::read_to_string(&file).expect("the configuration is read");
+        fs::write(&file, text.replace("plain", "other")).expect("the configuration is written");
+        for verb in [&["diff"][..], &["reload", "--dry-run"], &["reload"]] {
+            self.cli(&[verb, &["--json"]].concat());
+            let said = self.cli(verb);
+            assert!(verb == ["reload"] || said.stdout.contains("settings.token"), "{said}");
+        }
+        self.cli(&["unset", "a", "token"]).ok();
+        assert_eq!(sums(&self.wd)["token"], canary_sum("other"));
+    }
+
     /// Every verb that shows something, as text and as JSON.
     fn look_at_everything(&mut self) {
         let bundle = self.wd.path("report.tar").display().to_string();
@@ -158,6 +173,8 @@ impl Life {
             &["state", "show", "a"],
             &["doctor"],
             &["check"],
+            &["diff"],
+            &["graph"],
             &["bundle", "a", &bundle, "--force"],
         ] {
             self.cli(verb);
