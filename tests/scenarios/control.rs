@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
 
+use nix::sys::signal::Signal;
 use watchdog_protocol::status::{EventRecord, PhaseStatus};
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::{Order, Shown, puppet};
@@ -121,6 +122,32 @@ fn ctl_a_service_registered_at_run_time_is_there_after_a_restart_until_it_is_unr
     wd.cli(&["unregister", "late"]).ok();
     assert!(wd.status().find("late").is_none());
     wd.cli(&["start", "late"]).with_code(2);
+}
+
+#[test]
+fn a_service_that_is_registered_again_goes_on_with_the_numbers_of_its_processes_and_its_state() {
+    let wd = TestWatchdog::run(&[]);
+    fs::write(wd.path("late.toml"), puppet("late", ByItself).render(wd.folder())).expect("a file");
+    let come = || {
+        wd.cli(&["register", "late.toml"]).ok();
+        wd.until("it is ready", |seen| seen.find("late").is_some_and(|late| late.is_ready()))
+            .of("late")
+            .incarnation
+    };
+    let first = come();
+    let killed = wd.kill("late", Signal::SIGKILL);
+    wd.until("the next one is ready", |seen| seen.of("late").is_ready_after(killed));
+    wd.puppet("late").does(Order::Update { text: "of before".into() });
+    wd.puppet("late").does(Order::Save);
+    let last = wd.status().of("late").incarnation;
+    assert!(first < last);
+    for _ in 0..2 {
+        wd.cli(&["stop", "late"]).ok();
+        wd.cli(&["unregister", "late"]).ok();
+        assert!(come() > last, "a number was used again");
+        assert_eq!(wd.puppet("late").text(Order::State), "of before");
+    }
+    assert!(wd.cli(&["register", "late.toml"]).with_code(78).stderr.contains("`late` is already registered"));
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! Those that the configuration does not know are made from the first one's table, now and by each later core, as long
 //! as the record of the newest `scale` says so.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use watchdog_keeper::PidRecord;
 use watchdog_lifecycle::{Actor, Event, Service, Verb, Wanted};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::limits::MAX_INSTANCES;
@@ -16,6 +18,7 @@ use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, CoreError, Registered, chain, now};
 use crate::config::{self, Config, ServiceSpec};
+use crate::processes::leftovers;
 use crate::run::former_incarnations;
 use crate::store::record;
 
@@ -64,6 +67,22 @@ impl Core {
         };
         self.entry_mut(name).kept = kept;
         Service::new(wanted, last, now())
+    }
+
+    /// One that comes, or comes back, while the watchdog runs. Its entry is there. Its numbers go on from those it had in
+    /// this life too: the keeper, the event log and the state know its processes by them.
+    pub(super) fn begin_again(&mut self, name: &ServiceName) -> Service {
+        let runtime = &self.config.watchdog.runtime;
+        let former = former_incarnations(runtime).unwrap_or_default().remove(name);
+        let record = fs::read(leftovers::pid_file(runtime, name)).ok();
+        let record = record.and_then(|bytes| PidRecord::from_bytes(&bytes)).map(|record| record.incarnation);
+        self.begin_service(name, former.max(record))
+    }
+
+    /// The same, wanted up whatever was wanted before.
+    pub(super) fn begin_wanted(&mut self, name: &ServiceName) -> Service {
+        let before = self.begin_again(name);
+        Service::new(Wanted::Up, before.incarnation(), now())
     }
 
     /// The instances of this name of all, lowest number first, without those that are too many.
@@ -172,9 +191,7 @@ impl Core {
             .map_err(|err| failed(format!("check the settings of `{name}`"))(err.into()))?;
         let policy = spec.policy.clone();
         self.add_entry(spec, checked, Registered::Config, None).await?;
-        let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
-        let before = self.begin_service(name, former.get(name).copied());
-        let service = Service::new(Wanted::Up, before.incarnation(), now());
+        let service = self.begin_wanted(name);
         let chance = self.chance();
         let commands = self
             .roster

@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use watchdog_keeper::protocol::ToKeeper;
 use watchdog_lifecycle::settings::SettingsUpdater;
 use watchdog_lifecycle::values::Values;
-use watchdog_lifecycle::{Service, Wanted};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::payload;
@@ -139,37 +138,45 @@ impl Core {
             return Ok(());
         }
         let wrong = |text: String| Failure::new(FailureKind::Configuration, text);
-        let service = Service::new(Wanted::Up, Incarnation::NONE, now());
+        // Somebody else may have been faster while its program was asked.
+        if self.entries.contains_key(&name) {
+            let failure = wrong(format!("`{name}` is already registered"));
+            end(&asked.replies, Err(failure.hint(format!("watchdog unregister {name}"))));
+            return Ok(());
+        }
         let others = self.entries.values().map(|entry| &entry.spec);
         if let Err(errors) = ConfigErrors::none_of(config::graph::check(others.chain([&spec]))) {
             end(&asked.replies, Err(wrong(errors.to_string())));
             return Ok(());
         }
-        // The roster first: it may know the name by now. Nothing starts before the entry is there, for what it
-        // commands is performed below.
-        let chance = self.chance();
-        let commands = match self.roster.register(name.clone(), spec.policy.clone(), service, now(), chance) {
-            Ok(commands) => commands,
-            Err(err) => {
-                end(&asked.replies, Err(wrong(err.to_string())));
-                return Ok(());
-            }
-        };
         let folder = registered_folder(&self.config.watchdog.state);
         let source = spec.source().path().display().to_string();
         let file = folder.join(format!("{name}.toml"));
         let kept = fs::create_dir_all(&folder).map_err(|err| err.to_string()).and_then(|()| {
             replace(&file, format!("# {source}\n{text}").as_bytes()).map_err(|err| chain(&err))
         });
+        let policy = spec.policy.clone();
         let added = match kept {
             Ok(()) => self.add_entry(spec, checked, Registered::ByOperator, None).await,
             Err(reason) => Err(CoreError::Start { step: reason.clone(), source: reason.into() }),
         };
         if let Err(err) = added {
-            let _ = self.roster.unregister(&name, now(), self.chance());
+            let _ = fs::remove_file(&file);
             end(&asked.replies, Err(Failure::new(FailureKind::Failed, chain(&err))));
             return Ok(());
         }
+        let service = self.begin_wanted(&name);
+        let chance = self.chance();
+        let commands = match self.roster.register(name.clone(), policy, service, now(), chance) {
+            Ok(commands) => commands,
+            Err(err) => {
+                self.forget(&name).await?;
+                // It would come back with the next start, which says the same of it.
+                let _ = fs::remove_file(&file);
+                end(&asked.replies, Err(wrong(err.to_string())));
+                return Ok(());
+            }
+        };
         self.enter(asked.id, Vec::new());
         self.events.add(Logged::of(&name, "registered", format!("registered by {}", asked.by)));
         self.perform_all(commands).await?;

@@ -17,7 +17,6 @@ use crate::core::verbs::Asked;
 use crate::core::waiting::{Look, Target, end};
 use crate::core::{Core, CoreError, Registered, stored};
 use crate::reload::reach;
-use crate::run::former_incarnations;
 
 /// What a reload comes to, as far as somebody waits for it.
 #[derive(Debug)]
@@ -44,8 +43,7 @@ impl Core {
         for (name, _, service) in &mut new.added {
             let (spec, checked) = proposal.services.remove(name).expect("the plan is of these");
             self.add_entry(spec, checked, Registered::Config, None).await?;
-            let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
-            *service = self.begin_service(name, former.get(name).copied());
+            *service = self.begin_again(name);
         }
         let mut settings = Vec::new();
         for service in &plan.services {
