@@ -49,13 +49,17 @@ async fn services(console: &Console) -> Result<(), CliError> {
     console.print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
-/// The verbs that name services.
-fn verbs() -> Vec<String> {
-    let names_one = |verb: &&clap::Command| {
+/// The verbs that name services, and those whose own verbs do, each with these: `state show`.
+fn verbs() -> Vec<(String, Vec<String>)> {
+    let names_one = |verb: &clap::Command| {
         verb.get_positionals().any(|arg| matches!(arg.get_id().as_str(), "service" | "services"))
     };
-    let command = super::command();
-    command.get_subcommands().filter(names_one).map(|verb| verb.get_name().to_owned()).collect()
+    let named = |verb: &clap::Command| verb.get_name().to_owned();
+    let of_verb = |verb: &clap::Command| {
+        let own: Vec<_> = verb.get_subcommands().filter(|own| names_one(own)).map(named).collect();
+        (names_one(verb) || !own.is_empty()).then(|| (named(verb), own))
+    };
+    super::command().get_subcommands().filter_map(of_verb).collect()
 }
 
 fn script(shell: Shell) -> String {
@@ -64,16 +68,24 @@ fn script(shell: Shell) -> String {
     String::from_utf8(text).expect("a script of our words is text")
 }
 
-/// The first word that is no option is the verb.
+/// The first words that are no options are the verb.
 fn bash() -> String {
+    let (whole, begun): (Vec<_>, Vec<_>) = verbs().into_iter().partition(|(_, own)| own.is_empty());
+    let of_two = begun.iter().flat_map(|(verb, own)| own.iter().map(move |own| format!("\"{verb} {own}\"")));
+    let patterns: Vec<_> = whole.into_iter().map(|(verb, _)| verb).chain(of_two).collect();
+    let begun: Vec<_> = begun.into_iter().map(|(verb, _)| verb).collect();
     format!(
         r#"{}
 _watchdog_with_services() {{
     _watchdog "$@"
-    local word
+    local word verb=
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
         case "$word" in
-            -*) ;;
+            -*) continue ;;
+        esac
+        verb="${{verb:+$verb }}$word"
+        case "$verb" in
+            {}) ;;
             {})
                 if [[ "${{COMP_WORDS[COMP_CWORD]}}" != -* ]]; then
                     COMPREPLY=($(compgen -W "$(watchdog completions services 2>/dev/null)" -- "${{COMP_WORDS[COMP_CWORD]}}"))
@@ -86,7 +98,8 @@ _watchdog_with_services() {{
 complete -F _watchdog_with_services -o nosort -o bashdefault -o default watchdog
 "#,
         script(Shell::Bash),
-        verbs().join("|"),
+        begun.join("|"),
+        patterns.join("|"),
     )
 }
 
@@ -110,11 +123,17 @@ fn zsh() -> String {
 }
 
 fn fish() -> String {
-    format!(
-        "{}complete -c watchdog -n \"__fish_seen_subcommand_from {}\" -f -a \"(watchdog completions services 2>/dev/null)\"\n",
-        script(Shell::Fish),
-        verbs().join(" "),
-    )
+    let mut text = script(Shell::Fish);
+    for (verb, own) in verbs() {
+        let seen = match own.is_empty() {
+            true => String::new(),
+            false => format!("; and __fish_seen_subcommand_from {}", own.join(" ")),
+        };
+        text += &format!(
+            "complete -c watchdog -n \"__fish_seen_subcommand_from {verb}{seen}\" -f -a \"(watchdog completions services 2>/dev/null)\"\n"
+        );
+    }
+    text
 }
 
 #[cfg(test)]
@@ -125,11 +144,13 @@ mod tests {
     fn every_verb_that_names_services_completes_them() {
         let verbs = verbs();
         for verb in ["start", "stop", "status", "set", "logs", "why"] {
-            assert!(verbs.iter().any(|known| known == verb), "{verb}: {verbs:?}");
+            assert!(verbs.iter().any(|(known, own)| known == verb && own.is_empty()), "{verb}: {verbs:?}");
         }
-        assert!(!verbs.iter().any(|verb| verb == "run" || verb == "upgrade"), "{verbs:?}");
-        assert!(bash().contains(&verbs.join("|")));
-        assert!(fish().contains("__fish_seen_subcommand_from"));
+        assert!(!verbs.iter().any(|(verb, _)| verb == "run" || verb == "upgrade"), "{verbs:?}");
+        let own = |verb: &str| verbs.iter().find(|(known, _)| known == verb).map(|(_, own)| own.join(" "));
+        assert_eq!(own("state").unwrap(), "show export import reset");
+        assert!(bash().contains("|\"state show\"|"));
+        assert!(fish().contains("from state; and __fish_seen_subcommand_from show export import reset\""));
     }
 
     #[test]
