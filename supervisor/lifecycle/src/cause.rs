@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use watchdog_protocol::{Incarnation, Revision, ServiceName};
 
 use crate::event::Verb;
-use crate::moment::Moment;
+use crate::moment::{Moment, Span};
 
 /// Who asked for something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,21 +287,23 @@ impl fmt::Display for Cause {
             Self::Oom { evidence } => write!(out, "{}", Exit::Oom { evidence: evidence.clone() }),
             Self::Unseen => write!(out, "{}", Exit::Unknown),
             Self::Hung { missed, interval } => {
-                write!(out, "hung: {missed} signs of life missed, one is due every {interval:?}")
+                write!(out, "hung: {missed} signs of life missed, one is due every {}", Span(*interval))
             }
             Self::CalledHung => out.write_str("hung: it asked for the end itself"),
             Self::Leaving => out.write_str("said that it ends by itself"),
-            Self::Failing { reason, lasted } => write!(out, "called itself failing for {lasted:?}: {reason}"),
+            Self::Failing { reason, lasted } => {
+                write!(out, "called itself failing for {}: {reason}", Span(*lasted))
+            }
             Self::Spawn { step, reason } => write!(out, "could not be started, step {step}: {reason}"),
-            Self::NotReady { waited, progress: None } => write!(out, "not ready within {waited:?}"),
+            Self::NotReady { waited, progress: None } => write!(out, "not ready within {}", Span(*waited)),
             Self::NotReady { waited, progress: Some(text) } => {
-                write!(out, "not ready within {waited:?}; last progress: {text}")
+                write!(out, "not ready within {}; last progress: {text}", Span(*waited))
             }
             Self::EndedEarly => out.write_str("ended with exit code 0 before it was ready"),
             Self::State { reason } => write!(out, "its state can't be used: {reason}"),
             Self::Protocol { reason } => write!(out, "broke the session protocol: {reason}"),
             Self::Limit { failures, window, last } => {
-                write!(out, "crash loop: {failures} failures within {window:?}, the last one: {last}")
+                write!(out, "crash loop: {failures} failures within {}, the last one: {last}", Span(*window))
             }
             Self::Dependency { on, absence: Absence::Stopped } => {
                 write!(out, "requires `{on}`, which is stopped")
@@ -310,7 +312,8 @@ impl fmt::Display for Cause {
             Self::Group { group, member } => write!(out, "restarted with `{member}` of group `{group}`"),
             Self::GroupFailed { group, member, limit: Some((failures, window)), last } => write!(
                 out,
-                "group `{group}` failed: {failures} failures within {window:?}, the last one of `{member}`: {last}"
+                "group `{group}` failed: {failures} failures within {}, the last one of `{member}`: {last}",
+                Span(*window)
             ),
             Self::GroupFailed { group, member, limit: None, last } => {
                 write!(out, "group `{group}` failed with `{member}`: {last}")

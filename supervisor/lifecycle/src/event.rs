@@ -9,6 +9,7 @@ use watchdog_protocol::{Incarnation, Revision, ServiceName};
 
 use crate::cause::{Actor, Cause, End, ExitReport};
 use crate::host::{Excuse, HostLook};
+use crate::moment::Span;
 
 /// What an operator, or a service with a grant, may ask for. Every verb is legal in every phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -408,9 +409,9 @@ impl fmt::Display for Occurrence {
         match self {
             Self::Asked { verb, by } => write!(out, "{verb} by {by}"),
             Self::Starting { .. } => out.write_str("starting"),
-            Self::Ready { took, .. } => write!(out, "ready after {took:?}"),
+            Self::Ready { took, .. } => write!(out, "ready after {}", Span(*took)),
             Self::Stopping { cause, .. } => write!(out, "stopping: {cause}"),
-            Self::Killing { waited, .. } => write!(out, "still there after {waited:?}: killed"),
+            Self::Killing { waited, .. } => write!(out, "still there after {}: killed", Span(*waited)),
             Self::Excused { missed, excuse, .. } => {
                 write!(out, "{missed} signs of life missed, and left alone: {excuse}")
             }
@@ -419,7 +420,9 @@ impl fmt::Display for Occurrence {
                 write!(out, "killed and still there, nothing is started until they are gone: {pids}")
             }
             Self::Ended(end) => write!(out, "{end}"),
-            Self::Backoff { wait, streak } => write!(out, "next try in {wait:?}, {streak} failures in a row"),
+            Self::Backoff { wait, streak } => {
+                write!(out, "next try in {}, {streak} failures in a row", Span(*wait))
+            }
             Self::Failed { cause } => write!(out, "failed: {cause}"),
             Self::Completed => out.write_str("did its work and ended"),
             Self::Stopped => out.write_str("stopped"),

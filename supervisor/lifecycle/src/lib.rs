@@ -50,7 +50,7 @@ pub use event::{
 pub use graph::GraphError;
 pub use group::{Group, GroupPolicy, Strategy};
 pub use host::{Excuse, HostLook};
-pub use moment::{Chance, Moment, WallTime};
+pub use moment::{Chance, Moment, Span, WallTime};
 pub use phase::{Phase, Wanted};
 pub use policy::{Kind, Liveness, Policy, Readiness, Work};
 pub use roster::{Reach, Reconfiguration, Roster, Standing, TalkError, UnregisterError};

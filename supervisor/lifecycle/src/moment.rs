@@ -1,5 +1,6 @@
 //! [`Moment`], [`WallTime`] and [`Chance`]: time and chance as arguments.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,21 @@ impl Moment {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A length of time as people read it: with three digits, from a hundred seconds on in whole ones: `44.2ms`, `1.5s`, `754s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SECOND: u64 = 1_000_000_000;
+        let nanos = u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX);
+        let beyond_three = nanos.checked_ilog10().unwrap_or(0).saturating_sub(2);
+        let unit = 10_u64.pow(beyond_three).min(SECOND);
+        let rounded = nanos.saturating_add(unit / 2) / unit * unit;
+        write!(out, "{:?}", Duration::from_nanos(rounded))
     }
 }
 
@@ -91,6 +107,25 @@ mod tests {
         let late = Moment::from_nanos(u64::MAX - 1);
         assert_eq!(late.after(Duration::MAX), Moment::from_nanos(u64::MAX));
         assert_eq!(Moment::from_nanos(1).since(late), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_span_has_as_many_digits_as_one_reads() {
+        let shown = |nanos: u64| Span(Duration::from_nanos(nanos)).to_string();
+        for (nanos, text) in [
+            (0, "0ns"),
+            (340, "340ns"),
+            (4_127_222, "4.13ms"),
+            (44_224_359, "44.2ms"),
+            (999_600_000, "1s"),
+            (1_500_000_000, "1.5s"),
+            (60_000_000_000, "60s"),
+            (83_274_000_000, "83.3s"),
+            (3_605_400_000_000, "3605s"),
+        ] {
+            assert_eq!(shown(nanos), text);
+        }
+        assert!(shown(u64::MAX).ends_with('s'));
     }
 
     #[test]

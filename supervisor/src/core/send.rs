@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use watchdog_keeper::protocol::ToKeeper;
-use watchdog_lifecycle::{Kind as ServiceKind, Phase, Service};
+use watchdog_lifecycle::{Kind as ServiceKind, Phase, Service, Span};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::lane::Kind;
 use watchdog_protocol::layout::Asks;
@@ -329,7 +329,7 @@ impl Core {
 
 fn late(Question { receiver, name, within, .. }: &Question, waits: Option<String>) -> Failure {
     let why = waits.map(|waits| format!(": {waits}")).unwrap_or_default();
-    let text = format!("`{receiver}` has not answered `{name}` within {within:?}{why}");
+    let text = format!("`{receiver}` has not answered `{name}` within {}{why}", Span(*within));
     let hint = "one that gets to it later skips it; one that has it in hand may still do it";
     Failure::new(FailureKind::TryAgain, text).hint(hint)
 }

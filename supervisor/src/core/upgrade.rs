@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use watchdog_keeper::failure::explain;
 use watchdog_keeper::protocol::{CoreEnd, CoreFailure, ExitStatus, FromKeeper, Hello};
-use watchdog_lifecycle::Moment;
+use watchdog_lifecycle::{Moment, Span};
 use watchdog_protocol::RequestId;
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::status::Evidence;
@@ -186,7 +186,7 @@ pub(super) fn how_it_ended(end: &CoreEnd, program: &Path, ready_within: Duration
                 .map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
             format!("died of {name} before it was ready")
         }
-        CoreFailure::Late => format!("was not ready within {ready_within:?} and was killed"),
+        CoreFailure::Late => format!("was not ready within {} and was killed", Span(ready_within)),
     }
 }
 

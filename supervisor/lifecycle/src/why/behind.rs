@@ -7,6 +7,7 @@ use watchdog_protocol::why::Origin;
 use watchdog_protocol::{Revision, ServiceName};
 
 use super::{Step, Walk, evidence_of, first, is_asked_down, is_asked_up, is_failure};
+use crate::moment::Span;
 
 /// Signals the kernel sends to a program that does what it can't: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV,
 /// SIGSYS.
@@ -109,12 +110,12 @@ impl<'a> Walk<'a> {
         } else {
             self.link_saying(last, format!("the last failure: {}", self.log[last].text));
             let span = self.log[last].at_us.saturating_sub(self.log[earliest].at_us);
-            let span = Duration::from_millis(span / 1000);
+            let span = Span(Duration::from_micros(span));
             let which = match ends.len() < count {
                 true => format!("one of {count} failures"),
                 false => format!("the first of {count} failures"),
             };
-            let what = format!("{which}, {span:?} before the last: {}", self.log[earliest].text);
+            let what = format!("{which}, {span} before the last: {}", self.log[earliest].text);
             self.link_saying(earliest, what);
         }
         if ends.len() < count && anew == 0 {
