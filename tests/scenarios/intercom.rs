@@ -7,6 +7,7 @@ mod dead;
 mod deferred;
 mod delivery;
 mod introduction;
+mod odd;
 mod permissions;
 mod send;
 mod statistics;
@@ -60,6 +61,13 @@ fn kill_and_wait(wd: &TestWatchdog, name: &str) {
 fn in_force(wd: &TestWatchdog, entries: &[Entry]) {
     wd.configure("", entries);
     wd.cli(&["reload", "--no-wait"]).ok();
+}
+
+/// Writes the entry's file, and registers it.
+fn register(wd: &TestWatchdog, entry: &Entry) -> watchdog_tests::Said {
+    let file = format!("{}.toml", entry.name());
+    std::fs::write(wd.path(&file), entry.render(wd.folder())).expect("a file");
+    wd.cli(&["register", &file])
 }
 
 fn say(to: &str, text: &str) -> Order {

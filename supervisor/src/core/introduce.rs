@@ -8,6 +8,7 @@ use watchdog_lifecycle::TalkError;
 use watchdog_protocol::session::{LaneIn, LaneOut, Refusal, ToService};
 use watchdog_protocol::{Contract, Incarnation, ServiceName};
 
+use super::events::Entry as Logged;
 use super::lanes::{Lane, LaneError, Made};
 use super::{Core, CoreError, chain, now};
 use crate::nearest::nearest;
@@ -58,6 +59,10 @@ impl Core {
     ) -> Result<(LaneOut, Vec<OwnedFd>), NoLane> {
         let receiver = self.peer(sender, peer)?;
         let mismatch = self.mismatch(&receiver, &contract);
+        if self.lanes.find(sender, &receiver).is_some_and(|lane| lane.is_of_another(&contract, incarnation)) {
+            // What is queued waits for a receiver of its own contract.
+            self.retire(sender, &receiver).await.map_err(NoLane::Core)?;
+        }
         let size = self.entry(&receiver).spec.lane_size;
         let (lane, made) = self.lanes.between(sender, &receiver, &contract, now().as_nanos())?;
         if *lane.contract() != contract {
@@ -169,6 +174,11 @@ impl Core {
     pub(super) async fn close_lanes(&mut self, service: &ServiceName) -> Result<(), CoreError> {
         for lane in self.lanes.remove(service) {
             self.tell(&lane.sender, &ToService::LaneClosed { lane: lane.epoch }, Vec::new());
+            let queued = lane.queued();
+            if queued > 0 {
+                let text = format!("dropped with its lane, of {}: {queued} that waited for it", lane.sender);
+                self.events.add(Logged::of(service, "lane", text));
+            }
             self.drop_lane(&lane).await?;
         }
         for (sender, receiver) in self.lanes.pairs() {

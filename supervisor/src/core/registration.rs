@@ -209,12 +209,19 @@ impl Core {
                 return Ok(());
             }
         }
+        let queued = self.lanes.totals(name).queued;
         self.forget(name).await?;
         let file = registered_folder(&self.config.watchdog.state).join(format!("{name}.toml"));
         self.events.add(Logged::of(name, "unregistered", format!("unregistered by {}", asked.by)));
         let result = match fs::remove_file(&file) {
             Ok(()) => {
-                Ok(Outcome::Done(format!("{name} is unregistered; its state and settings stay on disk")))
+                let lost = match queued {
+                    0 => String::new(),
+                    1 => "; the message that waited for it is dropped".to_owned(),
+                    many => format!("; {many} messages that waited for it are dropped"),
+                };
+                let text = format!("{name} is unregistered; its state and settings stay on disk{lost}");
+                Ok(Outcome::Done(text))
             }
             Err(err) => {
                 Err(failed(format!("{name} comes back with the next start: {}: {err}", file.display())))

@@ -40,3 +40,40 @@ fn a_receiver_that_comes_back_with_another_contract_is_noticed_and_its_queue_wai
     assert_eq!(heard.text, "for a puppet");
     assert_eq!(a.text(ask("b", "again")), "again");
 }
+
+#[test]
+fn what_was_queued_by_an_older_contract_is_never_read_by_a_newer_one() {
+    let mut wd = TestWatchdog::idle();
+    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
+    let point_at = |binary: &str| {
+        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
+        std::fs::rename(&fresh, &link).expect("the link takes its place");
+    };
+    point_at("probe-puppet");
+    wd.configure("", &[puppet("a", ByItself), puppet("b", ByItself).exec(&link)]);
+    wd.run_again();
+    wd.until("both are ready", Seen::all_ready);
+    assert_eq!(wd.puppet("a").text(ask("b", "hello")), "hello");
+    wd.cli(&["stop", "b"]).ok();
+    wd.puppet("a").does(say("b", "for a puppet"));
+    // Both sides are built anew, by a contract that has nothing of the old one.
+    point_at("probe-puppet-patient");
+    wd.cli(&["start", "b"]).ok();
+    wd.until_some("the lane says where they part", || lane(&wd, "a", "b").mismatch);
+    kill_and_wait(&wd, "a");
+    let patiently = |text: &str| Order::AskPatiently { to: "b".into(), text: text.into(), deadline: LONG };
+    assert_eq!(wd.puppet("a").text(patiently("new?")), "new?");
+    kill_and_wait(&wd, "b");
+    wd.kill_core();
+    assert_eq!(wd.puppet("a").text(patiently("still?")), "still?");
+    let queued: Vec<_> = inbox(&wd, "b").lanes.iter().map(|lane| (lane.queued, lane.is_retired)).collect();
+    assert_eq!(queued, [(1, true), (0, false)]);
+    // Until a process comes that can read it.
+    wd.cli(&["stop", "b"]).ok();
+    point_at("probe-puppet");
+    wd.cli(&["start", "b"]).ok();
+    wd.until_some("what waited arrives", || {
+        wd.puppet("b").heard().iter().any(|heard| heard.text == "for a puppet").then_some(())
+    });
+    assert!(wd.puppet("b").heard().iter().filter(|heard| heard.text == "for a puppet").count() == 1);
+}

@@ -2,13 +2,6 @@
 
 use super::*;
 
-/// Writes the entry's file, and registers it.
-fn register(wd: &TestWatchdog, entry: &Entry) -> watchdog_tests::Said {
-    let file = format!("{}.toml", entry.name());
-    std::fs::write(wd.path(&file), entry.render(wd.folder())).expect("a file");
-    wd.cli(&["register", &file])
-}
-
 #[test]
 fn a_service_is_not_registered_when_it_can_never_talk_to_whom_it_names() {
     let wd = ready(&[

@@ -1,13 +1,13 @@
 //! Lanes that nobody may send on any more. What is queued in them is served, and answered; then they go.
 //!
 //! ```text
-//! rule taken away, or sender unregistered ─► noted ─► sending shut ─► read to its end ─► gone
+//! rule taken away, sender unregistered or of another contract ─► noted ─► sending shut ─► read to its end ─► gone
 //!                       allowed again ─► another lane, handed over when this one is gone
 //! ```
 //! So of one sender nothing comes before what it sent earlier, and what is in hand at a death comes again before
 //! anything newer: a receiver that remembers the last message of each sender knows it.
 
-use watchdog_protocol::ServiceName;
+use watchdog_protocol::{Contract, Incarnation, ServiceName};
 
 use super::{Lane, LaneError, Lanes};
 
@@ -20,6 +20,12 @@ impl Lane {
     /// Nothing is in it that is not done. What a sender says of its page is no matter.
     pub(super) fn is_empty(&self) -> bool {
         self.sender_end.outstanding().is_ok_and(|bytes| bytes == 0)
+    }
+
+    /// Something in it was written by a contract that who knows this one, as a new process of the sender does, may not be
+    /// able to read. A process that goes on with several contracts is not meant.
+    pub(crate) fn is_of_another(&self, contract: &Contract, process: Incarnation) -> bool {
+        self.open_by != Some(process) && self.record.contract.fits(contract).is_err() && !self.is_empty()
     }
 
     /// Noted first: a core that finds the note shuts it again.
