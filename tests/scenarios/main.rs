@@ -2,6 +2,7 @@
 //! `cfg_`, `ss_`, `ic_`, `hc_` or `ctl_` and a number carries the requirement it tries.
 
 mod audit;
+mod check;
 mod command_line;
 mod control;
 mod daemons;

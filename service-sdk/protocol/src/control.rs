@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
 use crate::dead::{DeadLetter, WholeDeadLetter};
+use crate::fit::Finding;
 use crate::graph::Graph;
 use crate::layout::Asks;
 use crate::plan::Plan;
@@ -263,6 +264,13 @@ pub enum Request {
         #[serde(with = "serde_bytes")]
         payload: Vec<u8>,
     },
+    /// What another build of a service would meet. Answered by [`Outcome::Findings`].
+    Fit {
+        /// Whose place it is to take.
+        service: ServiceName,
+        /// What it says of itself, as JSON text.
+        manifest: String,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -359,6 +367,8 @@ pub enum Outcome {
     },
     /// Of [`Request::Send`]: the answer, as the receiver wrote it.
     Answered(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Of [`Request::Fit`].
+    Findings(Vec<Finding>),
 }
 
 /// What became of a settings change.

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod control;
 pub mod dead;
+pub mod fit;
 mod generation;
 pub mod graph;
 pub mod lane;

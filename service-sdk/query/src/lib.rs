@@ -32,13 +32,14 @@ use watchdog_protocol::control::{
     StateValue, StateView,
 };
 use watchdog_protocol::dead::{DeadLetter, WholeDeadLetter};
+use watchdog_protocol::fit::Finding;
 use watchdog_protocol::graph::Graph;
 use watchdog_protocol::layout::Encoded;
 use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::plan::Plan;
 use watchdog_protocol::status::{InboxStatus, Status};
 use watchdog_protocol::why::Why;
-use watchdog_protocol::{MessageId, RequestId, Revision, ServiceName};
+use watchdog_protocol::{Manifest, MessageId, RequestId, Revision, ServiceName};
 
 use crate::answers::Answers;
 pub use crate::answers::{Events, Logs};
@@ -480,6 +481,19 @@ impl WatchdogQuery {
         match self.call(Request::Graph, None).await? {
             Outcome::Graph(graph) => Ok(*graph),
             _ => Err(QueryError::Unexpected { expected: "a graph" }),
+        }
+    }
+
+    /// What another build of a service, which says this of itself, would meet in the place of the present one: who sends
+    /// to it, the settings in force, the stored state. Nothing is changed. No service is granted it.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn fit(&self, service: &ServiceName, manifest: &Manifest) -> Result<Vec<Finding>, QueryError> {
+        let request = Request::Fit { service: service.clone(), manifest: manifest.to_json() };
+        match self.call(request, None).await? {
+            Outcome::Findings(findings) => Ok(findings),
+            _ => Err(QueryError::Unexpected { expected: "findings" }),
         }
     }
 

@@ -185,7 +185,7 @@ impl Verb {
         let done = async {
             match self {
                 Self::Run(_) => unreachable!("it has no runtime: its process becomes the keeper"),
-                Self::Check(arguments) => arguments.execute(console),
+                Self::Check(arguments) => arguments.execute(console).await,
                 Self::Diff(arguments) => arguments.execute(console).await,
                 Self::Reload(arguments) => arguments.execute(console).await,
                 Self::Register(arguments) => arguments.execute(console).await,

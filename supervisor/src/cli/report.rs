@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use watchdog_protocol::ServiceName;
@@ -15,8 +15,10 @@ use super::exit::Exit;
 use super::figures::count;
 use super::look::{ColorChoice, Look, Paint, harmless, harmless_lines};
 use crate::config::ConfigErrors;
+use crate::config::manifest_of::DescribeError;
 use crate::nearest::nearest;
 use crate::run::RunError;
+use crate::store::journal::JournalError;
 
 /// Why a command did not do what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,17 @@ pub(super) enum CliError {
     /// An answer that is not what the service said it is.
     #[error("`{service}` answered `{name}`, and its answer can't be read")]
     NoSuchAnswer { service: ServiceName, name: String, source: Unreadable },
+    /// Of `check`.
+    #[error("{} would break", count(*things, "thing"))]
+    Breaks { things: u64 },
+    #[error("another build of `{service}`: {error}")]
+    NotDescribed { service: ServiceName, error: DescribeError },
+    #[error("cannot read what is stored of `{service}`")]
+    Stored { service: ServiceName, source: JournalError },
+    #[error("{}", whose(program, services))]
+    WhoseBuild { program: PathBuf, services: Vec<String> },
+    #[error("`{service}` is no service of the configuration that is built on the SDK")]
+    NoBuiltService { service: ServiceName, nearest: Option<ServiceName> },
     /// Of another release.
     #[error("what the service told the watchdog of itself can't be read")]
     Manifest(#[source] ManifestError),
@@ -98,6 +111,9 @@ impl CliError {
             | Self::Differs
             | Self::NoSuchAnswer { .. }
             | Self::Manifest(_)
+            | Self::Breaks { .. }
+            | Self::NotDescribed { .. }
+            | Self::Stored { .. }
             | Self::KeeperStays { .. } => Exit::Failed,
             Self::Unreachable { source: QueryError::NotReachable { source, .. }, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -108,6 +124,8 @@ impl CliError {
             Self::NoSetting { .. }
             | Self::NoLog { .. }
             | Self::NoInbox { .. }
+            | Self::WhoseBuild { .. }
+            | Self::NoBuiltService { .. }
             | Self::InputTwice { .. }
             | Self::BytesToTerminal => Exit::Usage,
             Self::NoMessage { .. } => Exit::Data,
@@ -151,6 +169,8 @@ impl CliError {
                     format!("watchdog send {service} --schema shows what it takes")
                 }
             }),
+            Self::NoBuiltService { nearest: Some(near), .. } => Some(format!("did you mean `{near}`?")),
+            Self::WhoseBuild { .. } => Some("name it: --service NAME".into()),
             Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
             Self::Exists { .. } => Some("name another file, or overwrite it with --force".into()),
             Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),
@@ -185,5 +205,12 @@ impl CliError {
             text += &format!("\n  {} {}", look.paint(Paint::Strong, "hint:"), harmless(&hint));
         }
         text
+    }
+}
+
+fn whose(program: &Path, services: &[String]) -> String {
+    match services {
+        [] => format!("no service runs a file of the name of {}", program.display()),
+        services => format!("{} may be for {}", program.display(), services.join(", ")),
     }
 }

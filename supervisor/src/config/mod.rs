@@ -14,6 +14,7 @@ mod as_configured;
 mod check;
 mod document;
 mod drawn;
+pub(crate) mod fit;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod grant;

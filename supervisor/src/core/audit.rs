@@ -206,6 +206,7 @@ fn details_of(request: &Request) -> Option<String> {
         | Request::History { .. }
         | Request::Why { .. }
         | Request::Manifest { .. }
+        | Request::Fit { .. }
         | Request::DeadLetters { .. }
         | Request::DeadLetter { .. }
         | Request::Audit { .. }

@@ -22,6 +22,7 @@ mod dead;
 mod event_loop;
 pub(crate) mod events;
 mod exits;
+mod fit;
 mod from_service;
 mod hand_over;
 mod host;

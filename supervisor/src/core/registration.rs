@@ -22,6 +22,7 @@ use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, CoreError, Entry, Kept, Outlets, Registered, chain, now, stored, wall_time};
 use crate::capture::Stream;
+use crate::config::fit;
 use crate::config::{self, CheckedService, ConfigErrors, LogSigns, ServiceSpec};
 use crate::store::record;
 use crate::store::replace::replace;
@@ -55,6 +56,15 @@ pub(super) async fn next_described(describing: &mut JoinSet<Described>) -> Descr
 /// Where the tables lie that were registered while the watchdog ran.
 pub(crate) fn registered_folder(state: &Path) -> PathBuf {
     state.join("registered")
+}
+
+/// A registered table: its first line says where it was read.
+pub(crate) fn registered(file: &Path, text: &str) -> Result<ServiceSpec, config::ConfigErrors> {
+    // Without that line, so that places are those of the file that was read.
+    match text.split_once('\n').and_then(|(first, table)| Some((first.strip_prefix("# ")?, table))) {
+        Some((source, table)) => config::parse_one(Path::new(source), table),
+        None => config::parse_one(file, text),
+    }
 }
 
 impl Core {
@@ -257,6 +267,13 @@ impl Core {
     /// A new build of a running service: its lanes are compared again, its settings checked by its new type.
     async fn built_anew(&mut self, name: &ServiceName, checked: CheckedService) -> Result<(), CoreError> {
         self.keep_manifest(name, &checked.manifest).await?;
+        if let Some(present) = &self.entry(name).manifest {
+            let changes = fit::changes(present, &checked.manifest);
+            if !changes.is_empty() {
+                let text = format!("the new build takes other messages: {}", changes.join("; "));
+                self.events.add(Logged::of(name, "contract", text));
+            }
+        }
         let known = checked.manifest.state.as_ref().map_or(0, |state| state.version);
         let entry = self.entry_mut(name);
         entry.manifest = Some(checked.manifest);

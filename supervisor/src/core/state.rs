@@ -317,6 +317,15 @@ impl Core {
         entry.state.as_ref().ok_or_else(none)
     }
 
+    /// Which version of its state is stored; `None`: none is.
+    pub(super) fn stored_version(&self, service: &ServiceName) -> Option<u32> {
+        let state = self.entry(service).state.as_ref()?;
+        match (&state.on_disk, &state.writing) {
+            (_, Some((_, on_its_way))) => Some(on_its_way.version),
+            (on_disk, None) => on_disk.as_ref().map(|on_disk| on_disk.version),
+        }
+    }
+
     pub(super) fn state_show(&self, asked: &Asked, service: &ServiceName) {
         end(
             &asked.replies,

@@ -34,7 +34,7 @@ use super::in_force::InForce;
 use super::keeper_link::{KeeperLink, LinkError};
 use super::lanes::{Lane, Lanes};
 use super::note::{Note, Noted};
-use super::registration::{Found, registered_folder};
+use super::registration::{Found, registered, registered_folder};
 use super::reload::{Before, Reloads};
 use super::send::Operator;
 use super::session::Session;
@@ -619,15 +619,6 @@ fn go_on_at(stderr: &OwnedFd) -> std::io::Result<()> {
     let mut keepers = fs::File::from(stderr.try_clone()?);
     std::io::copy(&mut so_far.take(length), &mut keepers)?;
     Ok(nix::unistd::dup2_stderr(stderr)?)
-}
-
-/// A registered table: its first line says where it was read.
-fn registered(file: &Path, text: &str) -> Result<ServiceSpec, config::ConfigErrors> {
-    // Without that line, so that places are those of the file that was read.
-    match text.split_once('\n').and_then(|(first, table)| Some((first.strip_prefix("# ")?, table))) {
-        Some((source, table)) => config::parse_one(Path::new(source), table),
-        None => config::parse_one(file, text),
-    }
 }
 
 /// A service's record, note and pipes.

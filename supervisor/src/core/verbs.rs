@@ -180,6 +180,7 @@ impl Core {
             Request::DeadDrop { service, ids } => self.dead_deed(&asked, &service, &ids, Deed::Drop),
             Request::Diff { services } => self.diff_asked(asked, services),
             Request::Reload { plan } => self.reload_asked(asked, plan),
+            Request::Fit { service, manifest } => self.fit_asked(&asked, &service, &manifest),
             Request::Send { service, contract, asks, payload } => {
                 self.send_asked(asked, &service, Post { contract, asks, payload }).await?;
             }
@@ -465,6 +466,8 @@ pub(super) fn verb_of(request: &Request) -> &'static str {
         Request::Diff { .. } => "diff",
         Request::Reload { .. } => "reload",
         Request::Send { .. } => "send",
+        // No grant lists it.
+        Request::Fit { .. } => "check",
     }
 }
 
@@ -516,6 +519,7 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::DeadRetry { service, .. }
         | Request::DeadDrop { service, .. }
         | Request::Send { service, .. }
+        | Request::Fit { service, .. }
         | Request::Audit { service: Some(service), .. } => Named::Service(service),
         Request::Audit { service: None, .. } => Named::None,
         Request::Scale { service, .. } => Named::Instances(service),

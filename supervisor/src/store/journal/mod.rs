@@ -474,6 +474,33 @@ pub(crate) fn check(folder: &Path) -> Result<(), JournalError> {
     read_all(folder).map(drop)
 }
 
+/// The newest content of the file at `path`, wherever it lies; `None`: there is none. Of a folder that no watchdog writes
+/// to; changes nothing.
+///
+/// # Errors
+/// [`JournalError`].
+pub(crate) fn newest(folder: &Path, path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
+    let read = read_all(folder)?;
+    let counts = read.iter().rposition(|(.., replay)| replay.is_complete).or(read.len().checked_sub(1));
+    let name = path.strip_prefix(folder).ok().and_then(Path::to_str).unwrap_or_default();
+    let recorded = counts.and_then(|at| Some((&read[at].1, read[at].2.files.get(name)?)));
+    let (read_from, place) = match recorded {
+        Some((segment, Known { newest: Newest::Journal { newest, .. }, .. })) => {
+            (segment.as_path(), Some(newest))
+        }
+        Some(_) | None => (path, None),
+    };
+    match (fs::read(read_from), place) {
+        (Ok(bytes), None) => Ok(Some(bytes)),
+        (Ok(bytes), Some(place)) => {
+            let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
+            Ok(bytes.get(start..start.saturating_add(place.length as usize)).map(<[u8]>::to_vec))
+        }
+        (Err(error), None) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        (Err(source), _) => Err(JournalError::Read { path: read_from.to_owned(), source }),
+    }
+}
+
 /// Every segment, oldest first.
 fn read_all(folder: &Path) -> Result<Vec<(u64, PathBuf, Replay)>, JournalError> {
     let unreadable = |path: &Path, source| JournalError::Read { path: path.to_owned(), source };
