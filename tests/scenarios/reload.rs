@@ -64,7 +64,16 @@ fn diff_says_what_differs_by_its_exit_code_too_and_changes_nothing() {
     let seen = wd.status();
     assert_eq!(names(&seen), ["a", "b"]);
     assert!(seen.services.iter().all(|service| service.starts == 1));
+    // A short mark says that there is something to see.
+    assert!(seen.of("a").drift && seen.of("b").drift);
+    assert!(seen.watchdog.notes.iter().any(|note| note.contains("differs from what is in force")));
+    let said = wd.cli(&["status"]).ok().stdout;
+    assert!(said.contains("ready, differs"), "{said}");
     assert_eq!(differing(&wd), plan);
+    wd.cli(&["reload"]).ok();
+    let seen = wd.status();
+    assert!(!seen.services.iter().any(|service| service.drift), "{seen:?}");
+    assert!(!seen.watchdog.notes.iter().any(|note| note.contains("differs")));
 }
 
 #[test]
@@ -235,6 +244,7 @@ fn a_program_built_anew_is_drift_that_outlives_the_core() {
     deploy(&program);
     fs::write(wd.path("script.sh"), "while :; do sleep 1001; done\n").expect("a script");
     wd.kill_core();
+    assert!(["a", "s"].iter().all(|name| wd.status().of(name).drift));
     let plan = differing(&wd);
     let drift: Vec<_> =
         plan.services.iter().map(|it| (it.service.as_str(), it.fields[0].field.as_str())).collect();

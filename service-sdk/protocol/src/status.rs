@@ -188,6 +188,9 @@ pub struct ServiceStatus {
     pub queued: u64,
     /// Processes of an ended incarnation that could not be killed.
     pub survivors: Vec<u32>,
+    /// The configuration's file says something else of it than is in force, or its program was built anew since its
+    /// process started: `watchdog diff` tells what.
+    pub drift: bool,
 }
 
 /// Why and when a process ended.

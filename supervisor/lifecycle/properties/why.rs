@@ -152,6 +152,7 @@ fn statuses() -> impl Strategy<Value = ServiceStatus> {
             messages_out: 0,
             queued: 0,
             survivors: vec![],
+            drift: false,
         })
 }
 

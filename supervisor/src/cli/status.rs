@@ -175,6 +175,9 @@ fn phase(service: &ServiceStatus) -> String {
     if !service.blocked_by.is_empty() {
         text += &format!(", blocked by {}", names(&service.blocked_by));
     }
+    if service.drift {
+        text += ", differs";
+    }
     if !service.survivors.is_empty() {
         text += &format!(", can't kill {}", pids(&service.survivors));
     }

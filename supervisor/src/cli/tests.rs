@@ -72,6 +72,7 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
         messages_out: 0,
         queued: 3,
         survivors: vec![],
+        drift: false,
     }
 }
 
@@ -113,6 +114,7 @@ fn motley() -> Status {
             wanted: WantedStatus::Down,
             wanted_by: Some("an operator (uid 0)".into()),
             survivors: vec![77],
+            drift: true,
             ..down("stuck", PhaseStatus::Stopping)
         },
         ServiceStatus {

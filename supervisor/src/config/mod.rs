@@ -52,7 +52,7 @@ pub use locate::{FILE_NAME, find, load, read};
 pub use permissions::unused;
 pub use probe::{LogSigns, Pattern, Probe, ProbeKind};
 pub use problem::{ConfigError, ConfigErrors, Problem};
-pub(crate) use program::built;
+pub(crate) use program::{built, file_identity};
 pub use setting::{SettingPath, SettingPathError};
 pub use source::{Place, Source};
 pub use spec::{Config, ServiceSpec, SettingsTable, WatchdogSection};

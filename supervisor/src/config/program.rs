@@ -13,7 +13,7 @@ const INTERPRETERS: [&str; 9] = ["sh", "bash", "dash", "env", "node", "perl", "p
 
 /// Which file it is, and which content: another one, or one that was written again, has another identity. `None`: it
 /// can't be looked at.
-pub(super) fn file_identity(path: &Path) -> Option<String> {
+pub(crate) fn file_identity(path: &Path) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     let (dev, ino, size) = (found.dev(), found.ino(), found.size());
     Some(format!("{dev}:{ino}:{size}:{}.{:09}", found.mtime(), found.mtime_nsec()))

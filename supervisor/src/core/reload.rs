@@ -15,6 +15,7 @@
 //! or the look at one that rests, takes the [`Next`] one.
 
 mod apply;
+mod drift;
 mod proposal;
 mod rename;
 mod resume;
@@ -105,6 +106,7 @@ pub(super) struct Reloads {
     stage: Stage,
     /// Of the reload under way, once it is in force.
     owed: Option<Owed>,
+    drift: drift::Drift,
 }
 
 impl Reloads {
@@ -116,6 +118,7 @@ impl Reloads {
             work: JoinSet::new(),
             stage,
             owed: in_force.owed,
+            drift: drift::Drift::default(),
         }
     }
 

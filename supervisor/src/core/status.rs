@@ -87,7 +87,7 @@ impl Core {
             runtime: section.runtime.display().to_string(),
             logs: section.logs.display().to_string(),
             stopping: self.shutdown == Shutdown::Stopping,
-            notes: self.notes.clone(),
+            notes: self.notes.iter().cloned().chain(self.drift_note()).collect(),
         }
     }
 
@@ -121,6 +121,7 @@ impl Core {
             messages_in: totals.messages_in,
             messages_out: totals.messages_out,
             queued: totals.queued,
+            drift: self.has_drifted(name),
             ..recorded(name, kind(policy), service, present)
         })
     }
@@ -208,6 +209,7 @@ pub(super) fn recorded(
         messages_out: 0,
         queued: 0,
         survivors: phase.survivors().to_vec(),
+        drift: false,
     }
 }
 

@@ -110,6 +110,7 @@ impl Core {
         }
         match call.request {
             Request::Status { services } => {
+                self.look_for_drift();
                 end(&asked.replies, Ok(Outcome::Status(Box::new(self.status(&services)))));
             }
             Request::Intercoms { services } => {

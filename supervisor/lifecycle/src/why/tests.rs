@@ -150,6 +150,7 @@ fn status(service: &str, phase: PhaseStatus, number: u64) -> ServiceStatus {
         messages_out: 0,
         queued: 0,
         survivors: vec![],
+        drift: false,
     }
 }
 

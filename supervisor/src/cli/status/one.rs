@@ -46,6 +46,9 @@ pub(in crate::cli) fn detail(service: &ServiceStatus, look: &Look) -> String {
             ),
         );
     }
+    if service.drift {
+        line("drift", format!("watchdog diff {}", service.name));
+    }
     if let Some(settings) = &service.settings {
         let verdict = match settings.verdict {
             VerdictStatus::Accepted => "in force",

@@ -9,6 +9,7 @@ use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::plan::{Deed, Plan};
 use watchdog_protocol::{Incarnation, Revision, ServiceName};
 
+use super::drift::Drift;
 use super::{Heir, Next, Proposal, Ready, Stage};
 use crate::config::{CheckedService, Kind, ServiceSpec};
 use crate::core::events::Entry as Logged;
@@ -106,6 +107,7 @@ impl Core {
     fn in_force(&mut self, proposal: Proposal, text: String) {
         self.config = proposal.config;
         self.reloads.text = text.into();
+        self.reloads.drift = Drift::default();
     }
 
     /// Waits for one that was taken before.
