@@ -20,6 +20,8 @@ pub(crate) mod fixture;
 mod grant;
 pub mod graph;
 mod group_table;
+#[cfg(test)]
+mod hostile;
 mod keeping;
 mod launch;
 mod locate;

@@ -79,10 +79,15 @@ pub enum Unsent {
 impl Inbox {
     /// What this service said of its inbox.
     pub fn of(manifest: &Manifest) -> Self {
-        let layout = |at: usize| match manifest.layouts.get(at) {
+        // An honest SDK tells no more; a tree is many times its text.
+        let mut left = MAX_LAYOUTS;
+        let mut layout = |at: usize| match manifest.layouts.get(at) {
             None => Err(NoLayout::Untold),
             Some(None) => Err(NoLayout::Long),
-            Some(Some(text)) => Ok(text),
+            Some(Some(text)) => {
+                left = left.checked_sub(text.len()).ok_or(NoLayout::Long)?;
+                Ok(text)
+            }
         };
         let shapes = manifest.contract.0.iter().enumerate();
         let messages = shapes.map(|(at, shape)| {

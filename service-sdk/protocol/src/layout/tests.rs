@@ -278,6 +278,15 @@ fn a_message_without_its_layout_says_why() {
 }
 
 #[test]
+fn more_layouts_than_an_sdk_tells_are_not_read() {
+    let text = format!("n:({}),", "u8,".repeat(MAX_LAYOUT / 3 - 10));
+    let inbox = inbox(&[("A", &text), ("B", &text), ("C", &text), ("D", &text), ("E", &text)]);
+    let known: Vec<bool> = inbox.messages().map(|(_, message)| message.is_ok()).collect();
+    assert_eq!(known, [true, true, true, true, false]);
+    assert_eq!(inbox.named("E").unwrap(), Err(&NoLayout::Long));
+}
+
+#[test]
 fn the_first_difference_is_named() {
     let said = |before: &str, now: &str| {
         difference(&message(before), &message(now))
