@@ -94,6 +94,8 @@ pub enum Order {
     Panic { text: String },
     /// Does nothing any more, not even listen.
     Hang,
+    /// Shuts the ends of all its lanes for sending, as no SDK does.
+    ShutLanes,
 }
 
 /// A health level, as ordered.

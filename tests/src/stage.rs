@@ -3,14 +3,16 @@
 mod handles;
 mod memory;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::env;
 use std::fmt::{Debug, Display};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -304,11 +306,34 @@ async fn perform<T: Remembered, M: Spoken>(order: &Order, ctx: &Strings<T, M>) -
         }
         Order::Exit { code } => std::process::exit(*code),
         Order::Panic { text } => panic!("{text}"),
+        Order::ShutLanes => {
+            shut_lanes();
+            Shown::Done
+        }
         Order::Hang => loop {
             std::thread::park();
         },
         _ => return None,
     })
+}
+
+/// All seqpacket sockets but the first, which is the session.
+fn shut_lanes() {
+    let table = fs::read_to_string("/proc/self/net/unix").expect("the kernel's table of sockets");
+    let seqpacket = table.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(4);
+        (columns.next()? == "0005").then_some(())?;
+        Some(format!("socket:[{}]", columns.nth(1)?))
+    });
+    let seqpacket: BTreeSet<_> = seqpacket.collect();
+    let open = fs::read_dir("/proc/self/fd").expect("our descriptors").flatten();
+    let ends = open.filter(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|what| seqpacket.contains(&*what.to_string_lossy()))
+    });
+    let ends: BTreeSet<RawFd> = ends.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for end in ends.into_iter().skip(1) {
+        shutdown(end, Shutdown::Write).expect("an end of a lane");
+    }
 }
 
 fn answer<E: Debug + Display>(result: Result<String, E>) -> Shown {

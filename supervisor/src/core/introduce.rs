@@ -7,6 +7,7 @@ use watchdog_keeper::protocol::ToKeeper;
 use watchdog_lifecycle::TalkError;
 use watchdog_protocol::session::{LaneIn, LaneOut, Refusal, ToService};
 use watchdog_protocol::{Contract, Incarnation, ServiceName};
+use watchdog_seqpacket::Wear;
 
 use super::events::Entry as Logged;
 use super::lanes::{Lane, LaneError, Made};
@@ -66,7 +67,7 @@ impl Core {
         let size = self.entry(&receiver).spec.lane_size;
         let (lane, made) = self.lanes.between(sender, &receiver, &contract, now().as_nanos())?;
         if *lane.contract() != contract {
-            lane.set_contract(contract)?;
+            lane.set_contract(contract.clone())?;
         }
         lane.mismatch.clone_from(&mismatch);
         if made == Made::Now {
@@ -74,7 +75,14 @@ impl Core {
             let stored = self.keeper.send(&message, &lane.stored()).await;
             stored.map_err(|err| NoLane::Core(CoreError::Keeper(err)))?;
         }
-        let ends = lane.give_to_sender(incarnation, size)?;
+        let ends = match lane.give_to_sender(incarnation, size) {
+            // By a process of either side; the next lane is as good as new.
+            Err(LaneError::Worn(wear)) if made == Made::Before => {
+                self.retire_worn(sender, &receiver, wear).await.map_err(NoLane::Core)?;
+                return Box::pin(self.try_introduce(sender, incarnation, peer, contract)).await;
+            }
+            given => given?,
+        };
         let out = LaneOut { lane: lane.epoch, receiver: receiver.clone(), mismatch };
         if let Some(receiving) = self.entry(&receiver).session.as_ref().map(|s| s.incarnation()) {
             self.offer_lanes(&receiver, receiving).await.map_err(NoLane::Core)?;
@@ -121,25 +129,32 @@ impl Core {
         }
         self.drop_drained(receiver).await?;
         let size = self.entry(receiver).spec.lane_size;
-        let mut offers = Vec::new();
+        let (mut offers, mut worn) = (Vec::new(), Vec::new());
         let mut waiting_for_older = BTreeSet::new();
         for lane in self.lanes.arriving_at(receiver) {
             // One that can't be read holds up nobody.
             if lane.mismatch.is_some() || waiting_for_older.contains(&lane.sender) {
                 continue;
             }
+            if lane.given_to() != Some(incarnation) {
+                match lane.give_to_receiver(incarnation, size) {
+                    Ok(ends) => {
+                        let offer = LaneIn { lane: lane.epoch, sender: lane.sender.clone() };
+                        offers.push((offer, ends, lane.buried().to_vec()));
+                    }
+                    Err(LaneError::Worn(wear)) if !lane.is_retired() => {
+                        worn.push((lane.sender.clone(), wear));
+                        continue;
+                    }
+                    Err(err) => {
+                        let sender = &lane.sender;
+                        tracing::error!("lane {sender} to {receiver} can't be handed over: {}", chain(&err));
+                        continue;
+                    }
+                }
+            }
             if lane.is_retired() {
                 waiting_for_older.insert(lane.sender.clone());
-            }
-            if lane.given_to() == Some(incarnation) {
-                continue;
-            }
-            match lane.give_to_receiver(incarnation, size) {
-                Ok(ends) => {
-                    let offer = LaneIn { lane: lane.epoch, sender: lane.sender.clone() };
-                    offers.push((offer, ends, lane.buried().to_vec()));
-                }
-                Err(err) => tracing::error!("lane {} to {receiver} can't be handed over: {err}", lane.sender),
             }
         }
         for (lane, ends, buried) in offers {
@@ -149,7 +164,26 @@ impl Core {
             }
             self.tell(receiver, &ToService::LaneIn(lane), ends);
         }
-        Ok(())
+        if worn.is_empty() {
+            return Ok(());
+        }
+        for (sender, wear) in worn {
+            self.retire_worn(&sender, receiver, wear).await?;
+        }
+        // What is queued in them can be read, if no filter is in its way.
+        Box::pin(self.offer_lanes(receiver, incarnation)).await
+    }
+
+    /// A process did to an end what can't be undone: nothing more goes in.
+    async fn retire_worn(
+        &mut self,
+        sender: &ServiceName,
+        receiver: &ServiceName,
+        wear: Wear,
+    ) -> Result<(), CoreError> {
+        let text = format!("the lane of {sender} was left unusable by a process of either side: {wear:?}");
+        self.events.add(Logged::of(receiver, "lane", text));
+        self.retire(sender, receiver).await
     }
 
     /// The receiver was built anew: every lane to it is compared again, its senders are told.

@@ -51,6 +51,8 @@ pub(crate) enum LaneError {
     Copy(#[source] io::Error),
     #[error("cannot make an end as good as new")]
     Reset(#[source] io::Error),
+    #[error("a process left an end unusable: {0:?}")]
+    Worn(Wear),
     #[error("cannot shut its sending")]
     Shut(#[source] io::Error),
     #[error("cannot watch an end")]
@@ -283,9 +285,7 @@ impl Lane {
         match end.reset_for_handover(size).map_err(LaneError::Reset)? {
             Handover::Clean => Ok(()),
             Handover::Worn(Wear::Shutdown) if self.is_retired() => Ok(()),
-            Handover::Worn(wear) => {
-                Err(LaneError::Reset(io::Error::other(format!("a process left it unusable: {wear:?}"))))
-            }
+            Handover::Worn(wear) => Err(LaneError::Worn(wear)),
         }
     }
 

@@ -128,7 +128,7 @@ fn a_name_of_all_instances_is_no_peer_and_says_which_are() {
     let wd = ready(&[puppet("a", ByItself), puppet("worker", ByItself).key("instances = 2")]);
     match wd.puppet("a").order(say("worker", "whoever")) {
         Shown::Failed { kind, text } => {
-            assert!(kind == "NoSuchService" && text.contains("worker@"), "{text}")
+            assert!(kind == "NoSuchService" && text.contains("worker@"), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -292,4 +292,44 @@ fn a_sender_that_dies_waiting_for_room_leaves_what_it_told_and_no_more() {
     wd.puppet("a").does(say("b", "anew"));
     let heard = b.next();
     assert_eq!((heard.text.as_str(), heard.redelivered), ("anew", false));
+}
+
+#[test]
+fn a_sender_that_shuts_its_lane_loses_nothing_it_sent_and_its_next_process_has_another() {
+    let wd = ready_by_hand();
+    let (a, b) = (wd.puppet("a"), wd.puppet("b"));
+    a.does(say("b", "before"));
+    a.does(Order::ShutLanes);
+    assert_eq!(a.fails(say("b", "after")), "Denied");
+    assert_eq!(b.next().text, "before");
+    let next = b.begin(Order::Next);
+    wd.until_some("the lane is gone", || inbox(&wd, "b").lanes.is_empty().then_some(()));
+    kill_and_wait(&wd, "a");
+    wd.puppet("a").does(say("b", "anew"));
+    match next.shown() {
+        Shown::Message(heard) => assert_eq!(heard.text, "anew"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_receiver_that_shuts_its_lanes_is_served_what_is_queued_and_heard_again_by_another() {
+    let wd = ready_by_hand();
+    let (a, b) = (wd.puppet("a"), wd.puppet("b"));
+    for text in ["1", "2"] {
+        a.does(say("b", text));
+    }
+    assert_eq!(b.next().text, "1");
+    b.does(Order::ShutLanes);
+    kill_and_wait(&wd, "b");
+    wd.until_event("the log tells of it", |event| event.what == "lane" && event.text.contains("Shutdown"));
+    assert_eq!(a.fails(say("b", "no more")), "Denied");
+    let again = b.next();
+    assert_eq!((again.text.as_str(), again.redelivered), ("1", true));
+    kill_and_wait(&wd, "a");
+    let question = wd.puppet("a").begin(ask("b", "3"));
+    assert_eq!(b.next().text, "2");
+    assert_eq!(b.next().text, "3");
+    b.does(Order::Answer { text: "heard".into() });
+    assert_eq!(question.shown(), Shown::Text("heard".into()));
 }
