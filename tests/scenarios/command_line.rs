@@ -72,8 +72,8 @@ fn every_verb_has_an_example_and_knows_the_nearest_service() {
         let told = String::from_utf8_lossy(&said.stderr);
         assert!(told.contains("countre") && told.contains("did you mean `counter`?"), "{line}: {told}");
     }
-    let said = wd.cli(&["stat"]).with_code(2);
-    assert!(said.stderr.contains("'status'"), "{said}");
+    let said = wd.cli(&["staus"]).with_code(2);
+    assert!(said.stderr.contains("did you mean `watchdog status`?"), "{said}");
 }
 
 #[test]

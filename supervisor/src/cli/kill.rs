@@ -9,6 +9,9 @@ use super::report::CliError;
 use super::wait::Wait;
 
 /// Want services down at once, without time to save; or only send a signal.
+///
+/// A service that ends by a signal that was only sent has ended by itself: it is still wanted up, and its `restart` and
+/// `restart_limit` decide what follows, as they do when somebody else kills it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog kill counter\n  watchdog kill --signal HUP nginx")]
 pub(super) struct Arguments {

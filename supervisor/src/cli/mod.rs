@@ -56,6 +56,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::console::{Console, Format};
@@ -64,6 +65,7 @@ use self::look::ColorChoice;
 use self::report::CliError;
 pub(crate) use self::run::keep;
 use self::wish::Wish;
+use crate::nearest::nearest;
 
 /// Keeps services alive, each its own process, with their settings, state and messages.
 #[derive(Debug, Parser)]
@@ -158,6 +160,9 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Arguments { global, verb } = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
+            if let Some(error) = unknown_verb(&error) {
+                return error.tell(ColorChoice::Auto);
+            }
             // Help and version go to standard output; a reader that went away is no failure.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
@@ -171,6 +176,22 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(CliError::Differs) => Exit::Failed.into(),
         Err(error) => error.tell(global.color),
     }
+}
+
+/// A verb that is none, with the one that was meant: of a typing error clap names all that look a bit like it.
+fn unknown_verb(error: &clap::Error) -> Option<CliError> {
+    let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    // `Usage: watchdog state [OPTIONS] <COMMAND>`: the only place where clap says whose verb it was to be.
+    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return None };
+    let usage = usage.to_string();
+    let words = usage.split_whitespace().skip_while(|word| *word != "watchdog").skip(1);
+    let within: Vec<&str> = words.take_while(|word| !word.starts_with(['[', '<'])).collect();
+    let root = command();
+    let command = within.iter().try_fold(&root, |command, word| command.find_subcommand(word))?;
+    let known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let nearest = nearest(verb, known).map(str::to_owned);
+    let command = std::iter::once("watchdog").chain(within).collect::<Vec<_>>().join(" ");
+    Some(CliError::NoVerb { command, verb: verb.clone(), nearest })
 }
 
 fn command() -> clap::Command {

@@ -75,6 +75,8 @@ pub(super) enum CliError {
     /// It would be overwritten.
     #[error("{} is already there, and nothing was written", path.display())]
     Exists { path: PathBuf },
+    #[error("`{command}` has no verb `{verb}`")]
+    NoVerb { command: String, verb: String, nearest: Option<String> },
     /// It has one end.
     #[error("`{first}` and `{second}` can't both be read from standard input")]
     InputTwice { first: String, second: String },
@@ -121,7 +123,8 @@ impl CliError {
                 Exit::NotPermitted
             }
             Self::NoWatchdog { .. } | Self::NoAnswer { .. } | Self::Unreachable { .. } => Exit::NotReachable,
-            Self::NoSetting { .. }
+            Self::NoVerb { .. }
+            | Self::NoSetting { .. }
             | Self::NoLog { .. }
             | Self::NoInbox { .. }
             | Self::WhoseBuild { .. }
@@ -171,6 +174,10 @@ impl CliError {
             }),
             Self::NoBuiltService { nearest: Some(near), .. } => Some(format!("did you mean `{near}`?")),
             Self::WhoseBuild { .. } => Some("name it: --service NAME".into()),
+            Self::NoVerb { command, nearest: Some(near), .. } => {
+                Some(format!("did you mean `{command} {near}`?"))
+            }
+            Self::NoVerb { command, nearest: None, .. } => Some(format!("{command} --help lists them")),
             Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
             Self::Exists { .. } => Some("name another file, or overwrite it with --force".into()),
             Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),

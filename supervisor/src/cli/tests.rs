@@ -330,7 +330,6 @@ fn a_command_line_that_makes_no_sense_says_what_would() {
         format!("$ {line}\n{}", error.render())
     };
     let lines = [
-        "watchdog stpo counter",
         "watchdog stop",
         "watchdog stop Counter!",
         "watchdog start a --wait=soon",
@@ -340,6 +339,28 @@ fn a_command_line_that_makes_no_sense_says_what_would() {
         "watchdog --colour never status",
     ];
     insta::assert_snapshot!(lines.map(said).join("\n"));
+}
+
+#[test]
+fn a_verb_that_is_none_is_named_with_the_one_that_was_meant() {
+    let said = |line: &str| {
+        let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();
+        super::unknown_verb(&error).unwrap().text(&Look { color: false, width: None })
+    };
+    let lines =
+        ["watchdog stpo counter", "watchdog --json qqqq", "watchdog state shw x", "watchdog --json dead qq"];
+    insta::assert_snapshot!(lines.map(said).join("\n"), @r"
+    error: `watchdog` has no verb `stpo`
+      hint: did you mean `watchdog stop`?
+    error: `watchdog` has no verb `qqqq`
+      hint: watchdog --help lists them
+    error: `watchdog state` has no verb `shw`
+      hint: did you mean `watchdog state show`?
+    error: `watchdog dead` has no verb `qq`
+      hint: watchdog dead --help lists them
+    ");
+    let other = Arguments::try_parse_from(["watchdog", "stop"]).unwrap_err();
+    assert!(super::unknown_verb(&other).is_none());
 }
 
 #[test]
