@@ -17,7 +17,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Who sent it. By the lane it came through, which the sender can't choose.
+    /// Who sent it. By the lane it came through, which the sender can't choose. `operator`: somebody at the command line, by
+    /// `watchdog send`, or a service that may send as one.
     pub fn sender(&self) -> &ServiceName {
         &self.sender
     }
