@@ -196,7 +196,6 @@ impl Core {
             self.perform_all(commands).await?;
         }
         self.decide().await?;
-        self.look_at_reload().await?;
         if std::mem::take(&mut self.is_starting) {
             // The kernel wakes the keeper on this core's processor, sure that this core is about to sleep: a start
             // would wait for all that follows. It waits for the next turn instead, which `Spawned` brings.
@@ -207,6 +206,7 @@ impl Core {
             let message = ToKeeper::AckExit { service, incarnation };
             self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)?;
         }
+        self.look_at_reload().await?;
         self.answer_waiters();
         self.audit.write_out();
         Ok(())

@@ -4,7 +4,8 @@
 //! the process under the old name ends ─► its files are settled ─► and moved, the last one last ─► lanes are renamed
 //!                                                         ─► the old name is forgotten ─► the new one starts
 //! ```
-//! Files are moved, so a name under which there are none is one whose service has been moved: done again after a death of
+//! The journal is renewed before: it may know contents of both names that files have long since, and a mark that says so can
+//! be lost with a core. Files are moved, so a name under which there are none is one whose service has been moved: done again after a death of
 //! the core in the middle it goes on where it stood. Nothing writes under the old name once its process is gone.
 
 use std::collections::BTreeMap;
@@ -32,8 +33,10 @@ pub(in crate::core) struct Heir {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The service lives, or its files are not settled.
+    /// The service lives, or the keeper may tell of its end once more.
     Waiting,
+    /// The journal still has something of it, or may have for a next core.
+    Settling,
     Moving,
     Moved,
 }
@@ -138,9 +141,18 @@ impl Core {
         let Some(heir) = &self.entry(name).heir else { return Ok(()) };
         let (to, stage) = (heir.name().clone(), heir.stage);
         match stage {
-            Stage::Waiting => {
+            Stage::Waiting | Stage::Settling => {
+                // A core that is told of its end again would write under its old name.
+                if self.acknowledge.iter().any(|(service, _)| service == name) {
+                    return Ok(());
+                }
+                if stage == Stage::Waiting {
+                    self.set_stage(name, Stage::Settling);
+                    self.store.renew();
+                }
                 let files = belongings.kept(name).into_iter().chain(belongings.kept(&to));
-                if files.into_iter().any(|path| self.store.is_busy(&path) || self.store.is_unsettled(&path)) {
+                let is_kept = |path: PathBuf| self.store.is_busy(&path) || self.store.is_unsettled(&path);
+                if self.store.is_renewing() || files.into_iter().any(is_kept) {
                     return Ok(());
                 }
                 self.set_stage(name, Stage::Moving);
@@ -238,15 +250,15 @@ impl Core {
         let renamed = specs.filter_map(|spec| Some((spec.former_name()?, spec.name.clone())));
         let renamed: Vec<_> = renamed.filter(|(from, _)| !self.config.services.contains_key(from)).collect();
         for (from, to) in renamed {
-            let files = belongings.kept(&from);
-            let (folder, scaled) = record_of(&belongings.state, from.base());
-            self.store.settle(&record::path(&folder, &scaled));
-            for path in &files {
-                self.store.settle(path);
+            let is_there = |path: &PathBuf| path.exists() || self.store.is_unsettled(path);
+            if !belongings.kept(&from).iter().any(is_there) {
+                continue;
             }
-            while files.iter().any(|path| self.store.is_busy(path)) {
+            self.store.renew();
+            while self.store.is_renewing() {
                 self.store.ended().await;
             }
+            let files = belongings.kept(&from);
             let is_settled = files.iter().all(|path| !self.store.is_unsettled(path));
             if !is_settled || !belongings.is_to_be_moved(&from, &to) {
                 continue;

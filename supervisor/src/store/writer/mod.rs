@@ -183,6 +183,20 @@ impl Writer {
         }
     }
 
+    /// Has every file get what the journal has of it, and begins a journal that holds nothing of before: no core will
+    /// read there what a file had once. It is [under way](Self::is_renewing) until then.
+    pub fn renew(&mut self) {
+        if !self.is_emptying {
+            self.empty();
+            self.start();
+        }
+    }
+
+    /// The journal is being renewed.
+    pub fn is_renewing(&self) -> bool {
+        self.is_emptying
+    }
+
     /// The next thing that came to its end; waits for ever while nothing is on its way. Cancel safe.
     pub async fn ended(&mut self) -> Ended {
         loop {
