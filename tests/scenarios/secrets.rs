@@ -156,6 +156,7 @@ impl Life {
     /// Every verb that shows something, as text and as JSON.
     fn look_at_everything(&mut self) {
         let bundle = self.wd.path("report.tar").display().to_string();
+        let build = watchdog_tests::binary("probe-discreet").display().to_string();
         for verb in [
             &["status"][..],
             &["status", "a"],
@@ -173,6 +174,7 @@ impl Life {
             &["state", "show", "a"],
             &["doctor"],
             &["check"],
+            &["check", &build, "--service", "a"],
             &["diff"],
             &["graph"],
             &["bundle", "a", &bundle, "--force"],
@@ -185,6 +187,7 @@ impl Life {
         assert!(shown(&["get", "a"]).contains("token = (secret)"));
         assert!(shown(&["get", "a"]).contains(r#"list = ["(secret)"]"#));
         assert!(shown(&["history", "a"]).contains("token: changed (secret)"));
+        assert!(shown(&["check", &build, "--service", "a"]).contains("the values in force fit"));
         assert!(shown(&["logs", "a"]).contains("token: (secret)"), "the service logs its settings");
         for process in self.wd.processes() {
             for told in ["cmdline", "environ"] {
