@@ -55,8 +55,8 @@ pub struct Roster {
 
 #[derive(Debug)]
 struct Entry {
-    policy: Policy,
-    service: Service,
+    policy: Box<Policy>,
+    service: Box<Service>,
     required_by: BTreeSet<ServiceName>,
     followed_by: BTreeSet<ServiceName>,
     group: Option<ServiceName>,
@@ -109,7 +109,7 @@ impl Roster {
             }
             roster.insert(name, policy, service);
         }
-        let there = roster.entries.iter().map(|(name, entry)| (name, &entry.policy));
+        let there = roster.entries.iter().map(|(name, entry)| (name, &*entry.policy));
         graph::check(there.chain(&roster.promised))?;
         let names: Vec<_> = roster.entries.keys().cloned().collect();
         for name in &names {
@@ -225,7 +225,7 @@ impl Roster {
         }
         // What waits for those that are on their way out goes with them.
         let others = self.entries.iter().filter(|(_, entry)| !entry.service.is_removed());
-        let others = others.map(|(name, entry)| (name, &entry.policy));
+        let others = others.map(|(name, entry)| (name, &*entry.policy));
         let promised = self.promised.iter().filter(|(promised, _)| **promised != name);
         graph::check(others.chain(promised).chain([(&name, &policy)]))?;
         self.promised.remove(&name);
@@ -275,17 +275,17 @@ impl Roster {
 
     /// One service.
     pub fn get(&self, name: &ServiceName) -> Option<&Service> {
-        self.entries.get(name).map(|entry| &entry.service)
+        self.entries.get(name).map(|entry| &*entry.service)
     }
 
     /// What is configured for it.
     pub fn policy(&self, name: &ServiceName) -> Option<&Policy> {
-        self.entries.get(name).map(|entry| &entry.policy)
+        self.entries.get(name).map(|entry| &*entry.policy)
     }
 
     /// All services, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&ServiceName, &Policy, &Service)> {
-        self.entries.iter().map(|(name, entry)| (name, &entry.policy, &entry.service))
+        self.entries.iter().map(|(name, entry)| (name, &*entry.policy, &*entry.service))
     }
 
     /// Whether there may be a lane from `sender` to `receiver`.
@@ -306,6 +306,7 @@ impl Roster {
         let deadline = service.deadline(&policy);
         self.deadlines.extend(deadline.map(|at| (at, name.clone())));
         let (required_by, followed_by) = (BTreeSet::new(), BTreeSet::new());
+        let (policy, service) = (Box::new(policy), Box::new(service));
         self.entries.insert(name, Entry { policy, service, required_by, followed_by, group: None, deadline });
     }
 

@@ -51,7 +51,8 @@ pub(super) struct Collector {
     epoll: Epoll,
     inbox: Receiver<Command>,
     wake: Arc<EventFd>,
-    sources: HashMap<u64, Source>,
+    /// Boxed: a map has room for more than it holds.
+    sources: HashMap<u64, Box<Source>>,
     next_token: u64,
     written: HashMap<ServiceName, Log>,
     tails: Tails,
@@ -145,7 +146,7 @@ impl Collector {
             return;
         }
         self.log_of(&service);
-        self.sources.insert(token, Source::new(service, stream, pipe));
+        self.sources.insert(token, Box::new(Source::new(service, stream, pipe)));
     }
 
     fn remove(&mut self, service: &ServiceName) {

@@ -65,9 +65,9 @@ pub struct ServiceSpec {
     /// What asks a program to stop, and a service that has no session yet. Default `TERM`.
     pub stop_signal: Signal,
     /// There exactly when `policy.ready` is a probe.
-    pub ready_probe: Option<Probe>,
+    pub ready_probe: Option<Box<Probe>>,
     /// There exactly when `policy.liveness` is a probe, of the same interval.
-    pub liveness_probe: Option<Probe>,
+    pub liveness_probe: Option<Box<Probe>>,
     /// Lines of its output that are its word for ready or alive, where those are told by it.
     pub log_signs: LogSigns,
     /// What it may ask of the watchdog. Nothing when absent.

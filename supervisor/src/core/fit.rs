@@ -28,7 +28,7 @@ impl Core {
             .map(|lane| (lane.sender.clone(), lane.contract().clone()))
             .collect();
         let entry = self.entry(service);
-        let mut findings = fit::contract(entry.manifest.as_ref(), Senders::Known(&known), new);
+        let mut findings = fit::contract(entry.manifest.as_deref(), Senders::Known(&known), new);
         findings.extend(match &entry.settings {
             Some(settings) => {
                 let set: Vec<_> = settings.updater.overrides().paths().map(ToString::to_string).collect();

@@ -93,7 +93,7 @@ impl Core {
             self.broken(service, incarnation, "it said hello twice".to_owned());
             return Ok(());
         }
-        let described = self.entry(service).manifest.as_ref().map(watchdog_protocol::Manifest::hash);
+        let described = self.entry(service).manifest.as_deref().map(watchdog_protocol::Manifest::hash);
         if described == Some(hello.manifest) {
             self.recognize(service, incarnation).await?;
         } else {

@@ -28,7 +28,7 @@ impl Core {
         let pids = self.pids(service);
         let entry = self.entry_mut(service);
         let strain = Strain::read(&pids, entry.cgroup.as_ref());
-        let before = entry.strain.replace(Seen { incarnation, at: present, strain });
+        let before = entry.strain.replace(Box::new(Seen { incarnation, at: present, strain }));
         let mut look = HostLook { frozen: strain.frozen, ..HostLook::default() };
         if let Some(before) = before.filter(|before| before.incarnation == incarnation) {
             // A thread that ended takes its time with it.

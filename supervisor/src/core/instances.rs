@@ -4,6 +4,7 @@
 //! Those that the configuration does not know are made from the first one's table, now and by each later core, as long
 //! as the record of the newest `scale` says so.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use super::events::Entry as Logged;
 use super::verbs::Asked;
 use super::waiting::{Target, end};
 use super::{Core, CoreError, Registered, chain, now};
-use crate::config::{self, Config, ServiceSpec};
+use crate::config::{self, ServiceSpec};
 use crate::processes::leftovers;
 use crate::run::former_incarnations;
 use crate::store::record;
@@ -28,10 +29,13 @@ pub(super) fn record_of(state: &Path, base: &str) -> (PathBuf, String) {
 }
 
 impl Core {
-    /// Instances that this configuration does not know, and an operator wanted.
-    pub(super) fn instances_beyond(&mut self, config: &Config) -> Vec<ServiceSpec> {
+    /// Instances that are not among these services of a configuration, and an operator wanted.
+    pub(super) fn instances_beyond(
+        &mut self,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
+    ) -> Vec<ServiceSpec> {
         let mut beyond = Vec::new();
-        for spec in config.services.values().filter(|spec| spec.name.instance() == Some(1)) {
+        for spec in services.values().filter(|spec| spec.name.instance() == Some(1)) {
             let before = || spec.former_name();
             let wanted = self.scaled_to(&spec.name).or_else(|| self.scaled_to(&before()?)).unwrap_or(0);
             let configured = spec.instances.unwrap_or(0);
@@ -184,7 +188,7 @@ impl Core {
         let entry = self.entry(first);
         let number = name.instance().expect("it is an instance");
         let spec = entry.spec.instance(number).expect("its name was made before");
-        let checked = entry.manifest.clone().map(|manifest| config::as_described(&spec, manifest));
+        let checked = entry.manifest.clone().map(|manifest| config::as_described(&spec, *manifest));
         // The same table was checked for the first one.
         let checked = checked
             .transpose()

@@ -118,7 +118,8 @@ pub(crate) enum CoreError {
 pub(crate) struct Core {
     config: Config,
     roster: Roster,
-    entries: BTreeMap<ServiceName, Entry>,
+    /// Boxed: the nodes of the map are half empty.
+    entries: BTreeMap<ServiceName, Box<Entry>>,
     lanes: Lanes,
     events: EventLog,
     audit: audit::Audit,
@@ -170,7 +171,7 @@ enum Shutdown {
 struct Entry {
     spec: ServiceSpec,
     /// What it said of itself; `None` for a program.
-    manifest: Option<Manifest>,
+    manifest: Option<Box<Manifest>>,
     settings: Option<settings::Settings>,
     state: Option<state::State>,
     note: Note,
@@ -192,7 +193,7 @@ struct Entry {
     ending: Option<Ending>,
     clearing: Option<Incarnation>,
     /// What was seen at the last sign of life it missed.
-    strain: Option<host::Seen>,
+    strain: Option<Box<host::Seen>>,
     last_word: Option<String>,
     notifications: notified::Notifications,
     registered: Registered,

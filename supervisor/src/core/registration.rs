@@ -276,7 +276,7 @@ impl Core {
         }
         let known = checked.manifest.state.as_ref().map_or(0, |state| state.version);
         let entry = self.entry_mut(name);
-        entry.manifest = Some(checked.manifest);
+        entry.manifest = Some(Box::new(checked.manifest));
         if let Some(settings) = &mut entry.settings {
             settings.schema = checked.schema;
         }
@@ -342,7 +342,7 @@ impl Core {
         }
         let outlets = pipes.map(|pipes| self.capture_from(&name, pipes));
         let (manifest, schema) = match checked {
-            Some(checked) => (Some(checked.manifest), Some(checked.schema)),
+            Some(checked) => (Some(Box::new(checked.manifest)), Some(checked.schema)),
             None => (None, None),
         };
         let schema = schema.filter(|schema| !schema.has_no_settings());
@@ -375,7 +375,7 @@ impl Core {
             kept: None,
             kept_change: None,
         };
-        self.entries.insert(name.clone(), entry);
+        self.entries.insert(name.clone(), Box::new(entry));
         let state = self.load_state(&name);
         self.entry_mut(&name).state = state;
         Ok(())

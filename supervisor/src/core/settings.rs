@@ -34,7 +34,8 @@ use crate::store::writer::{ChangeNumber, Done};
 pub(super) struct Settings {
     /// Whose, for errors.
     service: ServiceName,
-    pub(super) updater: SettingsUpdater,
+    /// Boxed: most entries of the table it is in have none.
+    pub(super) updater: Box<SettingsUpdater>,
     pub(super) schema: Schema,
     /// Writes on their way, oldest first.
     writing: Vec<(ChangeNumber, Version)>,
@@ -71,7 +72,14 @@ macro_rules! at_present {
 
 impl Settings {
     pub(super) fn new(service: &ServiceName, updater: SettingsUpdater, schema: Schema) -> Self {
-        Self { service: service.clone(), updater, schema, writing: Vec::new(), last: None, table_waits: None }
+        Self {
+            service: service.clone(),
+            updater: Box::new(updater),
+            schema,
+            writing: Vec::new(),
+            last: None,
+            table_waits: None,
+        }
     }
 
     /// The file's table, as it is now.

@@ -29,7 +29,7 @@ use crate::store::writer::{ChangeNumber, Done, Found};
 #[derive(Debug)]
 pub(super) struct State {
     /// `Err`: what is on disk can't be used, and nothing may be overwritten.
-    saver: Result<StateSaver, String>,
+    saver: Result<Box<StateSaver>, String>,
     /// The newest version its program can read.
     pub(super) known: u32,
     /// The write on its way.
@@ -107,7 +107,7 @@ impl Core {
                     bytes: state.content.len() as u64,
                     written: found.written,
                 });
-                Ok(self.found(service, fresh, found))
+                Ok(Box::new(self.found(service, fresh, found)))
             }
             Err(err) => {
                 let text = format!("its state can't be used, and is left as it is: {}", chain(&err));
@@ -233,7 +233,7 @@ impl Core {
             Some(State { saver: Ok(saver), .. }) => saver.next_deadline(),
             _ => None,
         };
-        self.entries.values().filter_map(due).min()
+        self.entries.values().filter_map(|entry| due(entry)).min()
     }
 
     /// The incarnation ended: what is not on disk goes there now, and all of it to a file of its own.

@@ -463,9 +463,10 @@ impl Core {
 
     /// All services: of the configuration, and registered since.
     fn specs(&mut self) -> Vec<(ServiceSpec, Registered)> {
-        let config = self.config.clone();
-        let beyond = self.instances_beyond(&config);
-        let configured = self.config.services.values().cloned();
+        // They go to the entries: nothing is looked up here again.
+        let configured = std::mem::take(&mut self.config.services);
+        let beyond = self.instances_beyond(&configured);
+        let configured = configured.into_values();
         let mut specs: Vec<_> = configured.chain(beyond).map(|spec| (spec, Registered::Config)).collect();
         let folder = registered_folder(&self.config.watchdog.state);
         let mut files: Vec<_> =

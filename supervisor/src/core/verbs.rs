@@ -132,7 +132,7 @@ impl Core {
                 end(&asked.replies, Ok(Outcome::Why(Box::new(why))));
             }
             Request::Manifest { service } => {
-                let text = self.entry(&service).manifest.as_ref().map(Manifest::to_json);
+                let text = self.entry(&service).manifest.as_deref().map(Manifest::to_json);
                 end(&asked.replies, Ok(Outcome::Manifest(text)));
             }
             Request::Get { service } => {

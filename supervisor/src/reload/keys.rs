@@ -69,8 +69,8 @@ pub(super) fn of_service(spec: &ServiceSpec, schema: Option<&Schema>) -> Keys {
         format!("{resource} = {}/{}", limit_text(limit.soft), limit_text(limit.hard))
     });
     key("rlimits", Way::Restart, braced(limits));
-    key("ready", Way::Restart, ready(policy.ready, spec.ready_probe.as_ref(), &spec.log_signs));
-    let (liveness, way) = liveness(policy.liveness, spec.liveness_probe.as_ref(), &spec.log_signs);
+    key("ready", Way::Restart, ready(policy.ready, spec.ready_probe.as_deref(), &spec.log_signs));
+    let (liveness, way) = liveness(policy.liveness, spec.liveness_probe.as_deref(), &spec.log_signs);
     key("liveness", way, liveness);
     let when = match policy.restart.when {
         When::Always => "always",

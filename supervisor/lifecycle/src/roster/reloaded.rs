@@ -56,7 +56,7 @@ impl Roster {
             .iter()
             .filter(|(name, entry)| !new.removed.contains(*name) && !entry.service.is_removed());
         let stays = stays
-            .map(|(name, entry)| (name, new.changed.get(name).map_or(&entry.policy, |(policy, _)| policy)));
+            .map(|(name, entry)| (name, new.changed.get(name).map_or(&*entry.policy, |(policy, _)| policy)));
         let added = new.added.iter().map(|(name, policy, _)| (name, policy));
         graph::check(stays.chain(added).chain(&new.promised))
     }
@@ -89,7 +89,7 @@ impl Roster {
         }
         for (name, (policy, reach)) in changed {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
-            entry.policy = policy;
+            *entry.policy = policy;
             if reach == Reach::Watch {
                 self.feed(&name, Event::WatchedAnew, now, chance, &mut out);
             }

@@ -22,7 +22,7 @@ use shape::Shape;
 
 /// A settings type, ready to check values. The default is that of no settings.
 #[derive(Debug, Default)]
-pub struct Schema(Option<Compiled>);
+pub struct Schema(Option<Box<Compiled>>);
 
 #[derive(Debug)]
 struct Compiled {
@@ -134,7 +134,7 @@ impl Schema {
         }
         let validator =
             jsonschema::validator_for(&json).map_err(|err| SchemaError { reason: err.to_string() })?;
-        Ok(Self(Some(Compiled { json, validator })))
+        Ok(Self(Some(Box::new(Compiled { json, validator }))))
     }
 
     /// Whether the settings type is `()`.
@@ -148,7 +148,7 @@ impl Schema {
     /// # Errors
     /// All that is wrong with the values.
     pub fn complete(&self, values: Map<String, Value>) -> Result<Value, Vec<Invalid>> {
-        let Some(Compiled { json, validator }) = &self.0 else {
+        let Some(Compiled { json, validator }) = self.0.as_deref() else {
             return if values.is_empty() { Ok(Value::Null) } else { Err(vec![Invalid::NoSettings]) };
         };
         let root = Shape::of(json);
@@ -163,7 +163,7 @@ impl Schema {
 
     /// The values with the type's defaults filled in, whatever is wrong with them; `null` when it has no settings.
     pub fn filled(&self, values: Map<String, Value>) -> Value {
-        let Some(Compiled { json, .. }) = &self.0 else { return Value::Null };
+        let Some(Compiled { json, .. }) = self.0.as_deref() else { return Value::Null };
         let mut value = Value::Object(values);
         Shape::of(json).fill(&mut value);
         value
@@ -175,7 +175,7 @@ impl Schema {
     /// # Errors
     /// [`Invalid`] for a path that is not there, and for text where something else is wanted.
     pub fn parse_value(&self, path: &SettingPath, text: &str) -> Result<Value, Invalid> {
-        let Some(Compiled { json, .. }) = &self.0 else { return Err(Invalid::NoSettings) };
+        let Some(Compiled { json, .. }) = self.0.as_deref() else { return Err(Invalid::NoSettings) };
         let mut shape = Shape::of(json);
         let mut around = SettingPath::WHOLE;
         let holds_secret = self.holds_secret(path.keys());

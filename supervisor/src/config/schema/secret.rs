@@ -108,7 +108,7 @@ impl Schema {
         value: &mut Value,
         replace: &mut dyn FnMut(&SettingPath, &Path, &Shape<'_>) -> Option<Value>,
     ) {
-        let Some(Compiled { json, .. }) = &self.0 else { return };
+        let Some(Compiled { json, .. }) = self.0.as_deref() else { return };
         let (mut shape, mut at) = (Shape::of(json), SettingPath::WHOLE);
         for key in path {
             shape = shape.inner(key.as_ref());

@@ -242,7 +242,7 @@ impl Core {
         self.keep_manifest(name, &checked.manifest).await?;
         let version = checked.manifest.state.as_ref().map(|state| state.version);
         let entry = self.entry_mut(name);
-        entry.manifest = Some(checked.manifest);
+        entry.manifest = Some(Box::new(checked.manifest));
         match (&mut entry.state, version) {
             (Some(state), Some(version)) => state.known = version,
             (Some(_), None) => entry.state = None,

@@ -91,7 +91,7 @@ impl Core {
 
     /// Adds the instances that an operator wanted beyond those of the file.
     pub(super) fn complete(&mut self, proposal: &mut Proposal) {
-        for spec in self.instances_beyond(&proposal.config) {
+        for spec in self.instances_beyond(&proposal.config.services) {
             let first = spec.name.nth(1).ok().and_then(|first| proposal.services.get(&first));
             let manifest = first.and_then(|(_, checked)| checked.as_ref());
             // The same table was checked for the first one.
