@@ -96,6 +96,31 @@ async fn of_contents_that_wait_only_the_newest_is_written_and_answers_for_all() 
     assert!(!folder.path().join("a.previous").exists(), "what was replaced was never written");
 }
 
+/// A file that is moved after it stays moved for the next core, whichever marks were lost with this one.
+#[tokio::test]
+async fn a_renewed_journal_knows_nothing_of_what_was_in_it_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+    let mut first = writer(folder.path());
+    for content in [b"1", b"2"] {
+        first.put(&old, put(content));
+        change(&mut first).await.outcome.unwrap();
+    }
+    assert!(first.is_unsettled(&old));
+    first.renew();
+    while first.is_renewing() {
+        first.ended().await;
+    }
+    fs::rename(&old, &new).unwrap();
+    fs::rename(folder.path().join("old.previous"), folder.path().join("new.previous")).unwrap();
+    let mut next = writer(folder.path());
+    assert_eq!(found(&mut next, &old), None);
+    assert_eq!(found(&mut next, &new), Some(b"2".to_vec()));
+    next.put(&old, put(b"3"));
+    change(&mut next).await.outcome.unwrap();
+    assert_eq!(found(&mut next, &old), Some(b"3".to_vec()));
+}
+
 #[tokio::test]
 async fn the_one_before_is_kept_whichever_way_each_of_them_went() {
     let long = |byte| vec![byte; DIRECT + 1];
