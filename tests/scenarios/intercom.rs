@@ -19,7 +19,7 @@ use watchdog_protocol::status::{InboxStatus, LaneStatus};
 use watchdog_tests::proof::{self, Plan, restart};
 use watchdog_tests::puppet::Manner::{ByHand, ByItself};
 use watchdog_tests::puppet::{Heard, Manner, Order, Shown, puppet};
-use watchdog_tests::{Entry, Seen, TestWatchdog, sample};
+use watchdog_tests::{Entry, Rebuilt, Seen, TestWatchdog, sample};
 
 /// Long enough never to be the reason.
 const LONG: Option<Duration> = Some(Duration::from_secs(50));

@@ -10,7 +10,7 @@ use watchdog_protocol::control::StateView;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::{Order, puppet};
-use watchdog_tests::{Entry, Seen, TestWatchdog, probe, sample, service};
+use watchdog_tests::{Entry, Rebuilt, Seen, TestWatchdog, probe, sample, service};
 
 #[test]
 fn ss_1_a_registered_service_has_a_state_before_it_ever_ran() {
@@ -192,19 +192,14 @@ fn every_flipped_bit_of_a_state_is_noticed() {
 #[test]
 fn a_newer_version_migrates_and_an_older_one_leaves_a_newer_state_alone() {
     let mut wd = TestWatchdog::idle();
-    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
-    let point_at = |binary: &str| {
-        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
-        fs::rename(&fresh, &link).expect("the link takes its place");
-    };
-    point_at("probe-puppet");
-    wd.configure("", &[puppet("a", ByItself).exec(&link).key("restart = \"never\"")]);
+    let program = Rebuilt::new(wd.path("program"), "probe-puppet");
+    wd.configure("", &[puppet("a", ByItself).exec(program.path()).key("restart = \"never\"")]);
     wd.run_again();
     wd.until("it is ready", Seen::all_ready);
     let a = wd.puppet("a");
     a.does(Order::Update { text: "old".into() });
     wd.cli(&["stop", "a"]).ok();
-    point_at("probe-puppet-newer");
+    program.becomes("probe-puppet-newer");
     wd.cli(&["start", "a"]).ok();
     assert_eq!(a.text(Order::State), "old after 0 changes");
     a.does(Order::Update { text: "new".into() });
@@ -212,13 +207,13 @@ fn a_newer_version_migrates_and_an_older_one_leaves_a_newer_state_alone() {
     wd.cli(&["stop", "a"]).ok();
     let before = fs::read(snapshot(&wd)).expect("the file is there");
 
-    point_at("probe-puppet");
+    program.becomes("probe-puppet");
     wd.cli(&["start", "a", "--no-wait"]);
     let seen = wd.until("it is failed", |seen| seen.of("a").is(PhaseStatus::Failed));
     assert!(seen.of("a").why().contains("version 2"), "{}", seen.of("a").why());
     assert_eq!(fs::read(snapshot(&wd)).expect("the file is there"), before);
 
-    point_at("probe-puppet-newer");
+    program.becomes("probe-puppet-newer");
     wd.cli(&["start", "a"]).ok();
     assert_eq!(a.text(Order::State), "new after 1 changes");
 }
@@ -226,13 +221,8 @@ fn a_newer_version_migrates_and_an_older_one_leaves_a_newer_state_alone() {
 #[test]
 fn a_state_is_shown_as_its_program_reads_it_also_while_it_is_down_or_built_anew() {
     let mut wd = TestWatchdog::idle();
-    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
-    let point_at = |binary: &str| {
-        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
-        fs::rename(&fresh, &link).expect("the link takes its place");
-    };
-    point_at("probe-puppet");
-    wd.configure("", &[puppet("a", ByItself).exec(&link)]);
+    let program = Rebuilt::new(wd.path("program"), "probe-puppet");
+    wd.configure("", &[puppet("a", ByItself).exec(program.path())]);
     wd.run_again();
     wd.until("it is ready", Seen::all_ready);
     let none = wd.cli(&["state", "show", "a", "--json"]);
@@ -246,7 +236,7 @@ fn a_state_is_shown_as_its_program_reads_it_also_while_it_is_down_or_built_anew(
     assert_eq!((&shown["version"], &shown["value"]), (&json!(1), &json!({ "text": "kept" })));
 
     wd.cli(&["stop", "a"]).ok();
-    point_at("probe-puppet-newer");
+    program.becomes("probe-puppet-newer");
     let before = fs::read(snapshot(&wd)).expect("the file is there");
     let shown: Value = wd.cli(&["state", "show", "a", "--json"]).ok().json();
     assert_eq!((&shown["version"], &shown["value"]), (&json!(1), &json!({ "changes": 0, "text": "kept" })));
@@ -259,7 +249,7 @@ fn a_state_is_shown_as_its_program_reads_it_also_while_it_is_down_or_built_anew(
     a.does(Order::Update { text: "new".into() });
     a.does(Order::Save);
     wd.cli(&["stop", "a"]).ok();
-    point_at("probe-puppet");
+    program.becomes("probe-puppet");
     let refused = wd.cli(&["state", "show", "a", "--json"]);
     assert_eq!(refused.code, 1, "{refused:?}");
     for part in

@@ -1,6 +1,8 @@
 //! The programs under test: built once per test process, found beside each other.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -16,6 +18,33 @@ pub fn binary(name: &str) -> PathBuf {
     let path = FOLDER.get_or_init(folder).join(name);
     assert!(path.exists(), "there is no program {path:?}");
     path
+}
+
+/// A program that is built anew while services run it: a link to one of ours.
+#[derive(Debug)]
+pub struct Rebuilt {
+    path: PathBuf,
+}
+
+impl Rebuilt {
+    /// A link at `path`, to this program for now.
+    pub fn new(path: PathBuf, binary: &str) -> Self {
+        let program = Self { path };
+        program.becomes(binary);
+        program
+    }
+
+    /// From now on it is this one, at every instant one of both.
+    pub fn becomes(&self, binary: &str) {
+        let fresh = self.path.with_extension("fresh");
+        symlink(self::binary(binary), &fresh).expect("a link");
+        fs::rename(&fresh, &self.path).expect("the link takes its place");
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 fn folder() -> PathBuf {

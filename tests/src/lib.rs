@@ -24,7 +24,7 @@ pub mod until;
 mod view;
 mod watchdog;
 
-pub use binaries::binary;
+pub use binaries::{Rebuilt, binary};
 pub use entry::{Entry, probe, program, sample, service};
 pub use operator::{Operator, Said};
 pub use view::{Seen, Service};

@@ -15,26 +15,21 @@ fn a_sender_of_another_contract_is_told_and_what_is_queued_stays() {
 #[test]
 fn a_receiver_that_comes_back_with_another_contract_is_noticed_and_its_queue_waits_for_the_right_one() {
     let mut wd = TestWatchdog::idle();
-    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
-    let point_at = |binary: &str| {
-        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
-        std::fs::rename(&fresh, &link).expect("the link takes its place");
-    };
-    point_at("probe-puppet");
-    wd.configure("", &[puppet("a", ByItself), puppet("b", ByItself).exec(&link)]);
+    let program = Rebuilt::new(wd.path("program"), "probe-puppet");
+    wd.configure("", &[puppet("a", ByItself), puppet("b", ByItself).exec(program.path())]);
     wd.run_again();
     wd.until("both are ready", Seen::all_ready);
     let a = wd.puppet("a");
     assert_eq!(a.text(ask("b", "hello")), "hello");
     wd.cli(&["stop", "b"]).ok();
     a.does(say("b", "for a puppet"));
-    point_at("probe-puppet-patient");
+    program.becomes("probe-puppet-patient");
     wd.cli(&["start", "b"]).ok();
     wd.until_some("the lane says where they part", || lane(&wd, "a", "b").mismatch);
     assert_eq!(a.fails(say("b", "more")), "ContractMismatch");
     assert_eq!(lane(&wd, "a", "b").queued, 1);
     wd.cli(&["stop", "b"]).ok();
-    point_at("probe-puppet");
+    program.becomes("probe-puppet");
     wd.cli(&["start", "b"]).ok();
     let heard = wd.until_some("what waited arrives", || wd.puppet("b").heard().get(1).cloned());
     assert_eq!(heard.text, "for a puppet");
@@ -44,20 +39,15 @@ fn a_receiver_that_comes_back_with_another_contract_is_noticed_and_its_queue_wai
 #[test]
 fn what_was_queued_by_an_older_contract_is_never_read_by_a_newer_one() {
     let mut wd = TestWatchdog::idle();
-    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
-    let point_at = |binary: &str| {
-        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
-        std::fs::rename(&fresh, &link).expect("the link takes its place");
-    };
-    point_at("probe-puppet");
-    wd.configure("", &[puppet("a", ByItself), puppet("b", ByItself).exec(&link)]);
+    let program = Rebuilt::new(wd.path("program"), "probe-puppet");
+    wd.configure("", &[puppet("a", ByItself), puppet("b", ByItself).exec(program.path())]);
     wd.run_again();
     wd.until("both are ready", Seen::all_ready);
     assert_eq!(wd.puppet("a").text(ask("b", "hello")), "hello");
     wd.cli(&["stop", "b"]).ok();
     wd.puppet("a").does(say("b", "for a puppet"));
     // Both sides are built anew, by a contract that has nothing of the old one.
-    point_at("probe-puppet-patient");
+    program.becomes("probe-puppet-patient");
     wd.cli(&["start", "b"]).ok();
     wd.until_some("the lane says where they part", || lane(&wd, "a", "b").mismatch);
     kill_and_wait(&wd, "a");
@@ -70,7 +60,7 @@ fn what_was_queued_by_an_older_contract_is_never_read_by_a_newer_one() {
     assert_eq!(queued, [(1, true), (0, false)]);
     // Until a process comes that can read it.
     wd.cli(&["stop", "b"]).ok();
-    point_at("probe-puppet");
+    program.becomes("probe-puppet");
     wd.cli(&["start", "b"]).ok();
     wd.until_some("what waited arrives", || {
         wd.puppet("b").heard().iter().any(|heard| heard.text == "for a puppet").then_some(())

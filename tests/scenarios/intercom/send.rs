@@ -148,22 +148,17 @@ fn a_service_sends_within_its_grant() {
 #[test]
 fn what_was_sent_to_another_build_waits_for_it_and_holds_up_nothing() {
     let mut wd = TestWatchdog::idle();
-    let (link, fresh) = (wd.path("program"), wd.path("fresh-link"));
-    let point_at = |binary: &str| {
-        std::os::unix::fs::symlink(watchdog_tests::binary(binary), &fresh).expect("a link");
-        std::fs::rename(&fresh, &link).expect("the link takes its place");
-    };
-    point_at("probe-puppet");
-    wd.configure("", &[puppet("b", ByItself).exec(&link)]);
+    let program = Rebuilt::new(wd.path("program"), "probe-puppet");
+    wd.configure("", &[puppet("b", ByItself).exec(program.path())]);
     wd.run_again();
     wd.until("it is ready", Seen::all_ready);
     wd.cli(&["stop", "b"]).ok();
     wd.cli(&["send", "b", r#"{"Say": {"text": "for a puppet"}}"#]).ok();
-    point_at("probe-puppet-patient");
+    program.becomes("probe-puppet-patient");
     wd.cli(&["start", "b"]).ok();
     wd.until_some("the lane says where they part", || lane(&wd, "operator", "b").mismatch);
     assert_eq!(wd.cli(&["send", "b", QUESTION]).ok().stdout, "\"how much?\"\n");
-    point_at("probe-puppet");
+    program.becomes("probe-puppet");
     wd.cli(&["restart", "b"]).ok();
     wd.until_some("what waited arrives", || {
         wd.puppet("b").heard().iter().any(|heard| heard.text == "for a puppet").then_some(())
