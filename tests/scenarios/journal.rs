@@ -78,14 +78,13 @@ fn a_core_killed_at_any_rename_loses_nothing_acknowledged() {
     a_core_killed_at_any("rename", 1);
 }
 
-/// Set and save while the disk fails, and after it.
-fn a_disk_that_fails<T>(wd: &TestWatchdog, fail: impl FnOnce() -> T) {
+/// Set and save while the disk fails, and after it. So many changes may still be kept then.
+fn a_disk_that_fails<T>(wd: &TestWatchdog, kept: u64, fail: impl FnOnce() -> T) {
     wd.until("it is ready", Seen::all_ready);
     round(wd, 1);
     let a = wd.puppet("a");
     let failing = fail();
-    // What fits in the last block of the journal is kept: a few of them do.
-    let (said, before) = (2..10)
+    let (said, before) = (2..=2 + kept)
         .map(|number| (view(wd), format!("number={number}")))
         .map(|(before, change)| (wd.cli(&["set", "a", &change]), before))
         .find(|(said, _)| said.code != 0)
@@ -113,7 +112,7 @@ fn a_disk_that_fails<T>(wd: &TestWatchdog, fail: impl FnOnce() -> T) {
 #[test]
 fn a_sync_that_fails_is_told_and_what_was_promised_before_it_stays() {
     let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
-    a_disk_that_fails(&wd, || Hampered::failing(wd.core(), "fdatasync,fsync", "EIO"));
+    a_disk_that_fails(&wd, 0, || Hampered::failing(wd.core(), "fdatasync,fsync", "EIO"));
 }
 
 #[test]
@@ -122,7 +121,8 @@ fn a_full_disk_is_told_and_what_was_promised_before_it_stays() {
     let mut wd = TestWatchdog::idle();
     wd.configure(&format!("state = {:?}", disk.0.path().join("state")), &[puppet("a", ByItself)]);
     wd.run_again();
-    a_disk_that_fails(&wd, || disk.fill());
+    // What fits in the last block of the journal, which is of 4 KiB.
+    a_disk_that_fails(&wd, 7, || disk.fill());
 }
 
 /// A file system of its own, of 256 KiB.

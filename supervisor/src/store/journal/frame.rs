@@ -140,9 +140,9 @@ pub(super) fn append(out: &mut Vec<u8>, marker: Marker, record: &Record<'_>) -> 
 
 /// Everything in a segment, in its order.
 ///
-/// A write that did not come to its end leaves a segment that stops within a record, or goes on with zeros, or has a
-/// sector of room within its last record; every other byte that is neither record nor room is damage. A damaged head
-/// of the segment costs nothing: the first record has the marker too.
+/// A write that did not come to its end leaves a segment that stops within a record, or goes on with zeros, or has
+/// sectors of room where it has others: what was synced has none. Every other byte that is neither record nor room is
+/// damage. A damaged head of the segment costs nothing: the first record has the marker too.
 ///
 /// # Errors
 /// [`Newer`]: written by a newer watchdog.
@@ -164,12 +164,12 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Vec<Found<'_>>, Newer> {
             }
             Read::Nothing { file } => {
                 let end = next_record(bytes, marker, at + 1);
-                let rest = Rest { bytes, marker, at };
-                if end < bytes.len() || !rest.is_of_a_write() {
-                    let length = if end < bytes.len() { end - at } else { rest.length() };
+                let gap = Gap { bytes, marker, at, end };
+                let length = gap.length();
+                if !gap.is_of_a_write() {
                     found.push(Found::Damage { at, length, file });
-                } else if rest.length() > 0 {
-                    found.push(Found::CutOff { length: rest.length() });
+                } else if length > 0 {
+                    found.push(Found::CutOff { length });
                 }
                 at = end;
             }
@@ -178,32 +178,34 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Vec<Found<'_>>, Newer> {
     Ok(found)
 }
 
-/// What a segment ends with, and is no record.
-struct Rest<'a> {
+/// What is no record, up to the next one or the segment's end.
+struct Gap<'a> {
     bytes: &'a [u8],
     marker: Marker,
     at: usize,
+    end: usize,
 }
 
-impl Rest<'_> {
+impl Gap<'_> {
     /// How much of it is not room.
     fn length(&self) -> usize {
-        let last = (self.at..self.bytes.len()).rev().find(|at| !self.is_room(*at));
+        let last = (self.at..self.end).rev().find(|at| !self.is_room(*at));
         last.map_or(0, |last| last + 1 - self.at)
     }
 
     /// A write that did not come to its end, or none at all, explains it.
     fn is_of_a_write(&self) -> bool {
+        let is_last = self.end == self.bytes.len();
         let rest = &self.bytes[self.at..];
-        if self.length() == 0 || rest.iter().all(|byte| *byte == 0) {
+        if is_last && (self.length() == 0 || rest.iter().all(|byte| *byte == 0)) {
             return true;
         }
-        // Without a whole head, one of the sectors that the head lies in was not reached.
-        let length = match head(rest, self.marker) {
-            Some(head) => HEAD + head.length + CHECKSUM,
-            None => HEAD,
+        let end = match head(rest, self.marker) {
+            _ if !is_last => self.end,
+            Some(head) => self.bytes.len().min(self.at + HEAD + head.length + CHECKSUM),
+            // One of the sectors that the head lies in was not reached.
+            None => self.bytes.len().min(self.at + HEAD),
         };
-        let end = (self.at + length).min(self.bytes.len());
         (self.at / SECTOR..end.div_ceil(SECTOR)).any(|sector| self.is_untouched(sector))
     }
 
