@@ -28,8 +28,8 @@ pub fn unused<'s>(services: impl IntoIterator<Item = &'s ServiceSpec>) -> Vec<Co
     let services: Services<'_> = services.into_iter().map(|spec| (&spec.name, spec)).collect();
     let mut unused: Vec<ConfigError> = Vec::new();
     for spec in services.values().filter(|spec| spec.is_first()) {
-        let all = table(spec, &services);
         for mention in named(spec, "offer").chain(named(spec, "use")) {
+            let all = table(spec, &services);
             let mut meant = services
                 .values()
                 .filter(|other| other.kind() == Kind::Service && mention.whom.matches(&other.name));
@@ -68,7 +68,9 @@ fn refusal(sender: &ServiceSpec, mention: &Mention, services: &Services<'_>) -> 
 
 /// The service, or all instances that there are of it.
 fn table<'s>(spec: &ServiceSpec, services: &Services<'s>) -> Vec<&'s ServiceName> {
-    services.keys().copied().filter(|name| name.base() == spec.name.base()).collect()
+    // In the order of names, instances of one service stand behind each other, the first one first.
+    let from = services.range::<ServiceName, _>(&spec.name..).map(|(name, _)| *name);
+    from.take_while(|name| name.base() == spec.name.base()).collect()
 }
 
 fn named<'s>(spec: &'s ServiceSpec, key: &'static str) -> impl Iterator<Item = &'s Mention> + use<'s> {
