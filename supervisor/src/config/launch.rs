@@ -61,6 +61,18 @@ impl Launch {
         environment
     }
 
+    /// The file that would be executed now.
+    ///
+    /// # Errors
+    /// As [`executable`](Self::executable).
+    pub fn executable_now(&self) -> Result<PathBuf, NoExecutable> {
+        // Most name a file, and are asked often: their environment is not made for it.
+        if is_a_path(&self.program) {
+            return Ok(self.program.clone());
+        }
+        self.executable(&self.environment(std::env::vars_os()))
+    }
+
     /// The file to execute: a name without a slash is looked up in the `PATH` of `environment`. That the file is
     /// there and can be executed is only asked for in that case; otherwise the spawn tells, and tells why.
     ///
@@ -71,9 +83,14 @@ impl Launch {
     }
 }
 
+/// It is not looked up in `PATH`.
+fn is_a_path(program: &Path) -> bool {
+    program.as_os_str().as_encoded_bytes().contains(&b'/')
+}
+
 /// [`Launch::executable`] for any program, a probe's among them.
 pub(super) fn look_up(program: &Path, dir: &Path, path: Option<&OsStr>) -> Result<PathBuf, NoExecutable> {
-    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+    if is_a_path(program) {
         return Ok(program.to_owned());
     }
     let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));

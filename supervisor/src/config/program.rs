@@ -22,7 +22,7 @@ pub(crate) fn file_identity(path: &Path) -> Option<String> {
 /// A digest of the identity of the program's file, and of the script that it is to run. `None`: the program can't be
 /// found or looked at. Looks at one file or two.
 pub(crate) fn built(launch: &Launch) -> Option<u64> {
-    let program = launch.executable(&launch.environment(std::env::vars_os())).ok()?;
+    let program = launch.executable_now().ok()?;
     let mut identity = file_identity(&program)?;
     let name = launch.program.file_name().unwrap_or_default();
     if INTERPRETERS.iter().any(|interpreter| name == *interpreter)

@@ -45,6 +45,15 @@ pub(crate) struct Owed {
     pub(crate) added: BTreeSet<ServiceName>,
 }
 
+impl Owed {
+    /// Whoever starts, with the process it has or had before.
+    pub(crate) fn starts(&self) -> Vec<(ServiceName, Incarnation)> {
+        let ends = self.restarts.iter().map(|(name, incarnation)| (name.clone(), *incarnation));
+        let fresh = self.added.iter().chain(self.renamed.values());
+        ends.chain(fresh.map(|name| (name.clone(), Incarnation::NONE))).collect()
+    }
+}
+
 impl InForce {
     /// As read from the runtime folder. A file that an older build kept owes nothing.
     pub(crate) fn parse(file: &str) -> Self {

@@ -201,12 +201,17 @@ fn candidate(kind: Kind, path: &Path, known: u32) -> Result<Candidate, LoadError
     }
 }
 
-/// Renames to the first free `.bad-N`. Only one process writes in the folder, so free stays free.
+/// Renames a damaged file out of the way.
 pub(super) fn aside(path: &Path) -> io::Result<PathBuf> {
+    aside_as(path, "bad")
+}
+
+/// Renames to the first free `.WORD-N`. Only one process writes in the folder, so free stays free.
+pub(crate) fn aside_as(path: &Path, word: &str) -> io::Result<PathBuf> {
     let free = (1u32..)
-        .map(|number| with_suffix(path, &format!("bad-{number}")))
+        .map(|number| with_suffix(path, &format!("{word}-{number}")))
         .find(|name| !name.exists())
-        .expect("fewer than four billion damaged files");
+        .expect("fewer than four billion of them");
     before("set aside")?;
     fs::rename(path, &free)?;
     Ok(free)

@@ -73,11 +73,7 @@ impl Core {
         for name in &new.removed {
             self.entry_mut(name).leaving = true;
         }
-        let added = new.added.iter().map(|(name, _, _)| (name.clone(), Incarnation::NONE));
-        let renamed = owed.renamed.values().map(|name| (name.clone(), Incarnation::NONE));
-        let added = added.chain(renamed);
-        let before = owed.restarts.iter().map(|(name, incarnation)| (name.clone(), *incarnation));
-        let before: Vec<_> = before.chain(added).collect();
+        let before = owed.starts();
         let text = std::mem::take(&mut proposal.text);
         self.in_force(proposal, text);
         self.reloads.owed = Some(owed);
@@ -106,6 +102,8 @@ impl Core {
 
     fn in_force(&mut self, proposal: Proposal, text: String) {
         self.config = proposal.config;
+        // The entries have them.
+        self.config.services.clear();
         self.reloads.text = text.into();
         self.reloads.drift = Drift::default();
     }

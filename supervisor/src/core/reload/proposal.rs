@@ -63,7 +63,7 @@ impl Known {
 }
 
 fn cannot_be_executed(spec: &ServiceSpec) -> Option<String> {
-    let file = match spec.launch.executable(&spec.launch.environment(std::env::vars_os())) {
+    let file = match spec.launch.executable_now() {
         Ok(file) => file,
         Err(missing) => return Some(missing.to_string()),
     };

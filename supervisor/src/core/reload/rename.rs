@@ -4,12 +4,12 @@
 //! the process under the old name ends ─► its files are settled ─► and moved, the last one last ─► lanes are renamed
 //!                                                         ─► the old name is forgotten ─► the new one starts
 //! ```
-//! The journal is renewed before: it may know contents of both names that files have long since, and a mark that says so can
-//! be lost with a core. Files are moved, so a name under which there are none is one whose service has been moved: done again after a death of
-//! the core in the middle it goes on where it stood. Nothing writes under the old name once its process is gone.
+//! The journal is renewed before: it may know contents of both names that files have long since, and a mark that says so
+//! can be lost with a core. Files are moved, so a name under which there are none is one whose service has been moved:
+//! done again after a death of the core in the middle it goes on where it stood. Nothing writes under the old name once
+//! its process is gone.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,9 +117,7 @@ fn move_one(from: &Path, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     if to.try_exists()? {
-        let mut aside = to.as_os_str().to_owned();
-        aside.push(OsStr::new(".replaced"));
-        fs::rename(to, aside)?;
+        kept::aside_as(to, "replaced")?;
     }
     fs::rename(from, to)
 }
@@ -311,7 +309,10 @@ mod tests {
         for file in &files {
             fs::write(path(file, "old"), file).unwrap();
         }
-        fs::write(path(FILES[0], "new"), "of long ago").unwrap();
+        for file in [FILES[0], FILES[4]] {
+            fs::create_dir_all(path(file, "new").parent().unwrap()).unwrap();
+            fs::write(path(file, "new"), "of long ago").unwrap();
+        }
         assert!(!belongings.is_to_be_moved(&name("old"), &name("new")));
         fs::remove_file(path(FILES[0], "new")).unwrap();
         assert!(belongings.is_to_be_moved(&name("old"), &name("new")));
@@ -324,5 +325,14 @@ mod tests {
             }
         }
         assert!(path(&files[7], "old").exists(), "another service's");
+        // A second one of long ago takes nothing from the first.
+        assert_eq!(
+            fs::read_to_string(path("state/dead/NAME.replaced-1/1.letter", "new")).unwrap(),
+            "of long ago"
+        );
+        fs::create_dir_all(path("state/dead/NAME", "old")).unwrap();
+        fs::write(path(FILES[4], "old"), FILES[4]).unwrap();
+        belongings.move_all(&name("old"), &name("new")).unwrap();
+        assert_eq!(fs::read_to_string(path("state/dead/NAME.replaced-2/1.letter", "new")).unwrap(), FILES[4]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use watchdog_protocol::ServiceName;
+use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::{Heir, Next, Reloads};
 use crate::config::{self, CheckedService, Config, ServiceSpec};
@@ -31,7 +31,7 @@ impl Before {
         self.config.as_ref()?.services.get(service)
     }
 
-    pub(in crate::core) fn restarts(&self, service: &ServiceName) -> Option<watchdog_protocol::Incarnation> {
+    pub(in crate::core) fn restarts(&self, service: &ServiceName) -> Option<Incarnation> {
         self.owed.as_ref()?.restarts.get(service).copied()
     }
 
@@ -85,11 +85,7 @@ impl Core {
     pub(in crate::core) async fn go_on_with_reload(&mut self, before: &Before) -> Result<(), CoreError> {
         let Some(owed) = &before.owed else { return Ok(()) };
         if let Some(request) = owed.request.filter(|request| self.answered.find(*request).is_none()) {
-            let added = owed.added.iter().map(|name| (name.clone(), watchdog_protocol::Incarnation::NONE));
-            let restarts = owed.restarts.iter().map(|(name, incarnation)| (name.clone(), *incarnation));
-            let renamed = owed.renamed.values();
-            let renamed = renamed.map(|name| (name.clone(), watchdog_protocol::Incarnation::NONE));
-            self.enter(request, restarts.chain(added).chain(renamed).collect());
+            self.enter(request, owed.starts());
         }
         self.owe_again(&owed.by, &owed.restarts).await
     }
