@@ -114,6 +114,7 @@ mod tests {
         maybe: Option<Secret<String>>,
         list: Vec<Secret<String>>,
         map: BTreeMap<String, Secret<String>>,
+        ports: BTreeMap<u16, Secret<String>>,
         whole: Secret<Pair>,
     }
 
@@ -153,7 +154,7 @@ mod tests {
     fn everywhere() -> Value {
         json!({
             "plain": "canary-1", "number": 7, "maybe": "canary-2", "list": ["canary-3"],
-            "map": { "a": "canary-4" }, "whole": { "user": "canary-5", "password": "canary-6" },
+            "map": { "a": "canary-4" }, "ports": { "80": "canary-7" }, "whole": { "user": "canary-5", "password": "canary-6" },
         })
     }
 
@@ -174,6 +175,7 @@ mod tests {
             ("maybe", json!({ "735": 735 })),
             ("list", json!([735])),
             ("map", json!({ "a": 735 })),
+            ("ports", json!({ "80": 735 })),
             ("whole", json!("735")),
         ] {
             let mut values = everywhere();
@@ -209,6 +211,7 @@ mod tests {
             ("/properties/maybe", json!({ "type": ["string", "null"] })),
             ("/properties/list/items", json!({ "type": "string" })),
             ("/properties/map/additionalProperties", json!({ "type": "string" })),
+            ("/properties/ports/patternProperties/^\\d+$", json!({ "type": "string" })),
             ("/properties/whole", json!({ "$ref": "#/$defs/Pair" })),
         ] {
             let mut found = schema.pointer(at).unwrap().clone();

@@ -20,10 +20,14 @@ struct Discreet {
     #[serde(default)]
     by_host: BTreeMap<String, Secret<String>>,
     #[serde(default)]
+    by_port: BTreeMap<u16, Secret<String>>,
+    #[serde(default)]
     database: Option<Database>,
 }
 
+/// By this name, a schema refers to it percent-encoded.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "Base de données")]
 struct Database {
     user: String,
     password: Secret<String>,
@@ -63,6 +67,7 @@ async fn note(ctx: &mut Context<Discreet, Sums, ()>) -> Result<(), ServiceError>
     sums.extend(settings.maybe.iter().map(|secret| ("maybe".to_owned(), sum(secret))));
     sums.extend(settings.list.iter().zip(0..).map(|(secret, at)| (format!("list.{at}"), sum(secret))));
     sums.extend(settings.by_host.iter().map(|(host, secret)| (format!("by_host.{host}"), sum(secret))));
+    sums.extend(settings.by_port.iter().map(|(port, secret)| (format!("by_port.{port}"), sum(secret))));
     if let Some(Database { user, password }) = &settings.database {
         sums.insert(format!("{user}'s password"), sum(password));
     }

@@ -64,13 +64,19 @@ impl Life {
         let hosts = format!("by_host={}", self.canary("host", ["{\"db\": \"", "\"}"]));
         let database =
             format!("database={}", self.canary("database", ["{\"user\": \"me\", \"password\": \"", "\"}"]));
-        let said = self.cli(&["set", "a", &token, &list, &hosts, &database]).ok();
+        let port = format!("by_port.8080={}", self.plain("port"));
+        let said = self.cli(&["set", "a", &token, &list, &hosts, &port, &database]).ok();
         assert!(said.stdout.contains("changed token (secret), list (secret)"), "{said}");
         assert_eq!(said.stderr, "");
-        let mut expected: BTreeMap<_, _> =
-            [("token", "token"), ("list.0", "list"), ("by_host.db", "host"), ("me's password", "database")]
-                .map(|(path, name)| (path.to_owned(), canary_sum(name)))
-                .into();
+        let mut expected: BTreeMap<_, _> = [
+            ("token", "token"),
+            ("list.0", "list"),
+            ("by_host.db", "host"),
+            ("by_port.8080", "port"),
+            ("me's password", "database"),
+        ]
+        .map(|(path, name)| (path.to_owned(), canary_sum(name)))
+        .into();
         assert_eq!(sums(&self.wd), expected);
 
         let input = format!("{CANARY}input");
@@ -90,7 +96,9 @@ impl Life {
         assert!(said.stderr.contains("not thirteen"), "{said}");
         assert_eq!(sums(&self.wd)["token"], canary_sum("token"));
         let source = self.plain("wrong");
-        for wrong in ["list", "list.0", "by_host", "database", "database.password.x", "tokn"] {
+        for wrong in
+            ["list", "list.0", "by_host", "by_port", "by_port.x", "database", "database.password.x", "tokn"]
+        {
             let said = self.cli(&["set", "a", &format!("{wrong}={source}")]).with_code(78);
             assert!(said.stderr.contains(wrong.split('.').next().expect("a key")), "{said}");
         }
@@ -104,6 +112,7 @@ impl Life {
         for settings in [
             format!("token = [\"{CANARY}\"]"),
             format!("token = \"x\"\nlist = \"{CANARY}\""),
+            format!("token = \"x\"\nby_port = {{ 80 = [\"{CANARY}\"] }}"),
             format!("token = \"x\"\ndatabase = {{ user = 1, password = \"{CANARY}\" }}"),
             format!("token = {CANARY}"),
             format!("token = \"{CANARY}\"\ntoken = \"{CANARY}\""),
@@ -164,6 +173,7 @@ impl Life {
             &["get", "a", "--origin"],
             &["get", "a", "token"],
             &["get", "a", "database"],
+            &["get", "a", "by_port"],
             &["history", "a"],
             &["why", "a"],
             &["events"],
@@ -238,6 +248,8 @@ impl Life {
 fn a_secret_on_the_command_line_is_taken_and_warned_of_and_other_texts_may_begin_with_the_sign() {
     let wd = TestWatchdog::run(&[discreet()]);
     wd.until("it is ready", Seen::all_ready);
+    let said = wd.cli(&["set", "a", "by_port.80=typed"]).ok();
+    assert!(said.stderr.starts_with("warning: `by_port.80` is secret"), "{said}");
     let said = wd.cli(&["set", "a", "token=typed", "number=4"]).ok();
     assert!(said.stderr.starts_with("warning: `token` is secret, and others see the command line"), "{said}");
     assert!(said.stderr.contains("watchdog set a token=@FILE") && !said.stderr.contains("number"), "{said}");

@@ -5,6 +5,7 @@
 //!
 //! Values that are to be shown to anybody go through [`Schema::shown`] or [`Schema::shown_at`]: some are secret.
 
+mod pattern;
 mod secret;
 mod shape;
 mod words;
@@ -18,6 +19,7 @@ use watchdog_protocol::control::SECRET;
 
 use super::setting::SettingPath;
 use crate::nearest::nearest;
+use pattern::Patterns;
 use shape::Shape;
 
 /// A settings type, ready to check values. The default is that of no settings.
@@ -28,6 +30,7 @@ pub struct Schema(Option<Box<Compiled>>);
 struct Compiled {
     json: Value,
     validator: jsonschema::Validator,
+    patterns: Patterns,
 }
 
 /// A text that is no JSON Schema.
@@ -134,7 +137,8 @@ impl Schema {
         }
         let validator =
             jsonschema::validator_for(&json).map_err(|err| SchemaError { reason: err.to_string() })?;
-        Ok(Self(Some(Box::new(Compiled { json, validator }))))
+        let patterns = Patterns::of(&json);
+        Ok(Self(Some(Box::new(Compiled { json, validator, patterns }))))
     }
 
     /// Whether the settings type is `()`.
@@ -148,14 +152,14 @@ impl Schema {
     /// # Errors
     /// All that is wrong with the values.
     pub fn complete(&self, values: Map<String, Value>) -> Result<Value, Vec<Invalid>> {
-        let Some(Compiled { json, validator }) = self.0.as_deref() else {
+        let Some(compiled) = self.0.as_deref() else {
             return if values.is_empty() { Ok(Value::Null) } else { Err(vec![Invalid::NoSettings]) };
         };
-        let root = Shape::of(json);
+        let root = Shape::of(compiled);
         let value = self.filled(values);
         let mut found = Vec::new();
         root.unknown(&value, &SettingPath::WHOLE, &mut found);
-        for error in validator.iter_errors(&value) {
+        for error in compiled.validator.iter_errors(&value) {
             translate(&error, &root, &value, &mut found);
         }
         if found.is_empty() { Ok(value) } else { Err(found) }
@@ -163,9 +167,9 @@ impl Schema {
 
     /// The values with the type's defaults filled in, whatever is wrong with them; `null` when it has no settings.
     pub fn filled(&self, values: Map<String, Value>) -> Value {
-        let Some(Compiled { json, .. }) = self.0.as_deref() else { return Value::Null };
+        let Some(compiled) = self.0.as_deref() else { return Value::Null };
         let mut value = Value::Object(values);
-        Shape::of(json).fill(&mut value);
+        Shape::of(compiled).fill(&mut value);
         value
     }
 
@@ -175,8 +179,8 @@ impl Schema {
     /// # Errors
     /// [`Invalid`] for a path that is not there, and for text where something else is wanted.
     pub fn parse_value(&self, path: &SettingPath, text: &str) -> Result<Value, Invalid> {
-        let Some(Compiled { json, .. }) = self.0.as_deref() else { return Err(Invalid::NoSettings) };
-        let mut shape = Shape::of(json);
+        let Some(compiled) = self.0.as_deref() else { return Err(Invalid::NoSettings) };
+        let mut shape = Shape::of(compiled);
         let mut around = SettingPath::WHOLE;
         let holds_secret = self.holds_secret(path.keys());
         for key in path.keys() {
@@ -203,7 +207,7 @@ impl Schema {
     /// Whether a text may be the value at this path.
     pub fn takes_text(&self, path: &SettingPath) -> bool {
         self.0.as_ref().is_some_and(|compiled| {
-            let shape = path.keys().iter().fold(Shape::of(&compiled.json), |shape, key| shape.inner(key));
+            let shape = path.keys().iter().fold(Shape::of(compiled), |shape, key| shape.inner(key));
             shape.takes(&Value::from(""))
         })
     }

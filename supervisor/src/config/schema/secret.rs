@@ -4,7 +4,8 @@
 //! difference between what is in force and what a file says. What only names paths needs neither.
 //!
 //! A value is a secret when its schema says so, or that of a table around it. One that the schema knows nothing of is
-//! taken for one: the settings type may have had another name for it in an older build of the program.
+//! taken for one: the settings type may have had another name for it in an older build of the program. So is one of which
+//! it says something where we can't look.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use watchdog_protocol::control::SECRET;
 use watchdog_protocol::manifest::SECRET_KEYWORD;
 
-use super::shape::{Shape, refers_to};
+use super::shape::{Shape, refers_elsewhere, refers_to};
 use super::{Compiled, Invalid, Schema};
 use crate::config::setting::SettingPath;
 
@@ -48,7 +49,7 @@ impl Schema {
 
     /// Whether any value is a secret.
     pub fn has_secrets(&self) -> bool {
-        self.0.as_ref().is_some_and(|compiled| Shape::of(&compiled.json).holds_secret())
+        self.0.as_ref().is_some_and(|compiled| Shape::of(compiled).holds_secret())
     }
 }
 
@@ -108,8 +109,8 @@ impl Schema {
         value: &mut Value,
         replace: &mut dyn FnMut(&SettingPath, &Path, &Shape<'_>) -> Option<Value>,
     ) {
-        let Some(Compiled { json, .. }) = self.0.as_deref() else { return };
-        let (mut shape, mut at) = (Shape::of(json), SettingPath::WHOLE);
+        let Some(compiled) = self.0.as_deref() else { return };
+        let (mut shape, mut at) = (Shape::of(compiled), SettingPath::WHOLE);
         for key in path {
             shape = shape.inner(key.as_ref());
             at = at.join(key.as_ref());
@@ -124,7 +125,7 @@ struct Unknown;
 impl Compiled {
     /// What is said of the value at a path; of the secret around it, where it lies in one.
     fn at<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>) -> Result<Shape<'_>, Unknown> {
-        let mut shape = Shape::of(&self.json);
+        let mut shape = Shape::of(self);
         for key in path {
             if shape.is_secret() {
                 break;
@@ -138,7 +139,7 @@ impl Compiled {
 impl<'s> Shape<'s> {
     /// Also when only one of several alternatives is.
     pub(super) fn is_secret(&self) -> bool {
-        self.schemas().any(is_marked)
+        self.refers_elsewhere() || self.schemas().any(is_marked)
     }
 
     /// Whether it is a secret, or a value in it may be.
@@ -229,7 +230,10 @@ fn mentions_secret<'s>(
         }
         _ => false,
     };
-    is_marked(schema) || refers_to(schema, document).is_some_and(&mut within) || schema.values().any(within)
+    is_marked(schema)
+        || refers_elsewhere(schema, document)
+        || refers_to(schema, document).is_some_and(&mut within)
+        || schema.values().any(within)
 }
 
 #[cfg(test)]
@@ -248,6 +252,12 @@ mod tests {
             "pin": { "type": "integer", "maximum": 9999, "writeOnly": true, "x-secret": true },
             "tokens": { "type": "array", "items": { "type": "string", "writeOnly": true, "x-secret": true }, "maxItems": 2 },
             "by_host": { "type": "object", "additionalProperties": { "type": "string", "writeOnly": true, "x-secret": true } },
+            "by_port": { "type": "object", "additionalProperties": false,
+                         "patternProperties": { "^\\d+$": { "type": "string", "writeOnly": true, "x-secret": true } } },
+            "names": { "type": "object", "additionalProperties": false, "patternProperties": { "^\\d+$": { "type": "string" } } },
+            "anteroom": { "$ref": "#/$defs/Vorr%C3%A4ume~1%5BT%5D" },
+            "rest": { "type": "object", "oneOf": [{ "type": "object", "properties": { "user": { "type": "string" } } }],
+                      "unevaluatedProperties": { "type": "string", "writeOnly": true, "x-secret": true } },
             "whole": { "$ref": "#/$defs/Pair", "writeOnly": true, "x-secret": true },
             "db": { "anyOf": [{ "$ref": "#/$defs/Db" }, { "type": "null" }] },
             "auth": { "oneOf": [
@@ -257,6 +267,8 @@ mod tests {
             ] }
         },
         "$defs": {
+            "Vorräume/[T]": { "type": "object", "properties": {
+                "user": { "type": "string" }, "key": { "type": "string", "writeOnly": true, "x-secret": true } } },
             "Pair": { "type": "object", "properties": { "user": { "type": "string" }, "word": { "type": "string" } },
                       "required": ["user", "word"] },
             "Db": { "type": "object", "properties": {
@@ -279,7 +291,9 @@ mod tests {
     fn a_secret_is_hidden_wherever_it_stands_and_nothing_else_is() {
         let given = json!({
             "user": "me", "token": "canary", "maybe": "canary", "pin": 735, "tokens": ["canary", "canary"],
-            "by_host": { "a": "canary" }, "whole": { "user": "canary", "word": "canary" },
+            "by_host": { "a": "canary" }, "by_port": { "8080": "canary" }, "names": { "1": "one" },
+            "anteroom": { "user": "me", "key": "canary" }, "rest": { "user": "me", "other": "canary" },
+            "whole": { "user": "canary", "word": "canary" },
             "db": { "host": "db", "password": "canary", "replica": { "host": "two", "password": "canary" } },
             "auth": { "token": "canary" },
         });
@@ -287,7 +301,9 @@ mod tests {
             shown(given),
             json!({
                 "user": "me", "token": SECRET, "maybe": SECRET, "pin": SECRET, "tokens": [SECRET, SECRET],
-                "by_host": { "a": SECRET }, "whole": SECRET,
+                "by_host": { "a": SECRET }, "by_port": { "8080": SECRET }, "names": { "1": "one" },
+                "anteroom": { "user": "me", "key": SECRET }, "rest": { "user": "me", "other": SECRET },
+                "whole": SECRET,
                 "db": { "host": "db", "password": SECRET, "replica": { "host": "two", "password": SECRET } },
                 "auth": { "token": SECRET },
             })
@@ -297,10 +313,41 @@ mod tests {
 
     #[test]
     fn what_the_schema_does_not_know_or_does_not_fit_is_hidden_too() {
-        let given = json!({ "tokn": "canary", "db": "canary", "user": "me" });
-        assert_eq!(shown(given), json!({ "tokn": SECRET, "db": SECRET, "user": "me" }));
+        let given = json!({ "tokn": "canary", "db": "canary", "by_port": { "http": "canary" },
+                            "names": { "first": "canary" }, "user": "me" });
+        let hidden = json!({ "tokn": SECRET, "db": SECRET, "by_port": { "http": SECRET },
+                             "names": { "first": SECRET }, "user": "me" });
+        assert_eq!(shown(given), hidden);
         let none = Schema::compile(r#"{"type":"null"}"#).unwrap();
         assert_eq!(none.shown_at(["token"], json!("canary")), json!(SECRET));
+    }
+
+    #[test]
+    fn a_key_has_what_each_pattern_says_that_matches_it() {
+        let schema = Schema::compile(
+            r#"{ "type": "object", "properties": { "token_of": { "type": "string" }, "user": { "type": "string" } },
+                 "patternProperties": { "^token": { "x-secret": true }, "^(?!user)": { "type": "string" } } }"#,
+        )
+        .unwrap();
+        let at = |key: &str| schema.shown_at([key], json!("canary"));
+        assert_eq!(["token_of", "tokens", "user", "users"].map(at), [SECRET, SECRET, "canary", "canary"]);
+    }
+
+    /// By an anchor, or by whatever else of JSON Schema: a validator may know, we don't.
+    #[test]
+    fn what_is_said_elsewhere_than_we_can_look_is_a_secret() {
+        let schema = Schema::compile(
+            r##"{ "type": "object", "properties": { "token": { "$ref": "#token" }, "all": { "items": { "$ref": "#token" } },
+                  "moved": { "$dynamicRef": "#token" } },
+                  "$defs": { "Token": { "$anchor": "token", "type": "string", "x-secret": true } } }"##,
+        )
+        .unwrap();
+        for (path, value) in
+            [("token", json!("canary")), ("all", json!(["canary"])), ("moved", json!("canary"))]
+        {
+            let shown = schema.shown_at([path], value).to_string();
+            assert!(!shown.contains("canary") && schema.holds_secret([path]), "{path}: {shown}");
+        }
     }
 
     #[test]
@@ -312,7 +359,21 @@ mod tests {
         assert_eq!(at("db", json!({ "password": "canary" })), json!({ "password": SECRET }));
         assert_eq!(at("db.host", json!("db")), json!("db"));
         let holds = |path: &str| schema().holds_secret(path.split('.'));
-        for path in ["token", "tokens", "tokens.0", "by_host.a", "whole.user", "auth.token", "db", "auth"] {
+        for path in [
+            "token",
+            "tokens",
+            "tokens.0",
+            "by_host.a",
+            "by_port",
+            "by_port.8080",
+            "anteroom",
+            "anteroom.key",
+            "rest.a",
+            "whole.user",
+            "auth.token",
+            "db",
+            "auth",
+        ] {
             assert!(holds(path), "{path}");
         }
         assert!(!holds("user") && !holds("tokn") && !holds("db.host"));
@@ -337,6 +398,10 @@ mod tests {
             json!({ "tokens": ["735", "735", "735"] }),
             json!({ "by_host": { "a": 735 } }),
             json!({ "by_host": "735" }),
+            json!({ "by_port": { "1": 735 } }),
+            json!({ "by_port": "735" }),
+            json!({ "anteroom": { "key": 735 } }),
+            json!({ "rest": { "a": 735 } }),
             json!({ "whole": "735" }),
             json!({ "whole": { "user": 735, "word": [735] } }),
             json!({ "whole": { "user": "735" } }),
@@ -378,8 +443,8 @@ mod tests {
         let leaf =
             prop_oneof![Just(json!("canary")), Just(json!(["canary"])), Just(json!({ "free": "canary" }))];
         let keys = prop::sample::select(vec![
-            "token", "maybe", "pin", "tokens", "by_host", "whole", "db", "auth", "password", "replica",
-            "word", "other", "0",
+            "token", "maybe", "pin", "tokens", "by_host", "by_port", "anteroom", "key", "rest", "whole",
+            "db", "auth", "password", "replica", "word", "other", "0",
         ]);
         let table = |inner: BoxedStrategy<Value>| {
             prop::collection::btree_map(keys.clone(), inner, 0..4)

@@ -1,19 +1,22 @@
 //! What a JSON Schema says of one value, wherever in the schema it says it.
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::Invalid;
+use super::{Compiled, Invalid};
 use crate::config::setting::SettingPath;
 
 /// All schemas that speak of one value: the one in its place, what that refers to, and the alternatives it lists.
 #[derive(Debug, Clone)]
 pub(super) struct Shape<'s> {
-    document: &'s Value,
+    whole: &'s Compiled,
     /// The ones in its place.
     heads: Vec<&'s Value>,
     parts: Vec<Part<'s>>,
     /// One of them is `true`, or takes any key.
     anything: bool,
+    /// One of them says something elsewhere than we can look.
+    refers_elsewhere: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -24,14 +27,14 @@ struct Part<'s> {
 }
 
 impl<'s> Shape<'s> {
-    pub(super) fn of(document: &'s Value) -> Self {
-        let mut shape = Self::nothing(document);
-        shape.take(document, true);
+    pub(super) fn of(whole: &'s Compiled) -> Self {
+        let mut shape = Self::nothing(whole);
+        shape.take(&whole.json, true);
         shape
     }
 
-    fn nothing(document: &'s Value) -> Self {
-        Self { document, heads: Vec::new(), parts: Vec::new(), anything: false }
+    fn nothing(whole: &'s Compiled) -> Self {
+        Self { whole, heads: Vec::new(), parts: Vec::new(), anything: false, refers_elsewhere: false }
     }
 
     fn take(&mut self, head: &'s Value, sure: bool) {
@@ -49,7 +52,8 @@ impl<'s> Shape<'s> {
             return;
         }
         self.parts.push(Part { schema, sure });
-        if let Some(target) = refers_to(schema, self.document) {
+        self.refers_elsewhere |= refers_elsewhere(schema, &self.whole.json);
+        if let Some(target) = refers_to(schema, &self.whole.json) {
             self.collect(target, sure);
         }
         for all in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
@@ -62,7 +66,12 @@ impl<'s> Shape<'s> {
     }
 
     pub(super) fn document(&self) -> &'s Value {
-        self.document
+        &self.whole.json
+    }
+
+    /// Whether some of what is said of it is not known.
+    pub(super) fn refers_elsewhere(&self) -> bool {
+        self.refers_elsewhere
     }
 
     /// All that speak of it.
@@ -114,10 +123,14 @@ impl<'s> Shape<'s> {
 
     /// What is said of the value under a key, or of an element.
     pub(super) fn inner(&self, key: &str) -> Self {
-        let mut inner = Self::nothing(self.document);
-        let listed = |part: &Part<'s>| Some((properties(part.schema)?.get(key)?, part.sure));
-        for (schema, sure) in self.parts.iter().filter_map(listed) {
-            inner.take(schema, sure);
+        let mut inner = Self::nothing(self.whole);
+        for part in &self.parts {
+            let listed = properties(part.schema).and_then(|listed| listed.get(key));
+            let matched = table(part.schema, "patternProperties").into_iter().flatten();
+            let matched = matched.filter(|(pattern, _)| self.whole.patterns.matches(pattern, key));
+            for schema in listed.into_iter().chain(matched.map(|(_, schema)| schema)) {
+                inner.take(schema, part.sure);
+            }
         }
         if !inner.heads.is_empty() {
             return inner;
@@ -130,7 +143,9 @@ impl<'s> Shape<'s> {
                 None if properties(part.schema).is_none() && is_object(part.schema) => inner.anything = true,
                 _ => {}
             }
-            inner.anything |= part.schema.contains_key("patternProperties");
+            if let Some(schema @ Value::Object(_)) = part.schema.get("unevaluatedProperties") {
+                inner.take(schema, part.sure);
+            }
             let Some(position) = position else { continue };
             let at_its_place = part.schema.get("prefixItems").and_then(|items| items.get(position));
             if let Some(schema) = at_its_place.or_else(|| part.schema.get("items")) {
@@ -205,7 +220,11 @@ impl<'s> Shape<'s> {
 }
 
 fn properties(schema: &Map<String, Value>) -> Option<&Map<String, Value>> {
-    schema.get("properties")?.as_object()
+    table(schema, "properties")
+}
+
+fn table<'s>(schema: &'s Map<String, Value>, key: &str) -> Option<&'s Map<String, Value>> {
+    schema.get(key)?.as_object()
 }
 
 fn is_object(schema: &Map<String, Value>) -> bool {
@@ -233,7 +252,14 @@ fn is_a(value: &Value, name: &str) -> bool {
 
 /// Only within the document: there is nothing else to look in.
 pub(super) fn refers_to<'s>(schema: &Map<String, Value>, document: &'s Value) -> Option<&'s Value> {
-    document.pointer(schema.get("$ref")?.as_str()?.strip_prefix('#')?)
+    let pointer = schema.get("$ref")?.as_str()?.strip_prefix('#')?;
+    document.pointer(&percent_decode_str(pointer).decode_utf8().ok()?)
+}
+
+/// Whether it refers to what [`refers_to`] does not find: an anchor, another document.
+pub(super) fn refers_elsewhere(schema: &Map<String, Value>, document: &Value) -> bool {
+    let refers = |key: &str| schema.get(key).is_some_and(Value::is_string);
+    refers("$dynamicRef") || refers("$ref") && refers_to(schema, document).is_none()
 }
 
 /// What a value may be instead, but for `null`, which no file can say.
