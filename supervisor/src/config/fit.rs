@@ -116,7 +116,8 @@ pub(crate) fn contract(present: Option<&Manifest>, senders: Senders<'_>, new: &M
     findings
 }
 
-/// The values in force, as given by file and operator, against its settings type. `present`: the type they are of.
+/// The values in force, as given by file and operator, against its settings type. `present`: the type they are of, if
+/// that is known.
 pub(crate) fn settings(
     present: Option<&Schema>,
     values: Map<String, Value>,
@@ -138,9 +139,10 @@ pub(crate) fn settings(
                 let path = invalid.path();
                 let was_set =
                     if set.contains(&path.to_string()) { ", which was set over the file" } else { "" };
-                let is_secret = present.is_some_and(|schema| schema.holds_secret(path.keys()));
+                // It was given to the present build, and is a secret by what that says, whatever the new one does.
+                let is_shown = present.is_some_and(|schema| schema.shows(path.keys()));
                 match invalid {
-                    Invalid::Value { path, expected, .. } if is_secret => {
+                    Invalid::Value { path, expected, .. } if !is_shown => {
                         format!("{path} does not fit, expected {expected}{was_set}")
                     }
                     invalid => format!("{invalid}{was_set}"),
@@ -270,8 +272,7 @@ mod tests {
     fn values_that_do_not_fit_are_named_and_secrets_are_not_shown() {
         let schema = json!({"type": "object", "required": ["rate", "key"], "properties": {
             "rate": {"type": "integer", "maximum": 10}, "key": {"type": "integer"}, "name": {"type": "string"}}});
-        let secret =
-            json!({"type": "object", "properties": {"key": {"type": "string", SECRET_KEYWORD: true}}});
+        let secret = json!({"type": "object", "properties": {"key": {"type": "string", SECRET_KEYWORD: true}, "rate": {}}});
         let present = Schema::of(&build(&[], Some(secret), None)).unwrap();
         let new = build(&[], Some(schema), None);
         let values = |values: Value| values.as_object().unwrap().clone();
@@ -285,6 +286,27 @@ mod tests {
              breaks  key does not fit, expected an integer"
         );
         assert_eq!(shown(&settings(None, Map::new(), &[], &taking(&[]))), "");
+    }
+
+    #[test]
+    fn a_value_that_may_be_a_secret_of_the_present_build_is_not_shown() {
+        let number = json!({"type": "object", "properties": {"key": {"type": "integer"}}});
+        let new = build(&[], Some(number), None);
+        let values = json!({"key": "hush"}).as_object().unwrap().clone();
+        let told = |present: Option<&Schema>| shown(&settings(present, values.clone(), &[], &new));
+        let hidden = "breaks  key does not fit, expected an integer";
+        assert_eq!(told(None), hidden, "it does not say of itself what is");
+        for (present, expected) in [
+            (json!({"type": "null"}), hidden),
+            (json!({"type": "object", "properties": {"name": {"type": "string"}}}), hidden),
+            (
+                json!({"type": "object", "properties": {"key": {"type": "string"}}}),
+                "breaks  key = \"hush\", expected an integer",
+            ),
+        ] {
+            let present = Schema::of(&build(&[], Some(present), None)).unwrap();
+            assert_eq!(told(Some(&present)), expected);
+        }
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl Schema {
         compiled.is_some_and(|compiled| compiled.at(path).is_ok_and(|shape| shape.holds_secret()))
     }
 
+    /// Whether whatever stands at this path may be shown: the schema knows of such a value, and nothing in it is a secret.
+    pub fn shows<K: AsRef<str>>(&self, path: impl IntoIterator<Item = K>) -> bool {
+        let compiled = self.0.as_ref();
+        compiled.is_some_and(|compiled| compiled.at(path).is_ok_and(|shape| !shape.holds_secret()))
+    }
+
     /// Whether any value is a secret.
     pub fn has_secrets(&self) -> bool {
         self.0.as_ref().is_some_and(|compiled| Shape::of(compiled).holds_secret())
