@@ -1,9 +1,19 @@
 //! Another build of a service, compared before it is put in place.
 
-use nix::sys::signal::Signal;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use serde_json::{Map, json};
+use watchdog_protocol::Manifest;
+use watchdog_protocol::manifest::{Contract, MANIFEST_FORMAT};
+use watchdog_tests::proc::Process;
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::{Order, puppet};
 use watchdog_tests::{Said, Seen, TestWatchdog, binary, sample};
+
+/// Builds that the core compares at the same time.
+const COMPARED_AT_ONCE: usize = 4;
 
 fn check(wd: &TestWatchdog, program: &str, service: &str) -> Said {
     let program = binary(program);
@@ -90,7 +100,49 @@ fn a_state_that_is_too_new_for_a_build_is_told() {
     wd.puppet("b").does(Order::Save);
     let told = check(&wd, "probe-puppet", "b").with_code(1).stdout;
     assert!(told.contains("breaks: version 2 is stored, it reads up to 1: it would not start"), "{told}");
-    wd.kill("b", Signal::SIGKILL);
+}
+
+/// Its settings type is told in little text and checked in 2^40 steps.
+#[test]
+fn a_build_whose_settings_are_checked_without_end_makes_nobody_wait() {
+    let level = |at: usize| {
+        (format!("L{at}"), json!({"allOf": vec![json!({"$ref": format!("#/$defs/L{}", at + 1)}); 2]}))
+    };
+    let mut levels: Map<_, _> = (0..40).map(level).collect();
+    levels.insert("L40".to_owned(), json!({"type": "object"}));
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        settings: Some(json!({"$ref": "#/$defs/L0", "$defs": levels}).to_string()),
+        state: None,
+        contract: Contract(Vec::new()),
+        layouts: Vec::new(),
+    };
+    let mut wd = TestWatchdog::run(&[puppet("b", ByItself)]);
+    wd.until("it is ready", Seen::all_ready);
+    let build = wd.path("build");
+    fs::write(&build, format!("#!/bin/sh\ncat <<'END'\n{}\nEND\n", manifest.to_json()))
+        .expect("a build is written");
+    fs::set_permissions(&build, Permissions::from_mode(0o755)).expect("it is made a program");
+    let check = ["check", build.to_str().expect("a path of ours"), "--service", "b"];
+    let mut asking: Vec<_> = (0..COMPARED_AT_ONCE)
+        .map(|_| wd.operator().command(&check).stdout(Stdio::null()).spawn().expect("it is asked"))
+        .collect();
+    let comparing = |core: &Process| {
+        let threads = fs::read_dir(format!("/proc/{}/task", core.pid)).expect("the core lives");
+        let names =
+            threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+        names.filter(|name| name.trim_end() == "check").count()
+    };
+    let core = wd.core();
+    wd.until_some("all are compared", || (comparing(&core) == COMPARED_AT_ONCE).then_some(()));
+    assert!(wd.status().all_ready());
+    let said = wd.cli(&check).with_code(75);
+    assert!(said.stderr.contains("4 other builds are being compared"), "{said}");
+    // Nor does the end of the core wait for them.
+    wd.stop();
+    for check in &mut asking {
+        check.kill().and_then(|()| check.wait()).expect("it is ended");
+    }
 }
 
 #[test]

@@ -18,9 +18,24 @@ pub(crate) enum Senders<'a> {
     Known(&'a [(ServiceName, Contract)]),
 }
 
+/// A build, and the messages it takes.
+struct Build<'m> {
+    contract: &'m Contract,
+    inbox: Inbox,
+}
+
+impl<'m> Build<'m> {
+    fn of(manifest: &'m Manifest) -> Self {
+        Self { contract: &manifest.contract, inbox: Inbox::of(manifest) }
+    }
+}
+
 /// What becomes of the messages a service takes, a line each.
 pub(crate) fn changes(present: &Manifest, new: &Manifest) -> Vec<String> {
-    let (before, after) = (Inbox::of(present), Inbox::of(new));
+    changed(&Build::of(present), &Build::of(new))
+}
+
+fn changed(present: &Build<'_>, new: &Build<'_>) -> Vec<String> {
     let place = |name: &str| new.contract.0.iter().position(|shape| shape.name == name);
     let mut changes = Vec::new();
     for (at, shape) in present.contract.0.iter().enumerate() {
@@ -33,7 +48,7 @@ pub(crate) fn changes(present: &Manifest, new: &Manifest) -> Vec<String> {
             changes.push(format!("`{name}` was message {at} and is message {now}"));
         }
         if new.contract.0[now].hash != shape.hash {
-            changes.push(reshaped(name, before.message(at), after.message(now)));
+            changes.push(reshaped(name, present.inbox.message(at), new.inbox.message(now)));
         }
     }
     let is_new = |name: &str| present.contract.0.iter().all(|shape| shape.name != name);
@@ -58,12 +73,12 @@ fn reshaped(name: &str, before: Known<'_>, after: Known<'_>) -> String {
 
 /// Where a sender's contract and that of the new build part: by field, where it is known what the sender says, which it is
 /// if it is what the present build takes.
-fn parting(sender: &Contract, present: Option<&Manifest>, new: &Manifest, parted: &Mismatch) -> String {
+fn parting(sender: &Contract, present: Option<&Build<'_>>, new: &Build<'_>, parted: &Mismatch) -> String {
     let Mismatch::Reshaped { at, name } = parted else { return parted.to_string() };
     let at = usize::try_from(*at).unwrap_or(usize::MAX);
-    let is_known = |present: &&Manifest| present.contract.0.get(at) == sender.0.get(at);
+    let is_known = |present: &&Build<'_>| present.contract.0.get(at) == sender.0.get(at);
     match present.filter(is_known) {
-        Some(present) => reshaped(name, Inbox::of(present).message(at), Inbox::of(new).message(at)),
+        Some(present) => reshaped(name, present.inbox.message(at), new.inbox.message(at)),
         None => parted.to_string(),
     }
 }
@@ -73,15 +88,17 @@ pub(crate) fn contract(present: Option<&Manifest>, senders: Senders<'_>, new: &M
     let note = |text: String| Finding::note(About::Contract, text);
     let breaks = |text: String| Finding::breaks(About::Contract, text);
     let mut findings = Vec::new();
-    let changed = present.map(|present| changes(present, new));
-    match changed.as_deref() {
+    let (present, new) = (present.map(Build::of), Build::of(new));
+    let (present, new) = (present.as_ref(), &new);
+    let changes = present.map(|present| changed(present, new));
+    match changes.as_deref() {
         None => findings.push(note("what the present build takes is not known".to_owned())),
         Some([]) => findings.push(note("it takes the same messages".to_owned())),
         Some(changes) => findings.extend(changes.iter().cloned().map(note)),
     }
     let parted = present.and_then(|present| {
-        let parted = present.contract.fits(&new.contract).err()?;
-        Some(parting(&present.contract, Some(present), new, &parted))
+        let parted = present.contract.fits(new.contract).err()?;
+        Some(parting(present.contract, Some(present), new, &parted))
     });
     let known = match senders {
         Senders::Unknown => {
@@ -94,8 +111,8 @@ pub(crate) fn contract(present: Option<&Manifest>, senders: Senders<'_>, new: &M
     };
     let mut is_anybody_cut_off = false;
     for (sender, contract) in known {
-        let fits_now = present.is_none_or(|present| contract.fits(&present.contract).is_ok());
-        match contract.fits(&new.contract) {
+        let fits_now = present.is_none_or(|present| contract.fits(present.contract).is_ok());
+        match contract.fits(new.contract) {
             Ok(()) if fits_now => {}
             Ok(()) => findings.push(note(format!("{sender}, which gets ContractMismatch now, fits it"))),
             Err(parted) if !fits_now => {

@@ -131,6 +131,7 @@ pub(crate) struct Core {
     store: Writer,
     tasks: JoinSet<()>,
     describing: JoinSet<registration::Described>,
+    comparisons: fit::Comparisons,
     probes: Probes,
     cgroups: Option<CgroupTree>,
     /// The newest end of a write, by file.

@@ -29,6 +29,7 @@ use super::control::{ControlDoor, Hours};
 use super::event_loop::{End, Inputs};
 use super::events::{Entry as Logged, EventLog};
 use super::exits::Whose;
+use super::fit::Comparisons;
 use super::hand_over::{hand, hand_over};
 use super::in_force::InForce;
 use super::keeper_link::{KeeperLink, LinkError};
@@ -269,6 +270,7 @@ impl Core {
             store: opened.writer,
             tasks: JoinSet::new(),
             describing: JoinSet::new(),
+            comparisons: Comparisons::default(),
             probes: Probes::new(),
             cgroups,
             stored: BTreeMap::new(),

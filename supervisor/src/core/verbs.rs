@@ -181,7 +181,7 @@ impl Core {
             Request::DeadDrop { service, ids } => self.dead_deed(&asked, &service, &ids, Deed::Drop),
             Request::Diff { services } => self.diff_asked(asked, services),
             Request::Reload { plan } => self.reload_asked(asked, plan),
-            Request::Fit { service, manifest } => self.fit_asked(&asked, &service, &manifest),
+            Request::Fit { service, manifest } => self.fit_asked(&asked, &service, manifest),
             Request::Send { service, contract, asks, payload } => {
                 self.send_asked(asked, &service, Post { contract, asks, payload }).await?;
             }
