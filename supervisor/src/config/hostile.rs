@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, json};
+use watchdog_protocol::fit::Weight;
 use watchdog_protocol::layout::Inbox;
 use watchdog_protocol::limits::{MAX_CONTRACT, MAX_MANIFEST};
 use watchdog_protocol::manifest::{Contract, ManifestError, MessageShape, fnv1a};
@@ -98,10 +99,20 @@ fn a_schema_that_contains_itself_or_is_very_deep_does_no_harm() {
 }
 
 #[test]
-fn a_contract_as_large_as_allowed_is_compared_in_little_time() {
-    let text = "n:u32,".to_owned();
-    let shape = |at: usize| MessageShape { name: format!("M{at}"), hash: fnv1a(text.as_bytes()) };
-    let contract = Contract((0..MAX_CONTRACT).map(shape).collect());
-    let layouts = vec![Some(text.clone()); MAX_CONTRACT];
-    used(&Manifest { contract, layouts, ..honest() });
+fn as_many_messages_as_allowed_are_compared_with_those_of_many_senders() {
+    let text = ["n:u32,", "n:u64,"];
+    let of = |text: &str| {
+        let shape = |at: usize| MessageShape { name: format!("M{at}"), hash: fnv1a(text.as_bytes()) };
+        let contract = Contract((0..MAX_CONTRACT).map(shape).collect());
+        Manifest { contract, layouts: vec![Some(text.to_owned()); MAX_CONTRACT], ..honest() }
+    };
+    let [present, new] = text.map(of);
+    used(&present);
+    let known: Vec<_> =
+        (0..200).map(|at| (format!("sender-{at}").parse().unwrap(), present.contract.clone())).collect();
+    let findings = fit::contract(Some(&present), Senders::Known(&known), &new);
+    let broken = findings.iter().filter(|finding| finding.weight == Weight::Breaks);
+    let said: Vec<_> = broken.map(|finding| finding.text.as_str()).collect();
+    assert_eq!(said.len(), known.len());
+    assert_eq!(said[199], "sender-199 would get ContractMismatch: `M0`: n was u32 and is u64");
 }
