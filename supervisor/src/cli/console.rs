@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use watchdog_query::{QueryError, WatchdogQuery};
 
-use super::look::{ColorChoice, Look, Paint, ProgressLine, harmless_lines};
+use super::look::{ColorChoice, Look, Paint, ProgressLine, harmless_json, harmless_lines};
 use super::place::Place;
 use super::report::CliError;
 
@@ -62,9 +62,12 @@ impl Console {
 
     /// Prints one JSON document.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
-        let mut text = serde_json::to_string_pretty(value).expect("what is shown has text keys");
-        text.push('\n');
-        self.print(&text)
+        self.json_text(&serde_json::to_string_pretty(value).expect("what is shown has text keys"))
+    }
+
+    /// The same, of which we have the text.
+    pub(super) fn json_text(&self, json: &str) -> Result<(), CliError> {
+        self.print(&(harmless_json(json) + "\n"))
     }
 
     /// Writes bytes to standard output. A reader that went away ends the command quietly.

@@ -11,7 +11,7 @@ use watchdog_protocol::{MessageId, ServiceName};
 use super::changed::done;
 use super::console::{Console, Format};
 use super::figures::{size, time};
-use super::look::{Look, harmless};
+use super::look::{Look, harmless, harmless_json};
 use super::report::CliError;
 use super::send::inbox_of;
 use super::table::{Align, Cell, Column, Rank, Table};
@@ -188,7 +188,9 @@ fn text(
         text += &format!("{head:<9}incarnation {}: {}\n", death.incarnation, harmless(&death.cause));
     }
     match value {
-        Ok(json) => return text + &format!("payload  {}\n  {}\n", size(letter.size), harmless(json.get())),
+        Ok(json) => {
+            return text + &format!("payload  {}\n  {}\n", size(letter.size), harmless_json(json.get()));
+        }
         Err(why) => text += &format!("payload  {}, as bytes: {}\n", size(letter.size), harmless(why)),
     }
     for (at, line) in payload.chunks(16).enumerate() {

@@ -122,7 +122,7 @@ impl Arguments {
         narrator.say(&story::next(again, kept.as_deref(), &narrator.look))?;
         if console.format == Format::Json {
             let line = serde_json::to_string(&figures).expect("its keys are text");
-            console.print(&format!("{line}\n"))?;
+            console.json_text(&line)?;
         }
         let Figures { lost, duplicated, service_restarts, .. } = figures;
         let unasked = service_restarts.saturating_sub(SERVICE_DEATHS);

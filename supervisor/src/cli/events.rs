@@ -5,7 +5,7 @@ use watchdog_query::QueryError;
 
 use super::console::{Console, Format};
 use super::figures::time;
-use super::look::{Look, Paint, harmless};
+use super::look::{Look, Paint, harmless, harmless_json};
 use super::report::CliError;
 
 /// Show what happened, oldest first: starts, ends and their causes, settings, state, operators.
@@ -39,7 +39,7 @@ impl Arguments {
 
 fn line(event: &EventRecord, console: &Console) -> String {
     match console.format {
-        Format::Json => serde_json::to_string(event).expect("an event has text keys") + "\n",
+        Format::Json => harmless_json(&serde_json::to_string(event).expect("an event has text keys")) + "\n",
         Format::Text => text(event, &console.look) + "\n",
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use watchdog_protocol::ServiceName;
 
 use super::console::{Console, Format};
-use super::look::{Look, Paint};
+use super::look::{Look, Paint, harmless_json};
 use super::place::Place;
 use super::report::CliError;
 use crate::capture::Stream;
@@ -110,7 +110,7 @@ fn json(record: &Record) -> String {
     }
     let Record { service, time, stream, goes_on, text } = record;
     let line = Line { service, time, stream: stream.map(Stream::word), goes_on: *goes_on, text };
-    serde_json::to_string(&line).expect("a record has text keys")
+    harmless_json(&serde_json::to_string(&line).expect("a record has text keys"))
 }
 
 pub(super) fn text(record: &Record, named: bool, look: &Look) -> String {

@@ -86,6 +86,21 @@ pub(super) fn harmless_lines(text: &str) -> String {
     text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
 }
 
+/// A JSON text that says the same, without what would command a terminal. JSON itself has it that most control characters
+/// are written as `\u00xx`; those from U+007F on, which are left, can stand only within a text, a carriage return only
+/// without.
+pub(super) fn harmless_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            '\r' => shown.push(' '),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// A setting, of which we have the JSON text.
 pub(super) fn setting(json: &str) -> String {
     let is_secret = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) == Some(SECRET);
@@ -130,5 +145,19 @@ impl ProgressLine {
         if std::mem::take(&mut *self.shown.lock().expect("nobody panics with it")) {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_that_is_printed_says_the_same_and_commands_no_terminal() {
+        let json = "{\r\n\t\"a\u{7f}\": [\"\u{80}\u{9b}2J\u{9f}\u{a0}é\", \"\\\\\u{9c}\"]}";
+        let shown = harmless_json(json);
+        assert_eq!(shown, "{ \n\t\"a\\u007f\": [\"\\u0080\\u009b2J\\u009f\u{a0}é\", \"\\\\\\u009c\"]}");
+        let value = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
+        assert_eq!(value(&shown), value(json));
     }
 }

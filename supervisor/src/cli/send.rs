@@ -63,7 +63,7 @@ impl Arguments {
                     name: name.clone(),
                     source,
                 })?;
-                console.print(&format!("{json}\n"))
+                console.json_text(&json)
             }
         }
     }

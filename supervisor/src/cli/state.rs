@@ -69,7 +69,7 @@ impl Arguments {
                 }
                 Format::Json => {
                     let value = console.ask(async |query| query.state_value(&service).await).await?;
-                    console.print(&document(&value))
+                    console.json_text(&document(&value))
                 }
             },
             What::Export { service, file: None } => {
@@ -143,17 +143,18 @@ fn document(StateValue { view, json }: &StateValue) -> String {
     let figures = serde_json::to_string_pretty(view).expect("what is shown has text keys");
     let figures = figures.strip_suffix("\n}").expect("an object is printed over several lines");
     // A line break within JSON is never part of a value.
-    format!("{figures},\n  \"value\": {}\n}}\n", json.replace('\n', "\n  "))
+    format!("{figures},\n  \"value\": {}\n}}", json.replace('\n', "\n  "))
 }
 
 #[cfg(test)]
 mod tests {
     use watchdog_protocol::Sequence;
 
+    use super::super::look::harmless_json;
     use super::*;
 
     #[test]
-    fn a_value_stands_among_the_figures_as_its_program_printed_it() {
+    fn a_value_stands_among_the_figures_as_its_program_printed_it_but_for_what_commands_a_terminal() {
         let view = StateView {
             file: "f".into(),
             version: 2,
@@ -164,8 +165,9 @@ mod tests {
             newest: Sequence::from_stored(40),
         };
         let json =
-            "{\n  \"text\": \"a\\nb\",\n  \"large\": 340282366920938463463374607431768211455\n}".to_owned();
-        insta::assert_snapshot!(document(&StateValue { view, json }), @r#"
+            "{\n  \"text\": \"a\\nb\u{9b}2J\",\n  \"large\": 340282366920938463463374607431768211455\n}"
+                .to_owned();
+        insta::assert_snapshot!(harmless_json(&document(&StateValue { view, json })), @r#"
         {
           "file": "f",
           "version": 2,
@@ -175,7 +177,7 @@ mod tests {
           "age_ms": 0,
           "newest": 40,
           "value": {
-            "text": "a\nb",
+            "text": "a\nb\u009b2J",
             "large": 340282366920938463463374607431768211455
           }
         }
