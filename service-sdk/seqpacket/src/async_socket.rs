@@ -28,10 +28,16 @@ pub struct AsyncSeqpacket(AsyncFd<Seqpacket>);
 pub struct Readable<'a>(AsyncFdReadyGuard<'a, Seqpacket>);
 
 impl Readable<'_> {
+    /// The peer sends nothing any more: what is queued is still there, then the end, and that is readable for ever.
+    pub fn is_closed(&self) -> bool {
+        self.0.ready().is_read_closed()
+    }
+
     /// Nothing more is to be read: the next wait is for a packet that has not arrived yet.
     ///
     /// To be called after a read that found nothing, or by who knows of another way that nothing is queued. A
-    /// packet that arrived after the runtime's last look is an event still to come, and not forgotten.
+    /// packet that arrived after the runtime's last look is an event still to come, and not forgotten. Of a socket
+    /// that is [closed](Self::is_closed) nothing is forgotten: there is no wait any more.
     pub fn drained(mut self) {
         self.0.clear_ready();
     }
@@ -51,7 +57,7 @@ impl AsyncSeqpacket {
     }
 
     /// The socket, for what needs no waiting. What it finds does not change what this end believes of
-    /// readiness; reads by [`try_recv`](Self::try_recv) and [`try_peek`](Self::try_peek) do.
+    /// readiness; reads by [`try_recv`](Self::try_recv) and its like do.
     pub fn socket(&self) -> &Seqpacket {
         self.0.get_ref()
     }
@@ -150,6 +156,14 @@ impl AsyncSeqpacket {
     /// As there.
     pub fn try_recv(&self, buffer: &mut [u8], wanted: usize) -> io::Result<Received> {
         self.0.try_io(Interest::READABLE, |socket| socket.recv(buffer, wanted))
+    }
+
+    /// [`Seqpacket::take`], as [`try_recv`](Self::try_recv) is `recv`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_take(&self, buffer: &mut [u8], wanted: usize) -> io::Result<Received> {
+        self.0.try_io(Interest::READABLE, |socket| socket.take(buffer, wanted))
     }
 
     /// [`Seqpacket::peek`], as [`try_recv`](Self::try_recv) is `recv`.

@@ -337,8 +337,8 @@ impl Arriving {
         }
         while let Some(readable) = self.readable() {
             // Numbers are reserved before they are sent: when the last one has been peeked nothing is behind it,
-            // which spares the call that would find nothing.
-            if self.peer.reserved() > self.peeked {
+            // which spares the call that would find nothing. The end has no number.
+            if self.peer.reserved() > self.peeked || readable.is_closed() {
                 return true;
             }
             readable.drained();

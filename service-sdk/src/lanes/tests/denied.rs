@@ -80,6 +80,30 @@ async fn what_is_deferred_keeps_a_lane_from_its_end_and_an_answer_still_arrives_
     assert_eq!(within(asked).await.unwrap(), 9);
 }
 
+/// What keeps a task from asking the runtime for ever does not keep a thread.
+#[tokio::test]
+async fn what_is_done_by_a_thread_after_the_lane_was_shut_leads_it_to_its_end() {
+    let lane = Lane::new();
+    let (mut process, handle) = lane.sender::<Msg>();
+    let mut receiver = lane.receiver::<Msg>();
+    handle.tell(Msg::Say(1)).await.unwrap();
+    let (_, delivery) = receiver.next().await;
+    receiver.process.lanes.defer().unwrap();
+    lane.sender_end.shut_sending().unwrap();
+    process.lanes.denied(lane.epoch);
+    // The runtime has seen it.
+    assert!(receiver.is_empty().await);
+    let (lanes, (done, is_done)) = (receiver.process.lanes.clone(), std::sync::mpsc::channel());
+    let thread = std::thread::spawn(move || {
+        lanes.finish_deferred(delivery.id());
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(LONG).expect("it comes back");
+    thread.join().unwrap();
+    assert!(receiver.is_empty().await);
+    assert_eq!(within(receiver.process.drained.recv()).await, Some(lane.epoch));
+}
+
 #[tokio::test]
 async fn the_next_lane_to_the_same_peer_takes_the_place_of_the_one_before() {
     let (first, second) = (Lane::with(1, 1 << 20), Lane::with(2, 1 << 20));
