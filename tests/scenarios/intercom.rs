@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use watchdog_protocol::status::{InboxStatus, LaneStatus};
 use watchdog_tests::proof::{self, Plan, restart};
 use watchdog_tests::puppet::Manner::{ByHand, ByItself};
-use watchdog_tests::puppet::{Heard, Manner, Order, Shown, puppet};
+use watchdog_tests::puppet::{Heard, Manner, Order, Shown, Way, puppet};
 use watchdog_tests::{Entry, Rebuilt, Seen, TestWatchdog, sample};
 
 /// Long enough never to be the reason.

@@ -94,8 +94,17 @@ pub enum Order {
     Panic { text: String },
     /// Does nothing any more, not even listen.
     Hang,
-    /// Shuts the ends of all its lanes for sending, as no SDK does.
-    ShutLanes,
+    /// Shuts the ends of all its lanes, as no SDK does.
+    ShutLanes { way: Way },
+}
+
+/// A direction of a lane's end.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Way {
+    /// Nothing is sent from it any more.
+    Out,
+    /// Nothing arrives at it any more.
+    In,
 }
 
 /// A health level, as ordered.

@@ -27,7 +27,7 @@ use watchdog_service::{Context, Deferred, Event, Health, Message, Reply, Service
 use self::handles::Handles;
 pub use self::memory::{CountingMemory, Memory, PuppetSettings, Remembered};
 use crate::contract::{PatientMsg, PuppetMsg};
-use crate::puppet::{Heard, Level, Order, Shown, notes_name, socket_name};
+use crate::puppet::{Heard, Level, Order, Shown, Way, notes_name, socket_name};
 
 /// Long enough never to be the reason.
 const USUAL: Duration = Duration::from_secs(60);
@@ -306,8 +306,11 @@ async fn perform<T: Remembered, M: Spoken>(order: &Order, ctx: &Strings<T, M>) -
         }
         Order::Exit { code } => std::process::exit(*code),
         Order::Panic { text } => panic!("{text}"),
-        Order::ShutLanes => {
-            shut_lanes();
+        Order::ShutLanes { way } => {
+            shut_lanes(match way {
+                Way::Out => Shutdown::Write,
+                Way::In => Shutdown::Read,
+            });
             Shown::Done
         }
         Order::Hang => loop {
@@ -318,7 +321,7 @@ async fn perform<T: Remembered, M: Spoken>(order: &Order, ctx: &Strings<T, M>) -
 }
 
 /// All seqpacket sockets but the first, which is the session.
-fn shut_lanes() {
+fn shut_lanes(how: Shutdown) {
     let table = fs::read_to_string("/proc/self/net/unix").expect("the kernel's table of sockets");
     let seqpacket = table.lines().filter_map(|line| {
         let mut columns = line.split_whitespace().skip(4);
@@ -332,7 +335,7 @@ fn shut_lanes() {
     });
     let ends: BTreeSet<RawFd> = ends.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for end in ends.into_iter().skip(1) {
-        shutdown(end, Shutdown::Write).expect("an end of a lane");
+        shutdown(end, how).expect("an end of a lane");
     }
 }
 

@@ -215,7 +215,9 @@ impl Core {
         let back = Letter { kind, payload: &payload, left: None, again: true };
         lane.post(&back).map(drop).map_err(|error| match error {
             PostError::Full => stays(FailureKind::TryAgain, chain(&error)),
-            PostError::Page(_) | PostError::Send(_) => stays(FailureKind::Failed, chain(&error)),
+            PostError::Page(_) | PostError::Shut | PostError::Send(_) => {
+                stays(FailureKind::Failed, chain(&error))
+            }
         })
     }
 }

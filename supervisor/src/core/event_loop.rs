@@ -13,7 +13,7 @@ use watchdog_lifecycle::{
 };
 use watchdog_protocol::control::{Failure, FailureKind};
 use watchdog_protocol::session::ToService;
-use watchdog_protocol::{Incarnation, ServiceName};
+use watchdog_protocol::{Incarnation, LaneEpoch, ServiceName};
 
 use super::candidate::Candidate;
 use super::control::{ControlCall, Hours};
@@ -58,8 +58,8 @@ enum Input {
     Described(Box<Described>),
     Candidate(Result<Candidate, Failure>),
     Reload(Box<Worked>),
-    /// This service sent something back to the operator.
-    Answer(ServiceName),
+    /// Something was sent back to the operator on this lane.
+    Answer(LaneEpoch),
     Timer,
     /// Nothing came, and facts are left to decide on.
     Facts,
@@ -102,7 +102,7 @@ impl Core {
             ended = self.store.ended() => Ok(Input::Stored(ended)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
-            receiver = self.operator.answer() => Ok(Input::Answer(receiver)),
+            lane = self.answers.arrived() => Ok(Input::Answer(lane)),
             candidate = self.upgrade.answered() => Ok(Input::Candidate(candidate)),
             worked = self.reloads.worked() => Ok(Input::Reload(Box::new(worked))),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
@@ -157,10 +157,7 @@ impl Core {
                 Ok(())
             }
             Input::Reload(worked) => self.reload_worked(*worked).await,
-            Input::Answer(receiver) => {
-                self.read_answers(&receiver);
-                Ok(())
-            }
+            Input::Answer(lane) => self.take_answers(lane).await,
             Input::Facts => Ok(()),
             Input::Timer => {
                 let commands = self.roster.tick(now(), self.chance());

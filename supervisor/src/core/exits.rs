@@ -192,7 +192,7 @@ impl Core {
     /// is queued.
     fn take_lanes_back(&mut self, service: &ServiceName, incarnation: Incarnation) {
         // An answer that is there counts.
-        self.read_answers(service);
+        self.take_last_answers(service);
         let at = now().as_nanos();
         let mut told = Vec::new();
         for lane in self.lanes.arriving_at(service).filter(|lane| lane.given_to() == Some(incarnation)) {

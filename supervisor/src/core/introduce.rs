@@ -20,9 +20,18 @@ enum NoLane {
     Core(CoreError),
 }
 
-impl From<LaneError> for NoLane {
-    fn from(err: LaneError) -> Self {
-        Self::Refused(Refusal::Failed { reason: chain(&err) })
+/// Why no lane was opened.
+pub(super) enum OpenError {
+    Lane(LaneError),
+    Core(CoreError),
+}
+
+impl From<OpenError> for NoLane {
+    fn from(err: OpenError) -> Self {
+        match err {
+            OpenError::Lane(err) => Self::Refused(Refusal::Failed { reason: chain(&err) }),
+            OpenError::Core(err) => Self::Core(err),
+        }
     }
 }
 
@@ -64,30 +73,47 @@ impl Core {
             // What is queued waits for a receiver of its own contract.
             self.retire(sender, &receiver).await.map_err(NoLane::Core)?;
         }
-        let size = self.entry(&receiver).spec.lane_size;
-        let (lane, made) = self.lanes.between(sender, &receiver, &contract, now().as_nanos())?;
-        if *lane.contract() != contract {
-            lane.set_contract(contract.clone())?;
-        }
-        lane.mismatch.clone_from(&mismatch);
-        if made == Made::Now {
-            let message = ToKeeper::Store { name: lane.stored_name().into_bytes() };
-            let stored = self.keeper.send(&message, &lane.stored()).await;
-            stored.map_err(|err| NoLane::Core(CoreError::Keeper(err)))?;
-        }
-        let ends = match lane.give_to_sender(incarnation, size) {
-            // By a process of either side; the next lane is as good as new.
-            Err(LaneError::Worn(wear)) if made == Made::Before => {
-                self.retire_worn(sender, &receiver, wear).await.map_err(NoLane::Core)?;
-                return Box::pin(self.try_introduce(sender, incarnation, peer, contract)).await;
+        let opened = self.open_lane(sender, &receiver, &contract, |lane, size| {
+            if *lane.contract() != contract {
+                lane.set_contract(contract.clone())?;
             }
-            given => given?,
-        };
-        let out = LaneOut { lane: lane.epoch, receiver: receiver.clone(), mismatch };
+            lane.mismatch.clone_from(&mismatch);
+            Ok((lane.epoch, lane.give_to_sender(incarnation, size)?))
+        });
+        let (lane, ends) = opened.await?;
+        let out = LaneOut { lane, receiver: receiver.clone(), mismatch };
         if let Some(receiving) = self.entry(&receiver).session.as_ref().map(|s| s.incarnation()) {
             self.offer_lanes(&receiver, receiving).await.map_err(NoLane::Core)?;
         }
         Ok((out, ends))
+    }
+
+    /// The lane between two services, made and stored when it is not there, and what its opening gives; `open` is told
+    /// how much it is to hold. One that a process left unusable is retired, and another takes its place.
+    pub(super) async fn open_lane<T>(
+        &mut self,
+        sender: &ServiceName,
+        receiver: &ServiceName,
+        contract: &Contract,
+        open: impl Fn(&mut Lane, usize) -> Result<T, LaneError>,
+    ) -> Result<T, OpenError> {
+        let size = self.entry(receiver).spec.lane_size;
+        loop {
+            let between = self.lanes.between(sender, receiver, contract, now().as_nanos());
+            let (lane, made) = between.map_err(OpenError::Lane)?;
+            if made == Made::Now {
+                let message = ToKeeper::Store { name: lane.stored_name().into_bytes() };
+                let stored = self.keeper.send(&message, &lane.stored()).await;
+                stored.map_err(|err| OpenError::Core(CoreError::Keeper(err)))?;
+            }
+            match open(lane, size) {
+                // By a process of either side; the next lane is as good as new.
+                Err(LaneError::Worn(wear)) if made == Made::Before => {
+                    self.retire_worn(sender, receiver, wear).await.map_err(OpenError::Core)?;
+                }
+                opened => return opened.map_err(OpenError::Lane),
+            }
+        }
     }
 
     fn peer(&self, sender: &ServiceName, peer: &str) -> Result<ServiceName, Refusal> {
@@ -175,7 +201,7 @@ impl Core {
     }
 
     /// A process did to an end what can't be undone: nothing more goes in.
-    async fn retire_worn(
+    pub(super) async fn retire_worn(
         &mut self,
         sender: &ServiceName,
         receiver: &ServiceName,

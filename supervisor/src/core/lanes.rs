@@ -11,6 +11,8 @@
 //!
 //! [retired]: Lanes::retire
 
+pub(super) mod answers;
+mod packet;
 mod post;
 mod retired;
 mod suspect;
@@ -30,7 +32,8 @@ use watchdog_seqpacket::{
     Seqpacket, Wear, read_only,
 };
 
-pub(crate) use self::post::{Answer, Letter, PostError};
+pub(crate) use self::packet::Found;
+pub(crate) use self::post::{Letter, PostError};
 pub(crate) use self::suspect::{Copied, LetterError};
 use super::note::Note;
 

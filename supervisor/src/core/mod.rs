@@ -147,7 +147,8 @@ pub(crate) struct Core {
     /// This turn asked the keeper for a process.
     is_starting: bool,
     waiters: Vec<Waiter>,
-    operator: send::Operator,
+    /// To an operator's messages.
+    answers: lanes::answers::Answers,
     answered: answer::Answered,
     upgrade: Upgrade,
     reloads: reload::Reloads,

@@ -7,24 +7,21 @@
 //! Payloads go by as bytes, both ways. A question is in this core's memory alone: of what its successor is asked about
 //! under the same id, that one knows that it was begun, and no more.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
-use watchdog_keeper::protocol::ToKeeper;
 use watchdog_lifecycle::{Kind as ServiceKind, Phase, Service, Span};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::lane::Kind;
 use watchdog_protocol::layout::Asks;
 use watchdog_protocol::{Contract, LaneEpoch, MessageId, MessageNumber, ServiceName};
-use watchdog_seqpacket::AsyncSeqpacket;
+use watchdog_seqpacket::Wear;
 
-use super::lanes::{Answer, Lane, LaneError, Letter, Made, PostError};
+use super::introduce::OpenError;
+use super::lanes::answers::Left;
+use super::lanes::{Found, Lane, LaneError, Letter, PostError};
 use super::verbs::Asked;
-use super::waiting::{Look, Target, end};
-use super::{Core, CoreError, Shutdown, chain, now};
+use super::waiting::{Look, Target, Waiter, end};
+use super::{Core, CoreError, Shutdown, chain};
 
 /// What is to be sent.
 #[derive(Debug)]
@@ -50,29 +47,6 @@ pub(super) struct Question {
     name: String,
     asks: Asks,
     within: Duration,
-}
-
-/// The core's ends of the lanes it sends on.
-#[derive(Debug, Default)]
-pub(super) struct Operator {
-    watched: BTreeMap<LaneEpoch, (ServiceName, AsyncSeqpacket)>,
-}
-
-impl Operator {
-    /// Waits until a receiver has sent something back, and says which. Cancel safe: it takes nothing.
-    pub(super) async fn answer(&self) -> ServiceName {
-        poll_fn(|context| {
-            for (receiver, end) in self.watched.values() {
-                // An error is the runtime's end, and nobody is left to tell.
-                if let Poll::Ready(Ok(readable)) = end.poll_readable(context) {
-                    readable.drained();
-                    return Poll::Ready(receiver.clone());
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
 }
 
 /// Why a message was not sent.
@@ -126,45 +100,59 @@ impl Core {
         receiver: &ServiceName,
         post: &Post,
     ) -> Result<MessageId, Unsent> {
-        self.may_send(asked, receiver, post)?;
+        if self.answered.find(asked.id).is_some() && post.asks != Some(Asks::UntilAnswered) {
+            let text = format!(
+                "the watchdog's core was replaced while it sent `{}` to `{receiver}`: whether it did is not known",
+                post.name()
+            );
+            let unknown = Failure::new(FailureKind::Unknown, text).hint("send it again if twice does no harm");
+            return Err(unknown.into());
+        }
+        self.may_send(receiver, post)?;
         self.make_operator_lane(receiver, post).await?;
         // Noted first: of what is repeated nobody can tell whether it was sent, and twice is worse than asking.
         self.enter(asked.id, Vec::new());
-        let lane =
-            self.lanes.find(&ServiceName::operator(), receiver).expect("it is there, or was just made");
-        let kind = if post.asks.is_some() { Kind::Ask } else { Kind::Tell };
-        // One whose answer nobody waits for is not skipped either.
-        let left = post.asks.and(asked.wait);
-        let letter = Letter { kind, payload: &post.payload, left, again: false };
-        let number = lane.post(&letter).map_err(|error| match error {
+        let mut posted = self.post(asked, receiver, post);
+        if let Err(PostError::Shut) = posted {
+            // By a process of the receiver; the next lane is as good as new.
+            self.retire_worn(&ServiceName::operator(), receiver, Wear::Shutdown).await?;
+            self.make_operator_lane(receiver, post).await?;
+            posted = self.post(asked, receiver, post);
+        }
+        let id = posted.map_err(|error| match error {
             PostError::Full => {
                 let text =
                     format!("the operator's lane to `{receiver}` is full, `{}` was not sent", post.name());
                 let hint = format!("watchdog intercoms {receiver} shows what waits");
                 Failure::new(FailureKind::TryAgain, text).hint(hint)
             }
-            PostError::Page(_) | PostError::Send(_) => not_sent(receiver, post, &chain(&error)),
+            PostError::Page(_) | PostError::Shut | PostError::Send(_) => {
+                not_sent(receiver, post, &chain(&error))
+            }
         })?;
-        let id = MessageId { epoch: lane.epoch, number };
         if let Some(incarnation) = self.entry(receiver).session.as_ref().map(super::Session::incarnation) {
             self.offer_lanes(receiver, incarnation).await?;
         }
         Ok(id)
     }
 
-    fn may_send(&self, asked: &Asked, receiver: &ServiceName, post: &Post) -> Result<(), Failure> {
+    fn post(&mut self, asked: &Asked, receiver: &ServiceName, post: &Post) -> Result<MessageId, PostError> {
+        let lane =
+            self.lanes.find(&ServiceName::operator(), receiver).expect("it is there, or was just made");
+        let kind = if post.asks.is_some() { Kind::Ask } else { Kind::Tell };
+        // One whose answer nobody waits for is not skipped either.
+        let left = post.asks.and(asked.wait);
+        let number = lane.post(&Letter { kind, payload: &post.payload, left, again: false })?;
+        Ok(MessageId { epoch: lane.epoch, number })
+    }
+
+    fn may_send(&self, receiver: &ServiceName, post: &Post) -> Result<(), Failure> {
         let (entry, name) = (self.entry(receiver), post.name());
         let Some(manifest) = entry.manifest.as_ref().filter(|_| entry.spec.kind() == ServiceKind::Service)
         else {
             let text = format!("`{receiver}` is a plain program and has no inbox");
             return Err(Failure::new(FailureKind::Usage, text));
         };
-        if self.answered.find(asked.id).is_some() && post.asks != Some(Asks::UntilAnswered) {
-            let text = format!(
-                "the watchdog's core was replaced while it sent `{name}` to `{receiver}`: whether it did is not known"
-            );
-            return Err(Failure::new(FailureKind::Unknown, text).hint("send it again if twice does no harm"));
-        }
         let (length, most) = (post.payload.len(), self.config.watchdog.max_message);
         if length > most {
             let text = format!("`{name}` has {length} bytes, at most {most} are sent (max_message)");
@@ -181,25 +169,29 @@ impl Core {
     /// contract is retired: they wait for a build that takes them, and hold up nobody.
     async fn make_operator_lane(&mut self, receiver: &ServiceName, post: &Post) -> Result<(), Unsent> {
         let failed = |error: LaneError| not_sent(receiver, post, &chain(&error));
-        let size = self.entry(receiver).spec.lane_size;
         let (operator, contract) = (ServiceName::operator(), &post.contract);
+        let mut watched = None;
         if let Some(lane) = self.lanes.find(&operator, receiver) {
             let is_covered = contract.fits(lane.contract()).is_ok();
             let is_other = !is_covered && lane.contract().fits(contract).is_err();
             if lane.mismatch.is_some() || is_other {
                 self.retire(&operator, receiver).await?;
-            } else if !is_covered {
-                lane.set_contract(contract.clone()).map_err(failed)?;
+            } else {
+                if !is_covered {
+                    lane.set_contract(contract.clone()).map_err(failed)?;
+                }
+                watched = Some(lane.epoch).filter(|lane| self.answers.is_watching(*lane));
             }
         }
-        let (lane, made) =
-            self.lanes.between(&operator, receiver, contract, now().as_nanos()).map_err(failed)?;
-        if made == Made::Now {
-            let message = ToKeeper::Store { name: lane.stored_name().into_bytes() };
-            self.keeper.send(&message, &lane.stored()).await.map_err(CoreError::Keeper)?;
-        }
-        if let Entry::Vacant(unwatched) = self.operator.watched.entry(lane.epoch) {
-            unwatched.insert((receiver.clone(), lane.watch_answers(size).map_err(failed)?));
+        let opened = self.open_lane(&operator, receiver, contract, |lane, size| {
+            let is_new = watched != Some(lane.epoch);
+            Ok(if is_new { Some((lane.epoch, lane.watch_answers(size)?)) } else { None })
+        });
+        match opened.await {
+            Ok(Some((lane, end))) => self.answers.watch(lane, end),
+            Ok(None) => {}
+            Err(OpenError::Lane(error)) => return Err(failed(error).into()),
+            Err(OpenError::Core(error)) => return Err(error.into()),
         }
         Ok(())
     }
@@ -209,9 +201,7 @@ impl Core {
         for lane in self.lanes.operators() {
             let Some(entry) = self.entries.get(&lane.receiver) else { continue };
             match lane.watch_answers(entry.spec.lane_size) {
-                Ok(end) => {
-                    self.operator.watched.insert(lane.epoch, (lane.receiver.clone(), end));
-                }
+                Ok(end) => self.answers.watch(lane.epoch, end),
                 // It is tried again with the next message.
                 Err(error) => tracing::warn!("the operator's lane to {}: {}", lane.receiver, chain(&error)),
             }
@@ -241,33 +231,33 @@ impl Core {
         Look::Waits(waits.unwrap_or_else(|| format!("waiting for {receiver} to answer {name}")))
     }
 
-    /// What a service has sent back to the operator.
-    pub(super) fn read_answers(&mut self, receiver: &ServiceName) {
-        let limit = self.config.watchdog.max_message;
-        let of_operator = self.lanes.arriving_at(receiver).filter(|lane| lane.is_operators());
-        let read: Vec<_> = of_operator.map(|lane| (lane.epoch, lane.read_answers(limit))).collect();
-        for (epoch, answers) in read {
-            self.heed_answers(epoch, answers);
+    /// Something was sent back to the operator: one turn of it.
+    pub(super) async fn take_answers(&mut self, epoch: LaneEpoch) -> Result<(), CoreError> {
+        let (limit, waiters) = (self.config.watchdog.max_message, &mut self.waiters);
+        let Some(lane) = self.lanes.named(epoch) else { return Ok(()) };
+        if self.answers.take(lane, |found| heed(waiters, epoch, &found, limit)) != Left::End {
+            return Ok(());
         }
+        let receiver = lane.receiver.clone();
+        if !lane.is_retired() {
+            // What is queued is served all the same.
+            self.retire_worn(&ServiceName::operator(), &receiver, Wear::Shutdown).await?;
+        }
+        let is_its = |question: &Question| question.id.epoch == epoch;
+        end_questions(&mut self.waiters, is_its, |Question { receiver, name, .. }| {
+            let text = format!(
+                "`{receiver}` shut its lane before it answered `{name}`: whether it did it is not known"
+            );
+            Err(Failure::new(FailureKind::Unknown, text).hint(format!("watchdog logs {receiver} -n 20")))
+        });
+        Ok(())
     }
 
-    fn heed_answers(&mut self, epoch: LaneEpoch, answers: Vec<Answer>) {
-        for Answer { number, kind, payload } in answers {
-            let id = MessageId { epoch, number };
-            self.end_questions(
-                |question| question.id == id,
-                |question| match kind {
-                    Kind::Answer => Ok(Outcome::Answered(payload.clone())),
-                    Kind::Skipped => Err(late(question, None)),
-                    Kind::Dropped => {
-                        let Question { receiver, name, .. } = question;
-                        let text = format!("`{receiver}` took `{name}` and let go of it without an answer");
-                        let hint = format!("watchdog logs {receiver} -n 20");
-                        Err(Failure::new(FailureKind::Failed, text).hint(hint))
-                    }
-                    Kind::Tell | Kind::Ask => unreachable!("a packet of replies holds none"),
-                },
-            );
+    /// What a process that ended has sent back to the operator counts.
+    pub(super) fn take_last_answers(&mut self, receiver: &ServiceName) {
+        let (limit, waiters) = (self.config.watchdog.max_message, &mut self.waiters);
+        for lane in self.lanes.arriving_at(receiver).filter(|lane| lane.is_operators()) {
+            self.answers.take_last(lane, |found| heed(waiters, lane.epoch, &found, limit));
         }
     }
 
@@ -277,7 +267,7 @@ impl Core {
         let died = |question: &Question| {
             question.id.epoch == lane && question.id.number <= taken && question.asks == Asks::Once
         };
-        self.end_questions(died, |Question { receiver, name, .. }| {
+        end_questions(&mut self.waiters, died, |Question { receiver, name, .. }| {
             let text = format!("`{receiver}` died with `{name}` in hand: whether it did it is not known");
             Err(Failure::new(FailureKind::Unknown, text).hint(format!("watchdog why {receiver}")))
         });
@@ -285,46 +275,68 @@ impl Core {
 
     /// It is a dead letter.
     pub(super) fn question_buried(&mut self, id: MessageId, receiver: &ServiceName) {
-        self.end_questions(
-            |question| question.id == id,
-            |Question { name, .. }| {
-                let text =
-                    format!("`{receiver}` died three times with `{name}` in hand: it is a dead letter now");
-                let hint = format!("watchdog dead show {receiver} {id}");
-                Err(Failure::new(FailureKind::Unknown, text).hint(hint))
-            },
-        );
+        let is_it = |question: &Question| question.id == id;
+        end_questions(&mut self.waiters, is_it, |Question { name, .. }| {
+            let text =
+                format!("`{receiver}` died three times with `{name}` in hand: it is a dead letter now");
+            let hint = format!("watchdog dead show {receiver} {id}");
+            Err(Failure::new(FailureKind::Unknown, text).hint(hint))
+        });
     }
 
     /// A lane is gone for good, what is left in it was read by nobody.
     pub(super) fn operator_lane_dropped(&mut self, lane: &Lane) {
-        if self.operator.watched.remove(&lane.epoch).is_none() {
+        if !lane.is_operators() {
             return;
         }
-        self.heed_answers(lane.epoch, lane.read_answers(self.config.watchdog.max_message));
-        self.end_questions(
-            |question| question.id.epoch == lane.epoch,
-            |Question { receiver, name, .. }| {
-                let text = format!("the lane to `{receiver}` is gone, and it has not answered `{name}`");
-                Err(Failure::new(FailureKind::Failed, text))
-            },
-        );
-    }
-
-    /// Answers those who wait for these.
-    fn end_questions(
-        &mut self,
-        which: impl Fn(&Question) -> bool,
-        result: impl Fn(&Question) -> Result<Outcome, Failure>,
-    ) {
-        self.waiters.retain(|waiter| match &waiter.target {
-            Target::Answer(question) if which(question) => {
-                end(&waiter.replies, result(question));
-                false
-            }
-            _ => true,
+        let (limit, waiters) = (self.config.watchdog.max_message, &mut self.waiters);
+        self.answers.take_last(lane, |found| heed(waiters, lane.epoch, &found, limit));
+        self.answers.forget(lane.epoch);
+        let is_its = |question: &Question| question.id.epoch == lane.epoch;
+        end_questions(&mut self.waiters, is_its, |Question { receiver, name, .. }| {
+            let text = format!("the lane to `{receiver}` is gone, and it has not answered `{name}`");
+            Err(Failure::new(FailureKind::Failed, text))
         });
     }
+}
+
+/// What a receiver sent back. Of what nobody waits for nothing is read.
+fn heed(waiters: &mut Vec<Waiter>, epoch: LaneEpoch, found: &Found<'_>, limit: usize) {
+    let id = MessageId { epoch, number: found.envelope.number };
+    let is_it = |question: &Question| question.id == id;
+    end_questions(waiters, is_it, |question| {
+        let Question { receiver, name, .. } = question;
+        let failed = |text| {
+            let hint = format!("watchdog logs {receiver} -n 20");
+            Err(Failure::new(FailureKind::Failed, text).hint(hint))
+        };
+        match found.envelope.kind {
+            Kind::Answer => match found.payload(limit) {
+                Ok(payload) => Ok(Outcome::Answered(payload)),
+                Err(error) => {
+                    failed(format!("`{receiver}` answered `{name}` by what can't be read: {}", chain(&error)))
+                }
+            },
+            Kind::Skipped => Err(late(question, None)),
+            Kind::Dropped => failed(format!("`{receiver}` took `{name}` and let go of it without an answer")),
+            Kind::Tell | Kind::Ask => unreachable!("a packet of replies holds none"),
+        }
+    });
+}
+
+/// Answers those who wait for these.
+fn end_questions(
+    waiters: &mut Vec<Waiter>,
+    which: impl Fn(&Question) -> bool,
+    result: impl Fn(&Question) -> Result<Outcome, Failure>,
+) {
+    waiters.retain(|waiter| match &waiter.target {
+        Target::Answer(question) if which(question) => {
+            end(&waiter.replies, result(question));
+            false
+        }
+        _ => true,
+    });
 }
 
 fn late(Question { receiver, name, within, .. }: &Question, waits: Option<String>) -> Failure {

@@ -33,11 +33,11 @@ use super::fit::Comparisons;
 use super::hand_over::{hand, hand_over};
 use super::in_force::InForce;
 use super::keeper_link::{KeeperLink, LinkError};
+use super::lanes::answers::Answers;
 use super::lanes::{Lane, Lanes};
 use super::note::{Note, Noted};
 use super::registration::{Found, registered, registered_folder};
 use super::reload::{Before, Reloads};
-use super::send::Operator;
 use super::session::Session;
 use super::stored::{self, Stored};
 use super::upgrade::{Told, Upgrade};
@@ -281,7 +281,7 @@ impl Core {
             acknowledge: Vec::new(),
             is_starting: false,
             waiters: Vec::new(),
-            operator: Operator::default(),
+            answers: Answers::default(),
             answered: Answered::create().map_err(starting("make the note of answered requests"))?,
             upgrade: Upgrade::of(upgrade),
             reloads,

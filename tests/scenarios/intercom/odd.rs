@@ -299,7 +299,7 @@ fn a_sender_that_shuts_its_lane_loses_nothing_it_sent_and_its_next_process_has_a
     let wd = ready_by_hand();
     let (a, b) = (wd.puppet("a"), wd.puppet("b"));
     a.does(say("b", "before"));
-    a.does(Order::ShutLanes);
+    a.does(Order::ShutLanes { way: Way::Out });
     assert_eq!(a.fails(say("b", "after")), "Denied");
     assert_eq!(b.next().text, "before");
     let next = b.begin(Order::Next);
@@ -320,7 +320,7 @@ fn a_receiver_that_shuts_its_lanes_is_served_what_is_queued_and_heard_again_by_a
         a.does(say("b", text));
     }
     assert_eq!(b.next().text, "1");
-    b.does(Order::ShutLanes);
+    b.does(Order::ShutLanes { way: Way::Out });
     kill_and_wait(&wd, "b");
     wd.until_event("the log tells of it", |event| event.what == "lane" && event.text.contains("Shutdown"));
     assert_eq!(a.fails(say("b", "no more")), "Denied");

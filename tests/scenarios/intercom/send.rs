@@ -133,6 +133,44 @@ fn a_core_that_dies_over_a_question_leaves_it_unknown_and_one_that_may_be_repeat
 }
 
 #[test]
+fn a_receiver_that_shuts_its_lane_keeps_nobody_waiting_and_is_heard_again_on_another() {
+    let wd = ready_by_hand();
+    let b = wd.puppet("b");
+    let first = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    let behind_it = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    wd.until("it is queued", |seen| seen.of("b").queued == 2);
+    b.does(Order::ShutLanes { way: Way::Out });
+    for asking in [first, behind_it] {
+        let unknown = said(asking).with_code(70);
+        assert!(unknown.stderr.contains("shut its lane before it answered"), "{unknown}");
+    }
+    wd.until_event("the log tells of it", |event| event.what == "lane" && event.text.contains("Shutdown"));
+    // What it has not taken is its own to take.
+    assert_eq!(b.next().text, "how much?");
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    b.does(Order::Answer { text: "7".into() });
+    assert_eq!(said(asking).ok().stdout, "\"7\"\n");
+}
+
+#[test]
+fn a_lane_that_takes_nothing_any_more_is_replaced_by_the_next_message() {
+    for by_another_core in [false, true] {
+        let wd = ready_by_hand();
+        let b = wd.puppet("b");
+        wd.cli(&["send", "b", r#"{"Say": {"text": "1"}}"#]).ok();
+        assert_eq!(b.next().text, "1");
+        b.does(Order::ShutLanes { way: Way::In });
+        if by_another_core {
+            wd.kill_core();
+        }
+        wd.cli(&["send", "b", r#"{"Say": {"text": "2"}}"#]).ok();
+        assert_eq!(b.next().text, "2", "{by_another_core}");
+    }
+}
+
+#[test]
 fn a_service_sends_within_its_grant() {
     let wd = ready(&[
         puppet("a", ByItself).key("control = [\"status\", \"send:b\"]"),

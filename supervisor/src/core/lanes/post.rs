@@ -1,15 +1,14 @@
-//! What the core itself puts into a lane, and reads out of it: an operator's messages and their answers, and dead letters
-//! that go back.
+//! What the core itself puts into a lane: an operator's messages, and dead letters that go back.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use watchdog_protocol::lane::{self, Direction, Envelope, Kind, PACKET_HEADER, Packer, Place};
-use watchdog_protocol::limits::{MAX_INLINE, MAX_PACKET, PACKET_OVERHEAD};
+use watchdog_protocol::lane::{Direction, Envelope, Kind, Packer, Place};
+use watchdog_protocol::limits::{MAX_INLINE, PACKET_OVERHEAD};
 use watchdog_protocol::{MessageNumber, ServiceName};
 use watchdog_seqpacket::clock::monotonic_ns;
-use watchdog_seqpacket::{AsyncSeqpacket, PageError, Received, SenderPage, payload};
+use watchdog_seqpacket::{AsyncSeqpacket, PageError, SenderPage, payload};
 
 use super::{Lane, LaneError};
 
@@ -31,16 +30,10 @@ pub(crate) enum PostError {
     Page(#[from] PageError),
     #[error("the lane is full")]
     Full,
+    #[error("a process has shut the lane")]
+    Shut,
     #[error("it can't be sent")]
     Send(#[source] io::Error),
-}
-
-/// What a receiver sent back.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) number: MessageNumber,
-    pub(crate) kind: Kind,
-    pub(crate) payload: Vec<u8>,
 }
 
 impl Lane {
@@ -92,6 +85,7 @@ impl Lane {
                 page.give_back(number, 1);
                 Err(match error.kind() {
                     io::ErrorKind::WouldBlock => PostError::Full,
+                    io::ErrorKind::BrokenPipe => PostError::Shut,
                     _ => PostError::Send(error),
                 })
             }
@@ -109,52 +103,9 @@ impl Lane {
         if used > 0 && all > self.size() as u64 { Err(PostError::Full) } else { Ok(()) }
     }
 
-    /// What the receiver has sent back, as far as it is there: all of it, for nobody else reads it. Of a receiver that
-    /// does not keep to the protocol, what can be read.
-    pub(crate) fn read_answers(&self, limit: usize) -> Vec<Answer> {
-        let mut answers = Vec::new();
-        let mut buffer = vec![0; MAX_PACKET];
-        loop {
-            match self.sender_end.recv(&mut buffer, 1) {
-                Ok(Received::Packet(received)) => {
-                    let beside = received.descriptors.first();
-                    self.unpack(&buffer[..received.length], beside, limit, &mut answers);
-                }
-                Ok(Received::Oversize { .. } | Received::TooManyDescriptors | Received::Empty) => {
-                    tracing::warn!("{} answered the operator by a packet that is none", self.receiver);
-                }
-                Ok(Received::End) => return answers,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return answers,
-                Err(error) => {
-                    tracing::warn!("the answers of {} can't be read: {error}", self.receiver);
-                    return answers;
-                }
-            }
-        }
-    }
-
-    fn unpack(&self, packet: &[u8], beside: Option<&OwnedFd>, limit: usize, answers: &mut Vec<Answer>) {
-        let header = match lane::check(packet) {
-            Ok(header) if header.direction == Direction::Replies => header,
-            Ok(_) | Err(_) => {
-                return tracing::warn!("{} answered the operator by what is no answer", self.receiver);
-            }
-        };
-        let mut at = PACKET_HEADER;
-        for _ in 0..header.count {
-            let (envelope, range) = lane::read(packet, at).expect("the packet was checked");
-            at = range.end;
-            let payload = match (envelope.place, beside) {
-                (Place::Inline, _) => Ok(packet[range].to_vec()),
-                (Place::Beside, None) => continue,
-                (Place::Beside, Some(beside)) => payload::read(beside.as_fd(), envelope.length.into(), limit),
-            };
-            match payload {
-                Ok(payload) => {
-                    answers.push(Answer { number: envelope.number, kind: envelope.kind, payload });
-                }
-                Err(error) => tracing::warn!("an answer of {} can't be read: {error}", self.receiver),
-            }
-        }
+    /// How many packets of answers may be there, at most.
+    pub(crate) fn answers_left(&self) -> usize {
+        // Each is charged for much more than this.
+        self.receiver_end.outstanding().unwrap_or_default() / (PACKET_OVERHEAD / 2)
     }
 }

@@ -3,16 +3,17 @@
 //! Only while no process of the receiver lives: then the core alone reads the receiver's end and writes its page.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 
 use watchdog_lifecycle::Cause;
 use watchdog_lifecycle::poison::{Reached, Suspect};
-use watchdog_protocol::lane::{self, Kind, PACKET_HEADER, Place};
+use watchdog_protocol::lane::Kind;
 use watchdog_protocol::limits::{MAX_LANE_BYTES, MAX_PACKET};
 use watchdog_protocol::{Incarnation, MessageNumber};
-use watchdog_seqpacket::payload::{self, PayloadError};
+use watchdog_seqpacket::payload::PayloadError;
 use watchdog_seqpacket::{PageError, Received, ReceiverPage};
 
+use super::packet::{FoundError, Packet};
 use super::{Lane, LaneError};
 
 /// A message, copied out of its packet.
@@ -79,10 +80,17 @@ impl Lane {
                 Err(error) => return Err(LetterError::Peek(error)),
             };
             let packet = &buffer[..received.length];
-            if let Ok(header) = lane::check(packet)
-                && header.last >= number
+            if let Ok(packet) = Packet::check(packet, received.descriptors.first())
+                && packet.header.last >= number
             {
-                return found(number, header.count, packet, received.descriptors.first(), limit);
+                let Some(found) = packet.messages().find(|found| found.envelope.number == number) else {
+                    return Ok(None);
+                };
+                return match found.payload(limit) {
+                    Ok(payload) => Ok(Some(Copied { kind: found.envelope.kind, payload })),
+                    Err(FoundError::NothingBeside) => Ok(None),
+                    Err(FoundError::Payload(error)) => Err(LetterError::Payload(error)),
+                };
             }
             // What is before it is deferred.
             offset += received.length;
@@ -107,31 +115,4 @@ impl Lane {
             tracing::warn!("lane {} to {}: {err}", self.sender, self.receiver);
         }
     }
-}
-
-/// The message in a packet that was checked.
-fn found(
-    number: MessageNumber,
-    count: usize,
-    packet: &[u8],
-    beside: Option<&OwnedFd>,
-    limit: usize,
-) -> Result<Option<Copied>, LetterError> {
-    let mut at = PACKET_HEADER;
-    for _ in 0..count {
-        let (envelope, range) = lane::read(packet, at).expect("the packet was checked");
-        at = range.end;
-        if envelope.number != number {
-            continue;
-        }
-        let payload = match (envelope.place, beside) {
-            (Place::Inline, _) => packet[range].to_vec(),
-            (Place::Beside, None) => return Ok(None),
-            (Place::Beside, Some(beside)) => {
-                payload::read(beside.as_fd(), envelope.length.into(), limit).map_err(LetterError::Payload)?
-            }
-        };
-        return Ok(Some(Copied { kind: envelope.kind, payload }));
-    }
-    Ok(None)
 }
