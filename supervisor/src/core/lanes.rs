@@ -34,6 +34,7 @@ use watchdog_seqpacket::{
 
 pub(crate) use self::packet::Found;
 pub(crate) use self::post::{Letter, PostError};
+use self::retired::bounded;
 pub(crate) use self::suspect::{Copied, LetterError};
 use super::note::Note;
 
@@ -62,6 +63,8 @@ pub(crate) enum LaneError {
     Watch(#[source] io::Error),
     #[error("it is stored under the name {0:?}, with {1} descriptors")]
     Stored(String, usize),
+    #[error("{0} older lanes are left that nobody has read to their ends")]
+    Unread(usize),
     #[error("cannot read random bits")]
     Random(#[source] getrandom::Error),
 }
@@ -408,6 +411,7 @@ impl Lanes {
         match self.lanes.entry((receiver.clone(), sender.clone())) {
             std::collections::btree_map::Entry::Occupied(found) => Ok((found.into_mut(), Made::Before)),
             std::collections::btree_map::Entry::Vacant(free) => {
+                bounded(&self.retired, sender, receiver)?;
                 let lane = Lane::make(sender, receiver, contract.clone(), now)?;
                 Ok((free.insert(lane), Made::Now))
             }

@@ -105,7 +105,8 @@ impl Core {
                 "the watchdog's core was replaced while it sent `{}` to `{receiver}`: whether it did is not known",
                 post.name()
             );
-            let unknown = Failure::new(FailureKind::Unknown, text).hint("send it again if twice does no harm");
+            let unknown =
+                Failure::new(FailureKind::Unknown, text).hint("send it again if twice does no harm");
             return Err(unknown.into());
         }
         self.may_send(receiver, post)?;

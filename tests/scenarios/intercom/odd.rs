@@ -333,3 +333,29 @@ fn a_receiver_that_shuts_its_lanes_is_served_what_is_queued_and_heard_again_by_a
     b.does(Order::Answer { text: "heard".into() });
     assert_eq!(question.shown(), Shown::Text("heard".into()));
 }
+
+#[test]
+fn lanes_that_nobody_has_read_are_few_however_often_their_sender_shuts_them() {
+    let a = puppet("a", ByItself).key("restart_delay = \"0s\"").key("restart_limit = \"off\"");
+    let wd = ready(&[a, puppet("b", ByItself)]);
+    wd.cli(&["stop", "b"]).ok();
+    let refused = (0..20).find_map(|round: u32| {
+        let shown = wd.puppet("a").order(say("b", &round.to_string()));
+        wd.puppet("a").does(Order::ShutLanes { way: Way::Out });
+        kill_and_wait(&wd, "a");
+        (shown != Shown::Done).then_some((round, shown))
+    });
+    let (told, refused) = refused.expect("it ends");
+    match refused {
+        Shown::Failed { kind, text } => assert!(kind == "Failed" && text.contains("older lanes"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(inbox(&wd, "b").lanes.len(), told as usize);
+    assert_eq!(told, 8);
+    // What is in them is served, and then there is room.
+    wd.cli(&["start", "b"]).ok();
+    wd.until_some("they are gone", || inbox(&wd, "b").lanes.is_empty().then_some(()));
+    wd.puppet("a").does(say("b", "again"));
+    let expected: Vec<_> = (0..told).map(|round| round.to_string()).chain(["again".to_owned()]).collect();
+    wd.until_some("all is heard", || (texts(&wd.puppet("b").heard()) == expected).then_some(()));
+}

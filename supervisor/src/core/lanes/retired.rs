@@ -11,6 +11,20 @@ use watchdog_protocol::{Contract, Incarnation, ServiceName};
 
 use super::{Lane, LaneError, Lanes};
 
+/// Retired lanes between two services from which on they get no other: each is a pair of sockets and three pieces of
+/// memory, and a sender that shuts what it was given could have any number.
+const MAX_UNREAD: usize = 8;
+
+/// Whether two services may have another lane.
+pub(super) fn bounded(
+    retired: &[Lane],
+    sender: &ServiceName,
+    receiver: &ServiceName,
+) -> Result<(), LaneError> {
+    let unread = retired.iter().filter(|lane| lane.sender == *sender && lane.receiver == *receiver).count();
+    if unread < MAX_UNREAD { Ok(()) } else { Err(LaneError::Unread(unread)) }
+}
+
 impl Lane {
     /// Nothing more goes in.
     pub(crate) fn is_retired(&self) -> bool {
