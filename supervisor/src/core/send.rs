@@ -75,9 +75,11 @@ impl Core {
         receiver: &ServiceName,
         post: Post,
     ) -> Result<(), CoreError> {
+        let is_repeated = self.answered.find(asked.id).is_some();
         let id = match self.try_send(&asked, receiver, &post).await {
             Ok(id) => id,
             Err(Unsent::Refused(failure)) => {
+                let failure = if is_repeated { unknown(receiver, &post, Some(&failure)) } else { failure };
                 end(&asked.replies, Err(failure));
                 return Ok(());
             }
@@ -101,13 +103,7 @@ impl Core {
         post: &Post,
     ) -> Result<MessageId, Unsent> {
         if self.answered.find(asked.id).is_some() && post.asks != Some(Asks::UntilAnswered) {
-            let text = format!(
-                "the watchdog's core was replaced while it sent `{}` to `{receiver}`: whether it did is not known",
-                post.name()
-            );
-            let unknown =
-                Failure::new(FailureKind::Unknown, text).hint("send it again if twice does no harm");
-            return Err(unknown.into());
+            return Err(unknown(receiver, post, None).into());
         }
         self.may_send(receiver, post)?;
         self.make_operator_lane(receiver, post).await?;
@@ -345,6 +341,16 @@ fn late(Question { receiver, name, within, .. }: &Question, waits: Option<String
     let text = format!("`{receiver}` has not answered `{name}` within {}{why}", Span(*within));
     let hint = "one that gets to it later skips it; one that has it in hand may still do it";
     Failure::new(FailureKind::TryAgain, text).hint(hint)
+}
+
+/// The core before this one may have sent it. `now`: why this one can't.
+fn unknown(receiver: &ServiceName, post: &Post, now: Option<&Failure>) -> Failure {
+    let now = now.map(|failure| format!("; it is not repeated: {}", failure.message)).unwrap_or_default();
+    let text = format!(
+        "the watchdog's core was replaced while it sent `{}` to `{receiver}`: whether it did is not known{now}",
+        post.name()
+    );
+    Failure::new(FailureKind::Unknown, text).hint("send it again if twice does no harm")
 }
 
 fn not_sent(receiver: &ServiceName, post: &Post, reason: &str) -> Failure {

@@ -133,6 +133,34 @@ fn a_core_that_dies_over_a_question_leaves_it_unknown_and_one_that_may_be_repeat
 }
 
 #[test]
+fn a_question_that_may_be_repeated_outlives_the_core_too() {
+    let wd = ready(&[patient("b", ByHand).key("ready = \"exec\"")]);
+    let b = wd.puppet("b");
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    assert_eq!(b.next().text, "how much?");
+    wd.kill_core();
+    b.does(Order::Answer { text: "to nobody".into() });
+    let again = b.next();
+    assert_eq!((again.text.as_str(), again.sender.as_str()), ("how much?", "operator"));
+    b.does(Order::Answer { text: "7".into() });
+    assert_eq!(said(asking).ok().stdout, "\"7\"\n");
+}
+
+#[test]
+fn of_a_question_that_is_repeated_nobody_says_that_it_was_not_sent() {
+    let b = patient("b", ByHand).key("ready = \"exec\"").key("lane_size = \"8KiB\"");
+    let wd = ready(&[b]);
+    let asking = sending(&wd, &["b", QUESTION, "--timeout", "50s"]);
+    wd.until("it is in the lane", |seen| seen.of("b").queued == 1);
+    // Behind it there is room for no other.
+    while wd.cli(&["send", "b", QUESTION, "--tell"]).code == 0 {}
+    wd.kill_core();
+    let unknown = said(asking).with_code(70);
+    assert!(unknown.stderr.contains("core was replaced") && unknown.stderr.contains("is full"), "{unknown}");
+    assert_eq!(wd.puppet("b").next().text, "how much?");
+}
+
+#[test]
 fn a_receiver_that_shuts_its_lane_keeps_nobody_waiting_and_is_heard_again_on_another() {
     let wd = ready_by_hand();
     let b = wd.puppet("b");
