@@ -1,7 +1,5 @@
 //! `watchdog send`.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,6 +10,7 @@ use watchdog_query::Sent;
 use super::changed::done;
 use super::console::{Console, Format};
 use super::figures::parse_span;
+use super::given::Given;
 use super::look::harmless;
 use super::report::CliError;
 
@@ -31,7 +30,7 @@ pub(super) struct Arguments {
     service: ServiceName,
     /// The message; `@PATH` to read it from a file, `-` from standard input.
     #[arg(required_unless_present = "schema")]
-    message: Option<String>,
+    message: Option<Given>,
     /// Come back when the message is in the lane, and wait for no answer.
     #[arg(long)]
     tell: bool,
@@ -48,7 +47,7 @@ impl Arguments {
         let service = &self.service;
         let inbox = inbox_of(service, console).await?;
         let Some(message) = self.message else { return schema(service, &inbox, console) };
-        let text = given(message)?;
+        let text = json_of(message.read()?);
         let no_message = |source| CliError::NoMessage { service: service.clone(), source };
         let encoded = inbox.encode(&text).map_err(no_message)?;
         let name = encoded.name.clone();
@@ -78,21 +77,11 @@ pub(super) async fn inbox_of(service: &ServiceName, console: &Console) -> Result
 }
 
 /// The message as JSON. A word alone, which no JSON is, is the name of one that holds nothing.
-fn given(message: String) -> Result<String, CliError> {
-    let failed = |path: PathBuf| move |source| CliError::File { what: "read", path, source };
-    let text = match message.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path).map_err(failed(path.into()))?,
-        None if message == "-" => {
-            let mut text = String::new();
-            std::io::stdin().lock().read_to_string(&mut text).map_err(failed(Path::new("-").into()))?;
-            text
-        }
-        None => message,
-    };
+fn json_of(text: String) -> String {
     let word = text.trim();
     let is_name = word.starts_with(|c: char| c.is_ascii_uppercase())
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    Ok(if is_name { format!("\"{word}\"") } else { text })
+    if is_name { format!("\"{word}\"") } else { text }
 }
 
 /// A message as it is listed.
@@ -207,11 +196,11 @@ mod tests {
 
     #[test]
     fn a_word_alone_is_the_name_of_a_message() {
-        let given = |text: &str| given(text.to_owned()).unwrap();
-        assert_eq!(given("Total"), "\"Total\"");
-        assert_eq!(given("\"Total\""), "\"Total\"");
-        assert_eq!(given("{\"Add\": 1}"), "{\"Add\": 1}");
-        assert_eq!(given("true"), "true");
+        let json_of = |text: &str| json_of(text.to_owned());
+        assert_eq!(json_of("Total"), "\"Total\"");
+        assert_eq!(json_of("\"Total\""), "\"Total\"");
+        assert_eq!(json_of("{\"Add\": 1}"), "{\"Add\": 1}");
+        assert_eq!(json_of("true"), "true");
     }
 
     #[test]

@@ -27,6 +27,8 @@ fn an_operator_tells_asks_and_is_answered_in_json() {
     assert_eq!((heard.text.as_str(), heard.sender.as_str(), heard.redelivered), ("hello", "operator", false));
     assert_eq!(wd.cli(&["send", "b", QUESTION]).ok().stdout, "\"how much?\"\n");
 
+    let from_input = wd.operator().run_with_input(&["send", "b", "-"], QUESTION);
+    assert_eq!(from_input.ok().stdout, "\"how much?\"\n");
     // What would command the terminal is written in another way, and is the same text.
     let clears = r#"{"Question": {"text": "\u009b2J\u001b[2J\u007f"}}"#;
     assert_eq!(wd.cli(&["send", "b", clears]).ok().stdout, "\"\\u009b2J\\u001b[2J\\u007f\"\n");
