@@ -80,7 +80,7 @@ fn the_state_is_tried_and_settings_are_measured_also_while_no_watchdog_runs() {
     // What is on disk of it is in the journal alone.
     wd.kill_keeper();
     let migrates = check(&wd, "probe-puppet-newer", "b").ok().stdout;
-    assert!(migrates.contains("no watchdog runs") && migrates.contains("it reads it"), "{migrates}");
+    assert!(migrates.contains("no watchdog runs\n") && migrates.contains("it reads it"), "{migrates}");
     let misfit = check(&wd, "counter", "b").with_code(1).stdout;
     assert!(misfit.contains("breaks: unknown setting `number`, which was set over the file"), "{misfit}");
     assert!(misfit.contains("breaks: who is built against the present build"), "{misfit}");
@@ -164,4 +164,14 @@ fn whose_build_it_is_is_known_by_its_file_or_must_be_said() {
         wd.cli(&["check", program.to_str().expect("a path of ours"), "--json"]).ok().json();
     assert_eq!(json[0]["against"], "running");
     assert_eq!(json[0]["findings"][0]["weight"], "note");
+}
+
+#[test]
+fn a_service_that_is_in_the_file_alone_is_measured_by_its_files_and_the_text_says_why() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    wd.until("it is ready", Seen::all_ready);
+    wd.configure("", &[puppet("a", ByItself), puppet("b", ByItself)]);
+    let late = check(&wd, "probe-puppet", "b").ok().stdout;
+    assert!(late.contains("against its files, the watchdog that runs does not know it"), "{late}");
+    assert!(check(&wd, "probe-puppet", "a").ok().stdout.contains("against what runs"));
 }

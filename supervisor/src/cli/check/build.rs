@@ -7,10 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use watchdog_lifecycle::settings::SettingsUpdater;
 use watchdog_lifecycle::values::Values;
-use watchdog_protocol::control::FailureKind;
 use watchdog_protocol::fit::{About, Finding, Weight};
 use watchdog_protocol::{Manifest, ServiceName};
-use watchdog_query::QueryError;
 
 use super::super::console::{Console, Format};
 use super::super::look::{Look, Paint, harmless};
@@ -30,16 +28,20 @@ use crate::store::{journal, record, snapshot};
 struct Report {
     service: ServiceName,
     program: PathBuf,
-    /// `running`, or `files` while no watchdog runs.
+    /// `running`, or `files` when no watchdog runs it.
     against: Against,
     findings: Vec<Finding>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
 enum Against {
+    #[serde(rename = "running")]
     Running,
-    Files,
+    #[serde(rename = "files")]
+    NoWatchdog,
+    /// It is in the file alone.
+    #[serde(rename = "files")]
+    NotKnown,
 }
 
 pub(super) async fn check(
@@ -54,17 +56,20 @@ pub(super) async fn check(
         path: program.to_owned(),
         source,
     })?;
+    let known = known(console).await?;
     let mut reports = Vec::new();
     for spec in meant(&specs, &program, named)? {
         let new_spec = with_program(spec, &program);
         let describe = |error| CliError::NotDescribed { service: spec.name.clone(), error };
         let new = manifest_of(&new_spec, None).map_err(describe)?;
-        let (against, mut findings, stored) = match running(console, &spec.name, &new).await? {
-            Some((findings, stored)) => (Against::Running, findings, stored),
-            None => {
-                let (findings, stored) = from_files(config, spec, &new)?;
-                (Against::Files, findings, stored)
-            }
+        let against = match &known {
+            None => Against::NoWatchdog,
+            Some(known) if known.contains(&spec.name) => Against::Running,
+            Some(_) => Against::NotKnown,
+        };
+        let (mut findings, stored) = match against {
+            Against::Running => running(console, &spec.name, &new).await?,
+            Against::NoWatchdog | Against::NotKnown => from_files(config, spec, &new)?,
         };
         findings.extend(stored.and_then(|stored| tried(&new_spec, &new, &stored)));
         findings.sort_by_key(|finding| finding.about);
@@ -155,29 +160,31 @@ impl Stored {
     }
 }
 
-/// By the watchdog; `None`: none runs, or it does not know the service yet.
+/// All that the watchdog knows; `None` when none runs.
+async fn known(console: &Console) -> Result<Option<Vec<ServiceName>>, CliError> {
+    match console.ask(async |query| query.status(&[]).await).await {
+        Ok(status) => Ok(Some(status.services.into_iter().map(|service| service.name).collect())),
+        Err(CliError::NoWatchdog { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// By the watchdog.
 async fn running(
     console: &Console,
     service: &ServiceName,
     new: &Manifest,
-) -> Result<Option<(Vec<Finding>, Option<Stored>)>, CliError> {
-    let findings = match console.ask(async |query| query.fit(service, new).await).await {
-        Ok(findings) => findings,
-        Err(CliError::NoWatchdog { .. }) => return Ok(None),
-        Err(CliError::Query(QueryError::Refused(failure))) if failure.kind == FailureKind::Usage => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
+) -> Result<(Vec<Finding>, Option<Stored>), CliError> {
+    let findings = console.ask(async |query| query.fit(service, new).await).await?;
     if findings.iter().all(|finding| finding.about != About::State) || new.state.is_none() {
-        return Ok(Some((findings, None)));
+        return Ok((findings, None));
     }
     // A service without a state has none to export, and the state of one that never saved is its initial one.
     let stored = match console.ask(async |query| query.state_export(service).await).await {
         Ok(bytes) => Stored::of(&bytes).ok(),
         Err(_) => None,
     };
-    Ok(Some((findings, stored)))
+    Ok((findings, stored))
 }
 
 /// By the configuration and the state folder.
@@ -255,7 +262,8 @@ fn tried(spec: &ServiceSpec, new: &Manifest, stored: &Stored) -> Option<Finding>
 fn text(Report { service, program, against, findings }: &Report, look: &Look) -> String {
     let by = match against {
         Against::Running => "against what runs",
-        Against::Files => "against its files, no watchdog runs it",
+        Against::NoWatchdog => "against its files, no watchdog runs",
+        Against::NotKnown => "against its files, the watchdog that runs does not know it",
     };
     let mut text = format!("{service}: {} {by}\n", harmless(&program.display().to_string()));
     for Finding { about, weight, text: said } in findings {
