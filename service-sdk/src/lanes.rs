@@ -29,8 +29,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use watchdog_protocol::lane::{MESSAGE_HEADER, PACKET_HEADER, TRACE};
+use watchdog_protocol::lane::{MESSAGE_HEADER, PACKET_HEADER};
 use watchdog_protocol::session::{LaneIn, LaneOut};
+use watchdog_protocol::trace::TRACE;
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageId, MessageNumber, Mismatch};
 use watchdog_seqpacket::clock::monotonic_ns;
 use watchdog_seqpacket::{PageError, Seqpacket};

@@ -11,13 +11,12 @@
 
 use crate::MessageNumber;
 use crate::limits::{MAX_BATCH, MAX_PACKET};
+use crate::trace::{TRACE, TraceContext};
 
 /// Bytes of a packet's header.
 pub const PACKET_HEADER: usize = 16;
 /// Bytes of a message's header without trace context.
 pub const MESSAGE_HEADER: usize = 32;
-/// Bytes of a trace context.
-pub const TRACE: usize = 25;
 /// The version this crate writes, and the only one it reads.
 pub const ENVELOPE_VERSION: u8 = 1;
 
@@ -78,9 +77,6 @@ impl Kind {
         })
     }
 }
-
-/// W3C trace context: trace id, parent span id, flags.
-pub type TraceContext = [u8; TRACE];
 
 /// All of a message but its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,7 +215,7 @@ impl Packer {
         head[24..32].copy_from_slice(&envelope.left.to_le_bytes());
         self.bytes.extend_from_slice(&head);
         if let Some(trace) = &envelope.trace {
-            self.bytes.extend_from_slice(trace);
+            self.bytes.extend_from_slice(&trace.to_bytes());
         }
         self.bytes.extend_from_slice(payload);
         true
@@ -325,7 +321,8 @@ pub fn read(packet: &[u8], at: usize) -> Result<(Envelope, std::ops::Range<usize
     } else {
         let bytes = packet.get(body..body + TRACE).ok_or(short)?;
         body += TRACE;
-        Some(TraceContext::try_from(bytes).expect("as long as a trace context"))
+        // One of zeros is none: it says nothing, and costs nobody the message.
+        TraceContext::from_bytes(bytes.try_into().expect("as long as a trace context"))
     };
     let place = if flags & FLAG_BESIDE == 0 { Place::Inline } else { Place::Beside };
     let inline = match place {
@@ -364,7 +361,7 @@ mod tests {
             left: number % 3,
             length: u32::try_from(length).unwrap(),
             place: Place::Inline,
-            trace: trace.then_some([9; TRACE]),
+            trace: trace.then(|| TraceContext::from_bytes([9; TRACE]).expect("not zero")),
             again: false,
         }
     }

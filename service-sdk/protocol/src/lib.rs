@@ -14,8 +14,10 @@ pub mod limits;
 pub mod manifest;
 mod name;
 pub mod plan;
+pub mod record;
 pub mod session;
 pub mod status;
+pub mod trace;
 pub mod why;
 
 pub use generation::{

@@ -85,3 +85,12 @@ pub const MAX_STATE_TEXT: usize = 64 * 1024 * 1024;
 
 /// Variants of one contract.
 pub const MAX_CONTRACT: usize = 1024;
+
+/// A text of a record, be it a message, a target or the value of a field. Longer ones are cut.
+pub const MAX_RECORD_TEXT: usize = 8 * 1024;
+
+/// The fields of one record together: with its texts it goes in a packet.
+pub const MAX_RECORD_FIELDS: usize = 24 * 1024;
+
+/// Records that wait in a process for room in the lane to the logging service. Beyond it they are dropped, and counted.
+pub const MAX_WAITING_RECORDS: usize = 1024 * 1024;
