@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::inbox::Inbox;
 use crate::intercom::Intercom;
 use crate::lanes::Lanes;
+use crate::log::spans;
 use crate::message::Message;
 use crate::query::SessionTransport;
 use crate::session::ledger::{Ledger, News};
@@ -158,9 +159,11 @@ impl<S: Settings, T: State, M: Message> Context<S, T, M> {
     /// [`NextError`]: the process can't go on.
     pub async fn next(&mut self) -> Result<Option<Event<M>>, NextError> {
         self.settings.accept();
+        spans::done();
         loop {
             match self.hear().await {
                 Heard::Message(message, delivery) => {
+                    spans::handling(&delivery);
                     self.delivery = Some(delivery);
                     return Ok(Some(Event::Message(message)));
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use watchdog_protocol::trace::TraceContext;
 use watchdog_protocol::{MessageId, ServiceName};
 
 use crate::lanes::Lanes;
@@ -14,6 +15,8 @@ pub struct Delivery {
     pub(crate) id: MessageId,
     pub(crate) redelivered: bool,
     pub(crate) waited: Duration,
+    pub(crate) is_ask: bool,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Delivery {
@@ -37,6 +40,11 @@ impl Delivery {
     /// From when its sender accepted it until it was handed over here, waiting included.
     pub fn waited(&self) -> Duration {
         self.waited
+    }
+
+    /// The trace it belongs to, and the span that sent it. `None`: its sender is in no trace.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use watchdog_protocol::trace::TraceContext;
 use watchdog_protocol::{Incarnation, Mismatch, ServiceName};
 use watchdog_seqpacket::Propagation;
 
 use crate::lanes::{AskEnd, Fit, OutLane, Outgoing, Undelivered};
+use crate::log::{self, spans};
 use crate::message::{EncodeError, Message};
 use crate::reply::{self, Reply};
 
@@ -398,13 +400,27 @@ impl<M: Message> Intercom<M> {
         deadline: Duration,
         message: impl FnOnce(Reply<T>) -> M,
     ) -> Result<T, AskError> {
+        let (span, trace) = spans::asking(self.receiver());
+        let answered = self.ask_in(trace, deadline, message).await;
+        if let Err(error) = &answered {
+            spans::failed(&span, error);
+        }
+        answered
+    }
+
+    async fn ask_in<T: DeserializeOwned + 'static>(
+        &self,
+        trace: Option<TraceContext>,
+        deadline: Duration,
+        message: impl FnOnce(Reply<T>) -> M,
+    ) -> Result<T, AskError> {
         let receiver = || self.receiver().clone();
         let outgoing = {
             let message = message(Reply::inert());
             if !message.expects_reply() {
                 return Err(AskError::NoReply { receiver: receiver() });
             }
-            self.lane.encode(&message)
+            self.lane.encode(&message, trace)
         };
         let asked = match outgoing {
             Ok(outgoing) => self.lane.ask(&self.fit, M::ASKS, &outgoing, deadline).await,
@@ -444,7 +460,7 @@ impl<M: Message> Intercom<M> {
         if message.expects_reply() {
             return Err(TellError::NotTold(message));
         }
-        match self.lane.encode(&message) {
+        match self.lane.encode(&message, log::current()) {
             Ok(outgoing) => Ok((message, outgoing)),
             Err(undelivered) => Err(TellError::of(undelivered, message)),
         }

@@ -46,7 +46,6 @@
 #![warn(missing_docs)]
 
 // Derived code names this crate as its users do.
-#[cfg(test)]
 extern crate self as watchdog_service;
 
 mod context;
@@ -56,6 +55,7 @@ mod inbox;
 mod intercom;
 mod lanes;
 mod layout;
+pub mod log;
 mod message;
 mod query;
 mod reply;

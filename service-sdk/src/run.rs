@@ -13,12 +13,14 @@ use tracing_subscriber::EnvFilter;
 use watchdog_protocol::manifest::{
     DESCRIBE, MANIFEST_FORMAT, Manifest, SHOW_STATE, StateManifest, UNREADABLE_STATE,
 };
-use watchdog_protocol::session::{FromService, SESSION, StateOrigin, Verdict, encode};
+use watchdog_protocol::record::LOGGING;
+use watchdog_protocol::session::{FromService, HAS_LOGGING, SESSION, StateOrigin, Verdict, encode};
 use watchdog_protocol::{Revision, Sequence};
 use watchdog_seqpacket::{AsyncSeqpacket, InheritedError, Seqpacket, inherited};
 
 use crate::context::{About, Context};
 use crate::lanes::Lanes;
+use crate::log::{Log, spans};
 use crate::message::{self, Message};
 use crate::session::ledger::Ledger;
 use crate::session::offers::Offers;
@@ -30,6 +32,9 @@ use crate::state::{self, State, StateHandler};
 
 /// The variable that filters what the default subscriber writes.
 const LOG: &str = "WATCHDOG_LOG";
+
+/// How long a process that ends waits for room for the last of its records.
+const LAST_RECORDS: Duration = Duration::from_secs(1);
 
 /// Any error, with its causes, that ends a service: `?` makes one of whatever is an error.
 ///
@@ -103,8 +108,8 @@ impl From<Exit> for ExitCode {
 ///
 /// With `WATCHDOG_DESCRIBE=1` in its environment the program prints what it is, its manifest, and does nothing
 /// else. With `WATCHDOG_SHOW_STATE=VERSION` it reads a stored state of that version from standard input, as it would
-/// at a start, and prints it as JSON, and nothing else. Events of `tracing` go to standard error, filtered by `WATCHDOG_LOG` (`info` unless set), without time
-/// stamps, which the watchdog adds; unless `main` has set a subscriber.
+/// at a start, and prints it as JSON, and nothing else. What `tracing` says goes to the service `logging`, or to standard error when there is none ([`log`](crate::log));
+/// unless `main` has set a subscriber.
 ///
 /// It takes what the environment tells, for which the process must have no other thread yet.
 pub fn run<S, T, M, F>(service: F) -> ExitCode
@@ -258,35 +263,34 @@ where
     M: Message,
     F: AsyncFnOnce(Context<S, T, M>) -> Result<(), ServiceError>,
 {
-    log_to_standard_error();
+    let log = install_log();
     let error = match prepare::<S, T, M>(&socket) {
         Ok(prepared) => match runtime() {
-            Ok(runtime) => return runtime.block_on(live(socket, prepared, service)),
+            Ok(runtime) => return runtime.block_on(live(socket, prepared, log.clone(), service)),
             Err(error) => StartError::Runtime(error),
         },
         Err(error) => error,
     };
+    if let Some(log) = log {
+        log.keep_to_standard_error();
+    }
     let reason = chain(&error);
     complain(&reason);
     last_word(&socket, &error, reason);
     error.exit()
 }
 
-fn log_to_standard_error() {
-    let filter = match std::env::var(LOG) {
-        Ok(text) => EnvFilter::try_new(&text).unwrap_or_else(|error| {
-            complain(&format!("{LOG}={text:?} is no filter ({error}); `info` is used"));
-            EnvFilter::new("info")
-        }),
-        Err(_) => EnvFilter::new("info"),
-    };
-    // An error is a subscriber that main has set.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .try_init();
+/// `None`: main has set a subscriber of its own.
+fn install_log() -> Option<Log> {
+    const DEFAULT: &str = "info";
+    let mut directives = DEFAULT.to_owned();
+    if let Ok(text) = std::env::var(LOG) {
+        match EnvFilter::try_new(&text) {
+            Ok(_) => directives = text,
+            Err(error) => complain(&format!("{LOG}={text:?} is no filter ({error}); `{DEFAULT}` is used")),
+        }
+    }
+    Log::install(&directives, std::env::var_os(HAS_LOGGING).is_some())
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
@@ -339,7 +343,7 @@ fn last_word(socket: &Seqpacket, error: &StartError, reason: String) {
     }
 }
 
-async fn live<S, T, M, F>(socket: Seqpacket, prepared: Prepared<S, T>, service: F) -> Exit
+async fn live<S, T, M, F>(socket: Seqpacket, prepared: Prepared<S, T>, log: Option<Log>, service: F) -> Exit
 where
     S: Settings,
     T: State,
@@ -376,6 +380,8 @@ where
         incarnation: welcome.incarnation,
         is_granted: !welcome.grant.is_empty(),
     };
+    let incarnation = about.incarnation;
+    let is_logging = about.service.as_str() == LOGGING;
     let context = Context::new(about, link.clone(), settings.clone(), state, lanes.clone());
 
     let mut tending = JoinSet::new();
@@ -387,8 +393,23 @@ where
             abort_after(stop_timeout);
         }
     });
+    let log = log.filter(|log| {
+        if is_logging {
+            log.keep_to_standard_error();
+        }
+        !is_logging
+    });
+    if let Some(log) = &log {
+        tending.spawn(log.clone().tend(link.clone(), lanes.clone(), incarnation.get()));
+    }
+    let service = async {
+        if let Some(log) = &log {
+            log.decided().await;
+        }
+        spans::handled(service(context)).await
+    };
     let result = tokio::select! {
-        result = service(context) => result,
+        result = service => result,
         never = crash(&mut tasks) => match never {},
         never = crash(&mut tending) => match never {},
     };
@@ -408,6 +429,9 @@ where
         tasks.join_next().await;
     })
     .await;
+    if let Some(log) = &log {
+        log.close(LAST_RECORDS.min(stop_timeout / 2));
+    }
     link.read(|ledger| {
         if let Some(error) = ledger.end().and_then(SessionEnd::error) {
             if result.is_ok() {

@@ -242,6 +242,7 @@ impl<L: Lanes> Session<L> {
                 self.lanes.closed(lane);
             }
             ToService::TookOver => self.link.write(Ledger::took_over),
+            ToService::LoggingRegistered => self.link.write(Ledger::logging_registered),
             ToService::Answer { request, reply } => {
                 let reply = packet::content("answer", reply, &mut beside.into_iter(), MAX_FRAME)?;
                 self.link.write(|ledger| ledger.answered(request, reply));

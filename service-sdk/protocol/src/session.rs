@@ -16,6 +16,10 @@ pub const SESSION: &str = "WATCHDOG_SESSION";
 /// The environment variable that tells whose process this is; orphans are told apart by it.
 pub const SERVICE: &str = "WATCHDOG_SERVICE";
 
+/// The environment variable that says that there is a service [`LOGGING`](crate::record::LOGGING), when the process is
+/// another one.
+pub const HAS_LOGGING: &str = "WATCHDOG_LOGGING";
+
 /// What both sides of a session speak. A service that speaks another one is told so and ends with 76.
 pub const SESSION_VERSION: u16 = 1;
 
@@ -116,6 +120,9 @@ pub enum ToService {
         /// The messages.
         numbers: Vec<MessageNumber>,
     },
+    /// The service [`LOGGING`](crate::record::LOGGING) is registered, and may be talked to: for those who have no lane to
+    /// it.
+    LoggingRegistered,
 }
 
 /// All a new incarnation starts from.

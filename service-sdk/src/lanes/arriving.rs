@@ -240,6 +240,8 @@ impl Arriving {
             id: MessageId { epoch: self.lane.lane, number },
             redelivered: again,
             waited: Duration::from_nanos(waited),
+            is_ask: envelope.kind == Kind::Ask,
+            trace: envelope.trace,
         };
         Some((message, delivery))
     }

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use watchdog_protocol::limits::MAX_OPEN_ASKS;
 use watchdog_protocol::session::LaneOut;
+use watchdog_protocol::trace::TraceContext;
 use watchdog_protocol::{Incarnation, LaneEpoch, MessageNumber, Mismatch, ServiceName};
 use watchdog_seqpacket::clock::monotonic_ns;
 use watchdog_seqpacket::{AsyncSeqpacket, ReceiverPageReader, SenderPage, Seqpacket, payload};
@@ -74,6 +75,7 @@ pub(crate) struct Outgoing {
     sealed: Option<OwnedFd>,
     /// When it was accepted: nanoseconds of the monotonic clock.
     accepted: u64,
+    trace: Option<TraceContext>,
 }
 
 /// Why a message is not in the lane.
@@ -181,10 +183,28 @@ impl OutLane {
     // ---- what handles do ----
 
     /// A message as bytes, accepted now.
-    pub(crate) fn encode<M: Message>(&self, message: &M) -> Result<Outgoing, Undelivered> {
+    pub(crate) fn encode<M: Message>(
+        &self,
+        message: &M,
+        trace: Option<TraceContext>,
+    ) -> Result<Outgoing, Undelivered> {
         let accepted = monotonic_ns();
         let mut payload = Vec::with_capacity(128);
         message.encode(&mut payload).map_err(Undelivered::Unwritable)?;
+        self.wrap(payload, accepted, trace)
+    }
+
+    /// A message that is bytes already, accepted now.
+    pub(crate) fn encoded(&self, payload: Vec<u8>) -> Result<Outgoing, Undelivered> {
+        self.wrap(payload, monotonic_ns(), None)
+    }
+
+    fn wrap(
+        &self,
+        payload: Vec<u8>,
+        accepted: u64,
+        trace: Option<TraceContext>,
+    ) -> Result<Outgoing, Undelivered> {
         if payload.len() > self.bounds.max_message {
             return Err(Undelivered::TooLarge { limit: self.bounds.max_message });
         }
@@ -193,7 +213,7 @@ impl OutLane {
         } else {
             None
         };
-        Ok(Outgoing { payload, sealed, accepted })
+        Ok(Outgoing { payload, sealed, accepted, trace })
     }
 
     /// Puts a tell into the lane, waiting for room until the deadline.

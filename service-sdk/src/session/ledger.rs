@@ -34,6 +34,8 @@ pub(crate) struct Ledger {
     last_word: Option<String>,
     closing: bool,
     stop: bool,
+    /// A logging service may be had, and nobody has looked.
+    logging: bool,
     end: Option<SessionEnd>,
 }
 
@@ -122,6 +124,7 @@ impl Ledger {
             last_word: None,
             closing: false,
             stop: false,
+            logging: false,
             end: None,
         }
     }
@@ -192,6 +195,10 @@ impl Ledger {
 
     pub(crate) fn stop(&mut self) {
         self.stop = true;
+    }
+
+    pub(crate) fn logging_registered(&mut self) {
+        self.logging = true;
     }
 
     /// The session is over: no request will be answered.
@@ -269,6 +276,11 @@ impl Ledger {
             return Some(News::Over);
         }
         self.settings.take().map(News::Settings)
+    }
+
+    /// Whether a logging service may be had, said once.
+    pub(crate) fn take_logging(&mut self) -> bool {
+        std::mem::take(&mut self.logging)
     }
 
     pub(crate) fn end(&self) -> Option<&SessionEnd> {

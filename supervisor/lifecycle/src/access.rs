@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use watchdog_protocol::record::LOGGING;
 use watchdog_protocol::{NameError, ServiceName};
 
 /// Names by pattern: `*`, `counter`, `batch-*`.
@@ -98,13 +99,15 @@ fn list(patterns: &[Pattern]) -> String {
     patterns.iter().map(|pattern| format!("\"{pattern}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the rules of both sides allow a lane from `sender` to `receiver`.
+/// Whether the rules of both sides allow a lane from `sender` to `receiver`. Everyone may have something to say to the
+/// logging service: no `use` need name it, and its `offer` decides.
 ///
 /// # Errors
 /// [`Denied`] names the rule in the way, the sender's first.
 pub fn may_talk(sender: (&ServiceName, &Access), receiver: (&ServiceName, &Access)) -> Result<(), Denied> {
     let (from, to) = (sender.0.clone(), receiver.0.clone());
-    if !sender.1.uses.iter().any(|pattern| pattern.matches(&to)) {
+    let uses = to.as_str() == LOGGING || sender.1.uses.iter().any(|pattern| pattern.matches(&to));
+    if !uses {
         Err(Denied::Use { sender: from, receiver: to, uses: sender.1.uses.clone() })
     } else if !receiver.1.offers.iter().any(|pattern| pattern.matches(&from)) {
         Err(Denied::Offer { sender: from, receiver: to, offers: receiver.1.offers.clone() })
@@ -156,5 +159,13 @@ mod tests {
             may_talk((&a, &open), (&b, &closed)).unwrap_err().to_string(),
             "`b` has offer = [], which leaves out `a`"
         );
+    }
+
+    #[test]
+    fn the_logging_service_need_not_be_named_but_may_refuse() {
+        let (a, logging) = (name("a"), name(LOGGING));
+        let closed = Access { uses: vec![], offers: vec![] };
+        assert_eq!(may_talk((&a, &closed), (&logging, &Access::default())), Ok(()));
+        assert!(may_talk((&a, &Access::default()), (&logging, &closed)).is_err());
     }
 }

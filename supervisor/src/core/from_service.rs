@@ -138,6 +138,7 @@ impl Core {
         // A lane the older core made and could not hand over any more.
         self.recognize(service, incarnation).await?;
         self.repeat_denials(service);
+        self.tell_of_logging(Some(service));
         self.settings_resumed(service, incarnation, resumed.revision, resumed.ready);
         if resumed.ready {
             self.fact(service, incarnation, Fact::Ready);

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use watchdog_keeper::protocol::ToKeeper;
 use watchdog_lifecycle::TalkError;
+use watchdog_protocol::record::LOGGING;
 use watchdog_protocol::session::{LaneIn, LaneOut, Refusal, ToService};
 use watchdog_protocol::{Contract, Incarnation, ServiceName};
 use watchdog_seqpacket::Wear;
@@ -86,6 +87,21 @@ impl Core {
             self.offer_lanes(&receiver, receiving).await.map_err(NoLane::Core)?;
         }
         Ok((out, ends))
+    }
+
+    /// There is a logging service now, or this one may talk to it now: whoever has no lane to it may ask for one.
+    pub(super) fn tell_of_logging(&mut self, service: Option<&ServiceName>) {
+        let logging: ServiceName = LOGGING.parse().expect("it is a name");
+        if !self.entries.contains_key(&logging) {
+            return;
+        }
+        let others = self.entries.iter().filter(|(name, entry)| **name != logging && entry.session.is_some());
+        let asked = others.map(|(name, _)| name.clone()).filter(|name| service.is_none_or(|one| one == name));
+        for name in asked.collect::<Vec<_>>() {
+            if self.lanes.find(&name, &logging).is_none() {
+                self.tell(&name, &ToService::LoggingRegistered, Vec::new());
+            }
+        }
     }
 
     /// The lane between two services, made and stored when it is not there, and what its opening gives; `open` is told

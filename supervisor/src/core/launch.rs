@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_bytes::ByteBuf;
 use watchdog_keeper::protocol::{ChildStep, Limit, SpawnRequest};
 use watchdog_protocol::Incarnation;
-use watchdog_protocol::session::{SERVICE, SESSION};
+use watchdog_protocol::record::LOGGING;
+use watchdog_protocol::session::{HAS_LOGGING, SERVICE, SESSION};
 
 use watchdog_lifecycle::{Kind, Liveness};
 
@@ -34,6 +35,7 @@ pub(crate) fn request(
     incarnation: Incarnation,
     original_limits: &[Limit],
     notify: &str,
+    has_logging: bool,
 ) -> Result<SpawnRequest, NoLaunch> {
     let launch = &spec.launch;
     let mut environment = launch.environment(std::env::vars_os());
@@ -50,6 +52,9 @@ pub(crate) fn request(
     }
     if spec.kind() == Kind::Service {
         environment.insert(SESSION.into(), SESSION_NUMBER.to_string().into());
+        if has_logging && spec.name.as_str() != LOGGING {
+            environment.insert(HAS_LOGGING.into(), "1".into());
+        }
     }
     if spec.is_notifying() {
         environment.insert("NOTIFY_SOCKET".into(), format!("@{notify}").into());

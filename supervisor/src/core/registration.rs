@@ -12,6 +12,7 @@ use watchdog_keeper::protocol::ToKeeper;
 use watchdog_lifecycle::settings::SettingsUpdater;
 use watchdog_lifecycle::values::Values;
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
+use watchdog_protocol::record::LOGGING;
 use watchdog_protocol::{Incarnation, Manifest, ServiceName};
 use watchdog_seqpacket::payload;
 
@@ -376,6 +377,9 @@ impl Core {
             kept_change: None,
         };
         self.entries.insert(name.clone(), Box::new(entry));
+        if name.as_str() == LOGGING {
+            self.tell_of_logging(None);
+        }
         let state = self.load_state(&name);
         self.entry_mut(&name).state = state;
         Ok(())

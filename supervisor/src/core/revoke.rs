@@ -23,6 +23,7 @@ impl Core {
                 self.events.add(Logged::of(&receiver, "revoked", text));
             }
         }
+        self.tell_of_logging(None);
         Ok(())
     }
 

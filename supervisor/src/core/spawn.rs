@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use watchdog_keeper::PidRecord;
 use watchdog_keeper::protocol::{Attach, Child, ToKeeper};
 use watchdog_lifecycle::{Fact, Refusal};
+use watchdog_protocol::record::LOGGING;
 use watchdog_protocol::session::{SESSION_VERSION, ToService, Welcome};
 use watchdog_protocol::{Incarnation, ServiceName};
 use watchdog_seqpacket::Seqpacket;
@@ -106,8 +107,9 @@ impl Core {
         let entry = self.entry(service);
         let kind = entry.spec.kind();
         let notify = notify::address(self.keeper_hello.epoch, service);
-        let mut request =
-            launch::request(&entry.spec, incarnation, &self.keeper_hello.original_limits, &notify)?;
+        let has_logging = self.entries.keys().any(|name| name.as_str() == LOGGING);
+        let original_limits = &self.keeper_hello.original_limits;
+        let mut request = launch::request(&entry.spec, incarnation, original_limits, &notify, has_logging)?;
         let record = self.pid_record(service).map_err(failed("pid record"))?;
         let session = match kind {
             Kind::Service => Some(self.open_session(service, incarnation).await?),

@@ -23,8 +23,8 @@ pub struct Batch {
     pub incarnation: u64,
     /// Its number in the kernel.
     pub pid: u32,
-    /// The number of the first record. A process numbers its records from 1, without gaps: what is dropped has no
-    /// number, but is counted.
+    /// The number of the first record. A process numbers its records from 1 as they happen. What found no room has no
+    /// number, what the lane refused leaves a gap; both are counted.
     pub first: u64,
     /// What this process had to drop since it started, all in all.
     pub dropped: Vec<Dropped>,

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use watchdog_protocol::MessageNumber;
 use watchdog_protocol::lane::{Direction, Envelope, Kind, MESSAGE_HEADER, Packer, Place};
 use watchdog_protocol::limits::{MAX_BATCH, MAX_PACKET};
+use watchdog_protocol::trace::TRACE;
 use watchdog_seqpacket::Received;
 
 use super::{OutLane, Outgoing, Standing, Undelivered};
@@ -172,7 +173,8 @@ impl OutLane {
     }
 
     pub(super) fn has_place(&self, fed: &Fed, message: &Outgoing) -> bool {
-        let size = fed.packet.bytes().len() + MESSAGE_HEADER + message.payload.len();
+        let trace = if message.trace.is_some() { TRACE } else { 0 };
+        let size = fed.packet.bytes().len() + MESSAGE_HEADER + trace + message.payload.len();
         size <= MAX_PACKET.min(self.bounds.packet) && fed.packet.count() < MAX_BATCH
     }
 
@@ -233,7 +235,7 @@ impl Outgoing {
             left: left.map_or(0, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).max(1)),
             length: u32::try_from(self.payload.len()).expect("at most max_message"),
             place: if self.sealed.is_some() { Place::Beside } else { Place::Inline },
-            trace: None,
+            trace: self.trace,
             again: false,
         }
     }
