@@ -16,9 +16,11 @@ mod nearest;
 mod notify;
 pub mod probe;
 pub mod processes;
+mod records;
 mod reload;
 pub mod run;
 pub mod store;
+mod tail;
 
 use std::path::Path;
 use std::process::ExitCode;

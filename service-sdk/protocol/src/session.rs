@@ -20,6 +20,10 @@ pub const SERVICE: &str = "WATCHDOG_SERVICE";
 /// another one.
 pub const HAS_LOGGING: &str = "WATCHDOG_LOGGING";
 
+/// The environment variable of the service [`LOGGING`](crate::record::LOGGING) that names the folder of the logs: its
+/// records belong below it.
+pub const LOGS: &str = "WATCHDOG_LOGS";
+
 /// What both sides of a session speak. A service that speaks another one is told so and ends with 76.
 pub const SESSION_VERSION: u16 = 1;
 

@@ -14,11 +14,6 @@ pub(super) enum End {
     GoesOn,
 }
 
-/// How many of the bytes are whole lines.
-pub(super) fn whole(raw: &[u8]) -> usize {
-    raw.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1)
-}
-
 /// How many of the bytes make a piece that ends between two characters.
 pub(super) fn piece(raw: &[u8]) -> usize {
     let tail = raw.len().saturating_sub(3);
@@ -118,13 +113,6 @@ mod tests {
             "T out \\u{9b}31m\\u{202e}ab é 猫\n"
         );
         assert_eq!(records(b"a\xff\xc3\n", End::Line), "T out a\\xff\\xc3\n");
-    }
-
-    #[test]
-    fn whole_lines_end_with_the_last_line_end() {
-        assert_eq!(whole(b"one\ntwo"), 4);
-        assert_eq!(whole(b"one\ntwo\n"), 8);
-        assert_eq!(whole(b"one"), 0);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Source {
 }
 
 fn split(raw: &[u8], piece_at: usize, tail: Tail) -> (usize, End) {
-    let lines = lines::whole(raw);
+    let lines = crate::tail::whole(raw);
     match tail {
         // Short of a full look, so this is the end of all.
         Tail::Taken(End::Line) if raw.len() < LONGEST => (raw.len(), End::Line),

@@ -1,27 +1,44 @@
 //! `watchdog logs`: from the files, so that it works while no watchdog runs.
+//!
+//! Two kinds of files, shown as one: what services printed, which the watchdog captured, and the records they made,
+//! which the logging service wrote.
+
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use regex::Regex;
 use serde::Serialize;
 use watchdog_protocol::ServiceName;
 
+use self::wanted::{Wanted, moment};
 use super::console::{Console, Format};
 use super::look::{Look, Paint, harmless_json};
 use super::place::Place;
+use super::record;
 use super::report::CliError;
 use crate::capture::Stream;
-use crate::capture::reader::{Back, Follow, Record, printed};
+use crate::capture::reader::{Back, Follow, Record, is_printed};
 use crate::nearest::nearest;
+use crate::records::{self, Level, Records};
+use crate::tail;
 
 /// From one look at the files to the next.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Show what services printed on standard output and standard error, oldest first.
+/// So many lines unless it is said how many, or since when.
+const NUMBER: usize = 100;
+
+/// Show what services printed, and the records they made for the logging service, oldest first.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  watchdog logs counter -n 20 -f\n\nWith --json one line is one record.")]
+#[command(
+    after_help = "Example:\n  watchdog logs counter -n 20 -f\n  watchdog logs --since 10m --level warn\n\n\
+    With --json one line is one record, as it is in its file."
+)]
 pub(super) struct Arguments {
     /// Names of services or programs; all when there is none.
     #[arg(value_name = "SERVICE")]
@@ -29,9 +46,37 @@ pub(super) struct Arguments {
     /// Go on as they print.
     #[arg(short, long)]
     follow: bool,
-    /// So many of the newest lines.
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100)]
-    number: usize,
+    /// So many of the newest lines; 100 unless --since says from when.
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    number: Option<usize>,
+    /// Only from then on: `10m` ago, or `2026-11-30T04:15:00Z`.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Only before then.
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    until: Option<Timestamp>,
+    /// Only records as grave as this, or graver. What was printed has no level, and is left out.
+    #[arg(long, value_enum, value_name = "LEVEL", ignore_case = true)]
+    level: Option<Level>,
+    /// Only what this regular expression matches.
+    #[arg(long, value_name = "REGEX")]
+    grep: Option<Regex>,
+    /// Spans too, not only events.
+    #[arg(long)]
+    spans: bool,
+}
+
+/// A line of either kind, as it is shown.
+struct Line {
+    time: String,
+    shown: String,
+}
+
+/// How lines are shown.
+struct Shown<'c> {
+    console: &'c Console,
+    /// With the name of the service in front.
+    named: bool,
 }
 
 impl Arguments {
@@ -39,31 +84,50 @@ impl Arguments {
         let place = console.place()?;
         let unreadable =
             |source| CliError::File { what: "read the logs in", path: place.logs.clone(), source };
-        let services = match self.services.is_empty() {
-            true => logged(&place.logs).map_err(unreadable)?.into_iter().collect(),
-            false => self.known(&place).map_err(unreadable)??,
+        let records = Records::of(&place.logs);
+        let services: Vec<_> = match self.services.is_empty() {
+            true => all(&place.logs, &records).map_err(unreadable)?.into_iter().collect(),
+            false => self.known(&place, &records).map_err(unreadable)??,
         };
+        let wanted = Wanted {
+            since: self.since,
+            until: self.until,
+            level: self.level,
+            grep: self.grep,
+            spans: self.spans,
+        };
+        let number = self.number.unwrap_or(if self.since.is_some() { usize::MAX } else { NUMBER });
         // One service's lines need no name in front.
-        let named = services.len() > 1;
-        let (mut follow, records) =
-            Follow::from_end_of_printed(&place.logs, &services, Back::records(self.number))
+        let shown = Shown { console, named: services.len() > 1 };
+        let back = Back::records(number);
+        let (mut captured, first) =
+            Follow::from_end_where(&place.logs, &services, back, |line| wanted.takes_printed(line))
                 .map_err(unreadable)?;
-        console.print(&lines(&records, named, console))?;
+        let mut lines: Vec<_> = first.iter().map(|line| shown.printed(line)).collect();
+        let (mut recorded, first) =
+            tail::Follow::start_where(records, &services, back, |record| wanted.takes(record))
+                .map_err(unreadable)?;
+        lines.extend(first.iter().map(|record| shown.recorded(record)));
+        shown.print(lines, number)?;
         if !self.follow {
             return Ok(());
         }
         loop {
             tokio::time::sleep(LOOK).await;
-            let records = printed(follow.more().map_err(unreadable)?);
-            if !records.is_empty() {
-                console.print(&lines(&records, named, console))?;
-            }
+            let more = captured.more().map_err(unreadable)?;
+            let more = more.iter().filter(|line| is_printed(line) && wanted.takes_printed(line));
+            let mut lines: Vec<_> = more.map(|line| shown.printed(line)).collect();
+            let more = recorded.more().map_err(unreadable)?;
+            lines.extend(
+                more.iter().filter(|record| wanted.takes(record)).map(|record| shown.recorded(record)),
+            );
+            shown.print(lines, usize::MAX)?;
         }
     }
 
-    /// The named services, when each is configured or has printed something.
-    fn known(&self, place: &Place) -> io::Result<Result<Vec<ServiceName>, CliError>> {
-        let mut known = logged(&place.logs)?;
+    /// The named services, when each is configured or has something to show.
+    fn known(&self, place: &Place, records: &Records) -> io::Result<Result<Vec<ServiceName>, CliError>> {
+        let mut known = all(&place.logs, records)?;
         known.extend(place.services.iter().cloned());
         Ok(match self.services.iter().find(|service| !known.contains(*service)) {
             None => Ok(self.services.clone()),
@@ -75,7 +139,13 @@ impl Arguments {
     }
 }
 
-/// Whose logs there are.
+fn all(logs: &Path, records: &Records) -> io::Result<BTreeSet<ServiceName>> {
+    let mut services = logged(logs)?;
+    services.extend(records.services()?);
+    Ok(services)
+}
+
+/// Who has printed something.
 pub(super) fn logged(folder: &Path) -> io::Result<BTreeSet<ServiceName>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -91,12 +161,33 @@ pub(super) fn logged(folder: &Path) -> io::Result<BTreeSet<ServiceName>> {
     Ok(services)
 }
 
-fn lines(records: &[Record], named: bool, console: &Console) -> String {
-    let line = |record: &Record| match console.format {
-        Format::Json => json(record),
-        Format::Text => text(record, named, &console.look),
-    };
-    records.iter().map(|record| line(record) + "\n").collect()
+impl Shown<'_> {
+    fn printed(&self, line: &Record) -> Line {
+        let shown = match self.console.format {
+            Format::Json => json(line),
+            Format::Text => text(line, self.named, &self.console.look),
+        };
+        Line { time: line.time.clone(), shown }
+    }
+
+    fn recorded(&self, record: &records::Record) -> Line {
+        let shown = match self.console.format {
+            Format::Json => harmless_json(&record.json),
+            Format::Text => record::text(record, self.named, &self.console.look),
+        };
+        Line { time: record.time.clone(), shown }
+    }
+
+    /// The newest of them, in the order of time.
+    fn print(&self, mut lines: Vec<Line>, number: usize) -> Result<(), CliError> {
+        // Of a part of a second there are more digits or fewer, and then a `Z`.
+        lines.sort_by(|a, b| a.time.trim_end_matches('Z').cmp(b.time.trim_end_matches('Z')));
+        lines.drain(..lines.len().saturating_sub(number));
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.console.print(&lines.iter().map(|line| line.shown.clone() + "\n").collect::<String>())
+    }
 }
 
 fn json(record: &Record) -> String {
@@ -147,7 +238,7 @@ mod tests {
 
     fn shown(folder: &Path, services: &[&str], count: usize) -> String {
         let services: Vec<ServiceName> = services.iter().map(|name| name.parse().unwrap()).collect();
-        let (_, records) = Follow::from_end_of_printed(folder, &services, Back::records(count)).unwrap();
+        let (_, records) = Follow::from_end_where(folder, &services, Back::records(count), |_| true).unwrap();
         records.iter().map(|record| text(record, services.len() > 1, &PLAIN) + "\n").collect()
     }
 

@@ -29,6 +29,7 @@ mod kill;
 mod logs;
 mod look;
 mod place;
+mod record;
 mod register;
 mod reload;
 mod report;
@@ -41,6 +42,7 @@ mod shutdown;
 mod state;
 mod status;
 mod table;
+mod trace;
 mod unregister;
 mod unset;
 mod upgrade;
@@ -133,6 +135,7 @@ enum Verb {
     Rollback(rollback::Arguments),
     State(state::Arguments),
     Logs(logs::Arguments),
+    Trace(trace::Arguments),
     Status(status::Arguments),
     Why(why::Arguments),
     Bundle(bundle::Arguments),
@@ -224,6 +227,7 @@ impl Verb {
                 Self::Rollback(arguments) => arguments.execute(console).await,
                 Self::State(arguments) => arguments.execute(console).await,
                 Self::Logs(arguments) => arguments.execute(console).await,
+                Self::Trace(arguments) => arguments.execute(console),
                 Self::Status(arguments) => arguments.execute(console).await,
                 Self::Why(arguments) => arguments.execute(console).await,
                 Self::Bundle(arguments) => arguments.execute(console).await,

@@ -48,6 +48,9 @@ pub(super) enum CliError {
     NoSetting { service: ServiceName, key: String, nearest: Option<String> },
     #[error("`{service}` is not configured and has printed nothing")]
     NoLog { service: ServiceName, nearest: Option<String> },
+    /// No record of it.
+    #[error("no record of the trace {id} is there, among those of {services} services")]
+    NoTrace { id: String, services: usize },
     /// No message of it, or one that can't be written.
     #[error("nothing was sent, this is no message of `{service}`")]
     NoMessage { service: ServiceName, source: Unsent },
@@ -126,6 +129,7 @@ impl CliError {
             Self::NoVerb { .. }
             | Self::NoSetting { .. }
             | Self::NoLog { .. }
+            | Self::NoTrace { .. }
             | Self::NoInbox { .. }
             | Self::WhoseBuild { .. }
             | Self::NoBuiltService { .. }
@@ -159,6 +163,13 @@ impl CliError {
             Self::NoSetting { nearest: Some(near), .. } | Self::NoLog { nearest: Some(near), .. } => {
                 Some(format!("did you mean `{near}`?"))
             }
+            Self::NoTrace { services: 0, .. } => Some(
+                "records are written by a logging service: [service.logging] in watchdog.toml".to_owned(),
+            ),
+            Self::NoTrace { .. } => Some(
+                "not every trace is recorded: watchdog logs --spans --json has the ids of those that are"
+                    .to_owned(),
+            ),
             Self::NoMessage { service, source } => Some(match source {
                 Unsent::NoLayout { source: NoLayout::Untold, .. } => {
                     format!("build it with this watchdog's SDK, then watchdog restart {service}")

@@ -7,7 +7,7 @@ use serde_bytes::ByteBuf;
 use watchdog_keeper::protocol::{ChildStep, Limit, SpawnRequest};
 use watchdog_protocol::Incarnation;
 use watchdog_protocol::record::LOGGING;
-use watchdog_protocol::session::{HAS_LOGGING, SERVICE, SESSION};
+use watchdog_protocol::session::{HAS_LOGGING, LOGS, SERVICE, SESSION};
 
 use watchdog_lifecycle::{Kind, Liveness};
 
@@ -29,13 +29,21 @@ pub(crate) struct NoLaunch {
     pub(crate) reason: String,
 }
 
+/// What the logging service and all others are told of each other.
+pub(crate) struct Logging<'c> {
+    /// One is registered.
+    pub(crate) is_there: bool,
+    /// The folder of the logs.
+    pub(crate) logs: &'c Path,
+}
+
 /// The request without its descriptors.
 pub(crate) fn request(
     spec: &ServiceSpec,
     incarnation: Incarnation,
     original_limits: &[Limit],
     notify: &str,
-    has_logging: bool,
+    logging: &Logging<'_>,
 ) -> Result<SpawnRequest, NoLaunch> {
     let launch = &spec.launch;
     let mut environment = launch.environment(std::env::vars_os());
@@ -52,7 +60,9 @@ pub(crate) fn request(
     }
     if spec.kind() == Kind::Service {
         environment.insert(SESSION.into(), SESSION_NUMBER.to_string().into());
-        if has_logging && spec.name.as_str() != LOGGING {
+        if spec.name.as_str() == LOGGING {
+            environment.insert(LOGS.into(), logging.logs.into());
+        } else if logging.is_there {
             environment.insert(HAS_LOGGING.into(), "1".into());
         }
     }

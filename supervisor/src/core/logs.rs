@@ -14,7 +14,7 @@ use watchdog_protocol::ServiceName;
 use watchdog_protocol::control::{Failure, FailureKind, LogResume, MAX_LOGS, Outcome, Reply};
 use watchdog_protocol::status::LogRecord;
 
-use crate::capture::reader::{Back, Follow, Record, printed};
+use crate::capture::reader::{Back, Follow, Record, is_printed};
 
 /// From one look at the files to the next, while somebody follows.
 const LOOK: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ impl LogCall {
         };
         let (folder, services) = (self.folder.clone(), self.services.clone());
         let (mut files, records) =
-            on_thread(move || Follow::from_end_of_printed(&folder, &services, back)).await?;
+            on_thread(move || Follow::from_end_where(&folder, &services, back, |_| true)).await?;
         self.send(unseen(records.into_iter().map(record).collect(), self.resume.as_ref())).await?;
         if !self.follow {
             return Ok(());
@@ -73,7 +73,7 @@ impl LogCall {
                 Ok((files, records))
             })
             .await?;
-            self.send(printed(records).into_iter().map(record).collect()).await?;
+            self.send(records.into_iter().filter(is_printed).map(record).collect()).await?;
         }
     }
 

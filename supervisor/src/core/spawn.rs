@@ -107,9 +107,10 @@ impl Core {
         let entry = self.entry(service);
         let kind = entry.spec.kind();
         let notify = notify::address(self.keeper_hello.epoch, service);
-        let has_logging = self.entries.keys().any(|name| name.as_str() == LOGGING);
+        let is_there = self.entries.keys().any(|name| name.as_str() == LOGGING);
+        let logging = launch::Logging { is_there, logs: &self.config.watchdog.logs };
         let original_limits = &self.keeper_hello.original_limits;
-        let mut request = launch::request(&entry.spec, incarnation, original_limits, &notify, has_logging)?;
+        let mut request = launch::request(&entry.spec, incarnation, original_limits, &notify, &logging)?;
         let record = self.pid_record(service).map_err(failed("pid record"))?;
         let session = match kind {
             Kind::Service => Some(self.open_session(service, incarnation).await?),

@@ -223,7 +223,7 @@ fn entries(
 
 fn log(service: &ServiceName, place: &Place) -> Result<Vec<u8>, String> {
     let services = std::slice::from_ref(service);
-    let (_, records) = Follow::from_end_of_printed(&place.logs, services, Back::records(LINES))
+    let (_, records) = Follow::from_end_where(&place.logs, services, Back::records(LINES), |_| true)
         .map_err(|error| format!("cannot read the logs in {}: {error}", place.logs.display()))?;
     let lines = records.iter().map(|record| logs::text(record, false, &PLAIN) + "\n");
     Ok(lines.collect::<String>().into_bytes())
