@@ -1,5 +1,6 @@
 //! What was acknowledged is there: whatever the disk does, wherever the core dies.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
+use watchdog_protocol::audit::{AuditRecord, AuditResult};
 use watchdog_protocol::control::SettingsView;
 use watchdog_protocol::status::{PhaseStatus, VerdictStatus};
 use watchdog_tests::inject::{Doomed, Hampered};
@@ -34,8 +36,35 @@ fn holds(wd: &TestWatchdog, number: u64, at: &str) {
     assert_eq!(settings["number"], number, "{at}");
 }
 
+/// Each changing call of so many rounds was answered, so its record is there: once, though it was asked of two cores.
+fn are_recorded(rounds: u64, records: &[AuditRecord], at: &str) {
+    are_recorded_by(&["set", "stop", "start"], rounds, records, at);
+}
+
+fn are_recorded_by(verbs: &[&str], rounds: u64, records: &[AuditRecord], at: &str) {
+    let mut numbers: Vec<_> = records.iter().map(|record| record.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=records.len() as u64).collect::<Vec<_>>(), "{at}");
+    for verb in verbs {
+        let of_verb = || records.iter().filter(|record| record.verb == *verb);
+        assert!(of_verb().all(|record| record.result == AuditResult::Done), "{at}: {records:?}");
+        let calls: BTreeSet<_> = of_verb().map(|record| &record.request).collect();
+        assert_eq!((of_verb().count(), calls.len() as u64), (calls.len(), rounds), "{at}: {verb}");
+    }
+}
+
+/// As the file has them.
+fn in_audit_file(wd: &TestWatchdog) -> Vec<AuditRecord> {
+    let text = fs::read_to_string(wd.path(".watchdog/logs/audit.jsonl")).expect("the audit");
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn shown(wd: &TestWatchdog) -> Vec<AuditRecord> {
+    wd.cli(&["audit", "--json", "-n", "1000"]).ok().json()
+}
+
 fn a_core_killed_at_any(call: &str, least: u32) {
-    let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    let mut wd = TestWatchdog::run(&[puppet("a", ByItself)]);
     wd.until("it is ready", Seen::all_ready);
     let (mut killed, mut number) = (0, 0);
     for nth in 1.. {
@@ -45,6 +74,7 @@ fn a_core_killed_at_any(call: &str, least: u32) {
         round(&wd, number);
         drop(doomed);
         let at = format!("{call} {nth}");
+        are_recorded(number, &shown(&wd), &at);
         holds(&wd, number, &at);
         if wd.status().watchdog.cores == cores {
             break;
@@ -56,11 +86,24 @@ fn a_core_killed_at_any(call: &str, least: u32) {
     wd.cli(&["restart", "a"]).ok();
     holds(&wd, number, call);
     assert!(killed >= least, "{call}: the core was killed at {killed}");
+    // As the journal has it that nobody reads but this command, and then as the file has it, the journal emptied.
+    wd.kill_keeper();
+    are_recorded(number, &shown(&wd), call);
+    wd.run_again();
+    holds(&wd, number, call);
+    are_recorded(number, &shown(&wd), call);
+    wd.stop();
+    are_recorded(number, &in_audit_file(&wd), call);
 }
 
 #[test]
 fn a_core_killed_at_any_write_to_the_journal_loses_nothing_acknowledged() {
     a_core_killed_at_any("pwrite64", 2);
+}
+
+#[test]
+fn a_core_killed_at_any_write_to_the_audit_loses_nothing_acknowledged() {
+    a_core_killed_at_any("write", 2);
 }
 
 #[test]
@@ -113,6 +156,52 @@ fn a_disk_that_fails<T>(wd: &TestWatchdog, kept: u64, fail: impl FnOnce() -> T) 
 fn a_sync_that_fails_is_told_and_what_was_promised_before_it_stays() {
     let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
     a_disk_that_fails(&wd, 0, || Hampered::failing(wd.core(), "fdatasync,fsync", "EIO"));
+}
+
+/// What it did is done, and no disk takes its record.
+#[test]
+fn a_call_that_can_not_be_recorded_says_so_and_is_recorded_when_it_can() {
+    let mut wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    wd.until("it is ready", Seen::all_ready);
+    let signal = ["kill", "--signal", "CONT", "a"];
+    wd.cli(&signal).ok();
+    let failing = Hampered::failing(wd.core(), "fdatasync,fsync", "EIO");
+    let said = wd.cli(&signal).with_code(1);
+    assert!(said.stderr.contains("done, but its record in the audit is not on disk"), "{said}");
+    let said = wd.cli(&["kill", "--signal", "CONT", "nobody"]).with_code(2);
+    assert!(said.stderr.contains("no service `nobody`") && said.stderr.contains("not on disk"), "{said}");
+    drop(failing);
+    wd.cli(&signal).ok();
+    let records = shown(&wd);
+    assert_eq!(records.iter().map(|record| record.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    wd.kill_core();
+    assert_eq!(shown(&wd), records);
+    wd.until("it is ready", Seen::all_ready);
+    wd.stop();
+    assert_eq!(in_audit_file(&wd), records);
+}
+
+#[test]
+fn what_the_journal_has_no_room_for_is_on_disk_in_the_audit_before_its_answer() {
+    let disk = SmallDisk::mount();
+    let mut wd = TestWatchdog::idle();
+    wd.configure(&format!("state = {:?}", disk.0.path().join("state")), &[puppet("a", ByItself)]);
+    wd.run_again();
+    wd.until("it is ready", Seen::all_ready);
+    let filler = disk.fill();
+    // More than fit in the last block of the journal.
+    for _ in 0..20 {
+        wd.cli(&["kill", "--signal", "CONT", "a"]).ok();
+    }
+    wd.kill_core();
+    let records = shown(&wd);
+    assert_eq!(records.iter().map(|record| record.number).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    drop(filler);
+    wd.cli(&["kill", "--signal", "CONT", "a"]).ok();
+    assert_eq!(shown(&wd)[..20], records);
+    wd.until("it is ready", Seen::all_ready);
+    wd.stop();
+    assert_eq!(in_audit_file(&wd).len(), 21);
 }
 
 #[test]

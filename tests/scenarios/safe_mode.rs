@@ -3,6 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
+use watchdog_protocol::audit::AuditRecord;
 use watchdog_protocol::status::PhaseStatus;
 use watchdog_tests::{Seen, TestWatchdog, probe, program};
 
@@ -35,6 +36,9 @@ fn services_go_on_the_status_says_why_and_an_upgrade_leads_out() {
         probe("b", "mirror", &[]).key("restart = \"always\""),
     ]);
     let before = wd.until("all are ready", Seen::all_ready);
+    let audit = || -> Vec<AuditRecord> { wd.cli(&["audit", "--json"]).ok().json() };
+    wd.cli(&["kill", "--signal", "CONT", "a"]).ok();
+    let first = audit();
     broken(&wd);
     let seen = wd.until("a core in safe mode", is_safe);
     assert!(
@@ -58,6 +62,10 @@ fn services_go_on_the_status_says_why_and_an_upgrade_leads_out() {
     let said = wd.cli(&["restart", "a"]).with_code(75);
     assert!(said.stderr.contains("safe mode") && said.stderr.contains("watchdog upgrade"), "{said}");
     wd.cli(&["status", "absent"]).with_code(2);
+    // Who changed what is shown and recorded as ever.
+    let recorded = audit();
+    assert_eq!((recorded.len(), &recorded[..1]), (2, &first[..]), "{recorded:?}");
+    assert_eq!((recorded[1].number, recorded[1].verb.as_str()), (2, "restart"));
 
     // As long as the cause is there, the way out leads back.
     let said = wd.cli(&["upgrade"]).with_code(1);
@@ -71,6 +79,10 @@ fn services_go_on_the_status_says_why_and_an_upgrade_leads_out() {
     assert_eq!((seen.of("a").pid, seen.of("a").starts), (before.of("a").pid, 1));
     assert_eq!(seen.of("b").starts, 2);
     assert!(seen.of("b").why().contains("SIGKILL"), "{}", seen.of("b").why());
+    let after = audit();
+    assert_eq!(after[..2], recorded);
+    let verbs: Vec<_> = after.iter().map(|record| (record.number, record.verb.as_str())).collect();
+    assert_eq!(verbs, [(1, "kill"), (2, "restart"), (3, "upgrade"), (4, "upgrade")]);
 }
 
 #[test]

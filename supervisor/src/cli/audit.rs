@@ -7,11 +7,14 @@ use watchdog_protocol::control::FailureKind;
 use super::console::{Console, Format};
 use super::figures::time;
 use super::look::{Look, Paint, harmless};
+use super::place::Place;
 use super::report::CliError;
+use crate::core::audit;
 
 /// Show who changed what, or tried to: every changing call, refused ones too, newest last.
 ///
-/// Kept in audit.jsonl beside the logs, 20 MiB at most. It never shows a value.
+/// On disk before the call is answered, and kept in audit.jsonl beside the logs, 20 MiB at most. It never shows a value.
+/// Also while no watchdog runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog audit counter -n 20")]
 pub(super) struct Arguments {
@@ -25,7 +28,12 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
         let Self { service, number } = &self;
-        let records = console.ask(async |query| query.audit(service.as_ref(), *number).await).await?;
+        let records = match console.ask(async |query| query.audit(service.as_ref(), *number).await).await {
+            Err(CliError::NoWatchdog { .. }) if console.place()?.state.exists() => {
+                of_files(&console.place()?, *number, service.as_ref())?
+            }
+            asked => asked?,
+        };
         match console.format {
             Format::Json => console.json(&records),
             Format::Text => {
@@ -34,6 +42,15 @@ impl Arguments {
             }
         }
     }
+}
+
+/// As the last watchdog left it.
+fn of_files(place: &Place, last: u64, service: Option<&ServiceName>) -> Result<Vec<AuditRecord>, CliError> {
+    audit::read(&place.state, &place.logs, last, service).map_err(|source| CliError::File {
+        what: "read the audit in",
+        path: place.logs.clone(),
+        source,
+    })
 }
 
 fn text(record: &AuditRecord, look: &Look) -> String {

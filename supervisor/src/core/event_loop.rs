@@ -54,6 +54,8 @@ enum Input {
     Notified(Notified),
     Sign(Sign),
     Stored(Ended),
+    /// The audit's file was given what it lacked, or could not, and why.
+    Audited(Option<String>),
     Probe(Heard),
     Described(Box<Described>),
     Candidate(Result<Candidate, Failure>),
@@ -100,6 +102,7 @@ impl Core {
             Some(notified) = inputs.notifications.recv() => Ok(Input::Notified(notified)),
             Some(sign) = inputs.signs.recv() => Ok(Input::Sign(sign)),
             ended = self.store.ended() => Ok(Input::Stored(ended)),
+            failed = self.audit.copied() => Ok(Input::Audited(failed)),
             heard = self.probes.heard() => Ok(Input::Probe(heard)),
             described = next_described(&mut self.describing) => Ok(Input::Described(Box::new(described))),
             lane = self.answers.arrived() => Ok(Input::Answer(lane)),
@@ -147,6 +150,10 @@ impl Core {
                 self.store_said(ended);
                 Ok(())
             }
+            Input::Audited(failed) => {
+                self.audit_copied(failed);
+                Ok(())
+            }
             Input::Probe(heard) => {
                 self.heard(&heard);
                 Ok(())
@@ -180,6 +187,7 @@ impl Core {
             self.is_in_debt().then(|| Instant::now() + DEBT),
             self.next_state_due().map(in_time),
             self.next_waiter_due().map(in_time),
+            self.audit.next_due().map(in_time),
         ]
         .into_iter()
         .flatten()
@@ -205,8 +213,23 @@ impl Core {
         }
         self.look_at_reload().await?;
         self.answer_waiters();
-        self.audit.write_out();
+        self.keep_audit();
         Ok(())
+    }
+
+    /// What ended is on its way to the disk, and answered once it is there.
+    pub(super) fn keep_audit(&mut self) {
+        if let Some(content) = self.audit.take_in() {
+            let number = self.store.put(self.audit.recent(), content);
+            self.audit.was_put(number);
+        }
+        self.audit.go_on();
+    }
+
+    fn audit_copied(&mut self, failed: Option<String>) {
+        if let Some(reason) = failed {
+            self.events.add(Logged::new("disk", format!("the audit: {reason}")));
+        }
     }
 
     /// Decides on facts until performing brings up no further one, or for a turn.
@@ -370,10 +393,24 @@ impl Core {
             && self.roster.is_at_rest()
             && self.pending.is_empty()
             && !self.has_waiters();
-        if is_at_rest {
-            self.store.close();
+        if !is_at_rest || !self.is_audit_closed() {
+            return false;
         }
-        is_at_rest && self.store.is_idle()
+        self.store.close();
+        self.store.is_idle()
+    }
+
+    /// The audit is all in its file, if that can be written, and the journal has nothing of it.
+    fn is_audit_closed(&mut self) -> bool {
+        self.audit.close();
+        self.audit.go_on();
+        if !self.audit.is_settled() {
+            return false;
+        }
+        if let Some(content) = self.audit.last_content() {
+            self.store.put(self.audit.recent(), content);
+        }
+        !self.store.is_busy(self.audit.recent())
     }
 
     fn store_said(&mut self, ended: Ended) {
@@ -395,6 +432,7 @@ impl Core {
         let outcome = done.outcome.as_ref().map(drop).map_err(|err| chain(&**err));
         if !self.settings_stored(&done)
             && !self.state_stored(&done)
+            && !self.audit.stored(&done)
             && let Err(reason) = &outcome
         {
             self.events.add(Logged::new("disk", format!("cannot write {}: {reason}", done.path.display())));

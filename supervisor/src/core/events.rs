@@ -15,8 +15,8 @@ use watchdog_protocol::control::Reply;
 use watchdog_protocol::status::{EventRecord, Evidence};
 use watchdog_protocol::{Incarnation, Revision, Sequence, ServiceName};
 
-use super::lines::{self, Lines};
 use super::wall_time;
+use crate::store::lines::{self, Lines};
 
 /// Entries kept in memory for `watchdog events`; older ones are in the files.
 const KEPT: usize = 10_000;

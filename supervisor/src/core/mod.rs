@@ -32,7 +32,6 @@ mod introduce;
 mod keeper_link;
 mod lanes;
 mod launch;
-mod lines;
 mod logs;
 mod note;
 mod notified;

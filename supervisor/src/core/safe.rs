@@ -15,6 +15,7 @@ mod shown;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::future;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use watchdog_protocol::ServiceName;
 use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply, Request};
 use watchdog_seqpacket::Seqpacket;
 
-use super::audit::{Audit, Replies};
+use super::audit::{self, Audit, Replies};
 use super::build::{self, Found};
 use super::candidate::{self, Question};
 use super::control::{ControlCall, ControlDoor, Hours};
@@ -39,10 +40,10 @@ use super::keeper_link::{KeeperLink, LinkError};
 use super::note::{Note, Noted};
 use super::stored::{self, Stored};
 use super::takeover::{service_of, starting, write_pid_record};
-use super::upgrade::{Leave, Upgrade};
+use super::upgrade::{LEAVING, Leave, Upgrade};
 use super::verbs::Asked;
 use super::waiting::{Look, end};
-use super::{CONTROL_INBOX, CoreError, now};
+use super::{CONTROL_INBOX, CoreError, chain, now};
 use crate::capture::{Capture, Hand, Logs, Stream};
 use crate::config::{self, Config};
 use crate::run::kept_config;
@@ -141,7 +142,7 @@ pub(super) async fn live(keeper: Seqpacket, path: &Path, runtime: &Path) -> Resu
         }
         Err(err) => return Err(err),
     }
-    core.answer_shutdown();
+    core.answer_shutdown().await;
     hours.send_replace(Hours::Closed);
     doors.join_all().await;
     core.finish().await?;
@@ -202,8 +203,13 @@ impl SafeCore {
                     Ok(events) => self.events = Some(events),
                     Err(err) => self.without.push(format!("the event log can't be written: {err}")),
                 }
-                match Audit::open(&section.logs) {
-                    Ok(audit) => self.audit = Some(audit),
+                match Audit::beside(&section.logs, &section.state) {
+                    Ok((audit, unread)) => {
+                        self.audit = Some(audit);
+                        self.without.extend(unread.map(|err| {
+                            format!("the newest calls in the audit may be missing: {}", chain(&err))
+                        }));
+                    }
                     Err(err) => self.without.push(format!("the audit can't be written: {err}")),
                 }
                 match Capture::start(logs, hand, mpsc::channel(SIGNS).0) {
@@ -240,9 +246,7 @@ impl SafeCore {
     async fn serve(&mut self, calls: &mut mpsc::Receiver<ControlCall>) -> Result<Option<Leave>, CoreError> {
         self.keeper.send(&ToKeeper::Ready, &[]).await.map_err(CoreError::Keeper)?;
         loop {
-            if let Some(audit) = &mut self.audit {
-                audit.write_out();
-            }
+            self.keep_audit();
             if let Some(leave) = self.upgrade.due() {
                 return Ok(Some(leave));
             }
@@ -252,6 +256,8 @@ impl SafeCore {
             {
                 return Ok(None);
             }
+            let waited = self.audit.as_ref().and_then(Audit::next_due);
+            let told_at = waited.map(|at| Instant::now() + at.since(now()));
             tokio::select! {
                 message = self.keeper.recv() => {
                     let message = message.map_err(CoreError::Keeper)?.0;
@@ -263,6 +269,8 @@ impl SafeCore {
                     self.keeper_said(message);
                 }
                 Some(call) = calls.recv() => self.call(call).await?,
+                failed = copied(&mut self.audit) => self.audit_copied(failed),
+                () = tokio::time::sleep_until(told_at.unwrap_or_else(Instant::now)), if told_at.is_some() => {}
                 answer = self.upgrade.answered() => {
                     self.upgrade.heard(answer);
                     self.answer_waiting();
@@ -326,13 +334,16 @@ impl SafeCore {
                     let _ = replies.send(Reply::End(Ok(Outcome::Done(String::new())))).await;
                 });
             }
+            Request::Audit { service, last } if self.audit.is_some() => {
+                let view = self.audit.as_ref().expect("looked at above").view();
+                self.tasks.spawn(audit::serve(view, service, last, asked.replies.sender().clone()));
+            }
             Request::Upgrade { program, ready_within_ms } => {
                 self.upgrade_asked(asked, program, ready_within_ms);
             }
             Request::Shutdown => self.stop_all(Some(asked)).await?,
             _ => {
-                let text =
-                    "the core is in safe mode, where it only answers status, events, upgrade and shutdown";
+                let text = "the core is in safe mode, where it only answers status, events, audit, upgrade and shutdown";
                 let failure = Failure::new(FailureKind::TryAgain, text);
                 let hint = "`watchdog status` says why; once that is mended, `watchdog upgrade`";
                 end(&asked.replies, Err(failure.hint(hint)));
@@ -396,10 +407,41 @@ impl SafeCore {
     async fn leave(mut self, leave: &Leave) -> Result<(), CoreError> {
         let since = now();
         self.note_event(leave.event());
+        self.close_audit().await;
         if let Some(capture) = self.capture.take() {
             capture.stop().await;
         }
         self.keeper.send(&leave.message(since), &[leave.executable()]).await.map_err(CoreError::Keeper)
+    }
+
+    /// What ended is recorded, and answered once it is on disk.
+    fn keep_audit(&mut self) {
+        if let Some(audit) = &mut self.audit {
+            let for_journal = audit.take_in();
+            debug_assert!(for_journal.is_none(), "the journal is the whole core's");
+            audit.go_on();
+        }
+    }
+
+    fn audit_copied(&mut self, failed: Option<String>) {
+        if let Some(reason) = failed {
+            self.note_event(Logged::new("disk", format!("the audit: {reason}")));
+        }
+    }
+
+    /// Until everybody is answered whose call ended, or the disk has had its time.
+    async fn close_audit(&mut self) {
+        self.keep_audit();
+        let closed = async {
+            let Some(audit) = &mut self.audit else { return };
+            audit.close();
+            audit.go_on();
+            while !audit.is_settled() {
+                let _failed = audit.copied().await;
+                audit.go_on();
+            }
+        };
+        let _ = tokio::time::timeout(LEAVING, closed).await;
     }
 
     fn note_event(&mut self, event: Logged) {
@@ -407,5 +449,12 @@ impl SafeCore {
             events.add(event);
             events.write_out();
         }
+    }
+}
+
+async fn copied(audit: &mut Option<Audit>) -> Option<String> {
+    match audit {
+        Some(audit) => audit.copied().await,
+        None => future::pending().await,
     }
 }

@@ -231,8 +231,7 @@ impl Core {
         let mut events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
         let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
         let capture = Capture::start(logs, hand, tells.signs).map_err(starting("start the log capture"))?;
-        let audit = Audit::open(&section.logs).map_err(starting("open the audit"))?;
-        let opened = Writer::open(&section.state).map_err(starting("read the journal"))?;
+        let mut opened = Writer::open(&section.state).map_err(starting("read the journal"))?;
         if let Some(err) = &opened.failed {
             let text = format!("the journal takes nothing yet, it is tried again: {}", chain(err));
             events.add(Logged::new("disk", text));
@@ -247,6 +246,11 @@ impl Core {
         for aside in opened.writer.set_aside() {
             let text = format!("the journal is damaged; it was set aside as {}", aside.now.display());
             events.add(Logged::new("journal", text));
+        }
+        let (audit, opening) = Audit::open(&section.logs, &section.state, &mut opened.writer)
+            .map_err(starting("open the audit"))?;
+        for text in opening.told() {
+            events.add(Logged::new("audit", text));
         }
         let mut notes = Vec::new();
         let cgroups = match CgroupTree::make(&section.state) {

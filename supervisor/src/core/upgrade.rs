@@ -27,9 +27,10 @@ use super::verbs::Asked;
 use super::waiting::{Look, Target, end};
 use super::{Core, CoreError, Shutdown, now};
 use crate::config::manifest_of::last_lines;
+use crate::store::writer::Ended;
 
 /// How long a core that leaves waits for its disk.
-const LEAVING: Duration = Duration::from_secs(2);
+pub(super) const LEAVING: Duration = Duration::from_secs(2);
 
 /// What the next core must know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -314,10 +315,20 @@ impl Core {
         let since = now();
         self.events.add(leave.event());
         self.events.write_out();
-        self.audit.write_out();
+        // Also for a build that knows of no audit in the journal.
+        self.keep_audit();
+        self.audit.close();
         let writes = async {
-            while !self.store.is_idle() {
-                self.store.ended().await;
+            while !self.audit.is_settled() || !self.store.is_idle() {
+                self.audit.go_on();
+                tokio::select! {
+                    ended = self.store.ended() => {
+                        if let Ended::Change(done) = ended {
+                            self.audit.stored(&done);
+                        }
+                    }
+                    _ = self.audit.copied() => {}
+                }
             }
         };
         // What is not there by then is asked for again, as after a death.

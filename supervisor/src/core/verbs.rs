@@ -144,9 +144,8 @@ impl Core {
                 end(&asked.replies, history.map(Outcome::History));
             }
             Request::Audit { service, last } => {
-                let folder = self.config.watchdog.logs.clone();
                 let replies = asked.replies.sender().clone();
-                self.tasks.spawn(audit::serve(folder, service, last, replies));
+                self.tasks.spawn(audit::serve(self.audit.view(), service, last, replies));
             }
             Request::StateShow { service } => self.state_show(&asked, &service),
             Request::StateValue { service } => self.state_value(&asked, &service),
@@ -365,10 +364,15 @@ impl Core {
             end(&asked.replies, Err(failure));
             return Ok(());
         };
+        if self.answered.find(asked.id).is_some() {
+            end(&asked.replies, Ok(Outcome::Status(Box::new(self.status(services)))));
+            return Ok(());
+        }
         if let Some(down) = services.iter().find(|name| self.entry(name).process.is_none()) {
             end(&asked.replies, Err(Failure::new(FailureKind::NotRunning, format!("{down} is not running"))));
             return Ok(());
         }
+        self.enter(asked.id, Vec::new());
         for service in services {
             let process = self.entry(service).process.expect("looked at above");
             let text = format!("{signal} sent by {}", asked.by);

@@ -7,6 +7,8 @@
 //! envelope  magic, format, version, incarnation, sequence, length, content, checksum     bytes, no I/O
 //!   ├─ snapshot   state/SERVICE.snapshot     newest, else the one before, else fresh
 //!   └─ record     settings, wanted           JSON in the same envelope, the same way back
+//! lines     files of JSON lines that are appended to: the event log, and what is common with
+//!   └─ audit      audit.jsonl     to be read; what of it is not synced is in the journal too
 //! dead      state/dead/SERVICE/ID.letter: messages that killed their receivers, a file each in the envelope
 //! runtime   what a new core must know: survives processes, not the host; no fsync
 //! lock      one watchdog per state folder
@@ -20,11 +22,13 @@
 //! - A damaged file is never deleted, and one of a newer watchdog or service is never overwritten.
 //! - Nothing here waits on the event loop's thread except `load` at a start, before there is anything to delay.
 
+pub(crate) mod audit;
 pub mod dead;
 pub mod envelope;
 mod fault;
 pub(crate) mod journal;
 pub(crate) mod kept;
+pub(crate) mod lines;
 pub mod lock;
 pub mod record;
 pub mod replace;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,6 +76,16 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
     sync_folder(path)
 }
 
+/// As [`replace`], for whom what is at `path` is for.
+///
+/// # Errors
+/// [`ReplaceError`], as [`replace`].
+pub(super) fn replace_like(path: &Path, present: &fs::Metadata, bytes: &[u8]) -> Result<(), ReplaceError> {
+    let new = Temporary::write_like(path, Some(present), &[bytes], Durability::Disk)?;
+    new.rename()?;
+    sync_folder(path)
+}
+
 /// As [`replace`] with these bytes one behind the other, and what was at `path` is then at `previous`. At every instant `path`, or where the file
 /// system knows no hard links `path` or `previous`, is one whole file.
 ///
@@ -133,9 +143,24 @@ pub fn remove(path: &Path) -> Result<(), ReplaceError> {
 /// # Errors
 /// Reading the folder, or removing.
 pub fn sweep(folder: &Path) -> io::Result<()> {
+    sweep_of(folder, "")
+}
+
+/// As [`sweep`], of the replacements of this file alone.
+///
+/// # Errors
+/// As [`sweep`].
+pub(super) fn sweep_for(path: &Path) -> io::Result<()> {
+    let name = path.file_name().expect("what is replaced is a file in a folder").to_string_lossy();
+    sweep_of(folder_of(path), &format!(".{name}."))
+}
+
+fn sweep_of(folder: &Path, beginning: &str) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(TEMPORARY) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(beginning) && name.ends_with(TEMPORARY) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -159,11 +184,25 @@ struct Temporary<'a> {
 
 impl<'a> Temporary<'a> {
     fn write(target: &'a Path, parts: &[&[u8]], durability: Durability) -> Result<Self, ReplaceError> {
+        Self::write_like(target, None, parts, durability)
+    }
+
+    fn write_like(
+        target: &'a Path,
+        present: Option<&fs::Metadata>,
+        parts: &[&[u8]],
+        durability: Durability,
+    ) -> Result<Self, ReplaceError> {
         let path = beside(target);
         let mut file = step(Step::Create, &path, || {
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
         })?;
         let new = Self { path, target };
+        if let Some(present) = present {
+            // Who may not give a file away keeps it.
+            let _ = fchown(&file, Some(present.uid()), Some(present.gid()));
+            step(Step::Create, &new.path, || file.set_permissions(present.permissions()))?;
+        }
         step(Step::Write, &new.path, || parts.iter().try_for_each(|part| file.write_all(part)))?;
         match durability {
             Durability::Disk => step(Step::Sync, &new.path, || file.sync_all())?,

@@ -65,13 +65,11 @@ impl SafeCore {
         self.keeper.send(&message, &[]).await.map_err(CoreError::Keeper)
     }
 
-    pub(super) fn answer_shutdown(&mut self) {
+    pub(super) async fn answer_shutdown(&mut self) {
         for asked in self.shutdown.iter_mut().flat_map(|shutdown| shutdown.asked.drain(..)) {
             end(&asked.replies, Ok(Outcome::Done("stopped".to_owned())));
         }
-        if let Some(audit) = &mut self.audit {
-            audit.write_out();
-        }
+        self.close_audit().await;
     }
 
     /// Kills what is left, leaves no cgroup behind, and lets the keeper end.

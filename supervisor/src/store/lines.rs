@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Bytes of one file.
-const LIMIT: u64 = 10 * 1024 * 1024;
+pub(super) const LIMIT: u64 = 10 * 1024 * 1024;
 
 /// One such file, written by one core.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     path: PathBuf,
     /// `None`: to be opened with the next lines.
     file: Option<File>,
@@ -21,50 +21,45 @@ pub(super) struct Lines {
 }
 
 /// The newest `last` records of both files, oldest first; also while nobody writes them. A line that was cut short is left
-/// out.
-pub(super) fn read<T: DeserializeOwned>(path: &Path, last: usize) -> io::Result<VecDeque<T>> {
-    let mut found = VecDeque::new();
-    for file in [before(path), path.to_owned()] {
-        match std::fs::read(&file) {
-            Ok(bytes) => {
-                found
-                    .extend(bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<T>(l).ok()));
-            }
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            Err(err) => return Err(err),
-        }
-    }
+/// out. A file that reaches its limit meanwhile is read twice, and none is missed.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path, last: usize) -> io::Result<VecDeque<T>> {
+    let present = bytes_of(path)?;
+    let older = bytes_of(&before(path))?;
+    let mut found: VecDeque<T> = parsed(&older).chain(parsed(&present)).collect();
     found.drain(..found.len().saturating_sub(last));
     Ok(found)
 }
 
-fn before(path: &Path) -> PathBuf {
+/// The records among these lines.
+pub(crate) fn parsed<T: DeserializeOwned>(lines: &[u8]) -> impl Iterator<Item = T> {
+    lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
+}
+
+pub(super) fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
+}
+
+/// Where the lines before those at `path` are.
+pub(super) fn before(path: &Path) -> PathBuf {
     path.with_extension("jsonl.1")
 }
 
 impl Lines {
     /// Goes on where the file ended. A last line that was cut short is closed and left.
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let mut file = opened(&path)?;
-        let mut size = file.seek(SeekFrom::End(0))?;
-        if size > 0 {
-            let mut last = [0];
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
-            if last != *b"\n" {
-                file.write_all(b"\n")?;
-                size += 1;
-            }
-        }
+    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+        let (file, size) = continued(&path)?;
         Ok(Self { path, file: Some(file), size })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Appends these. After an error the file is opened anew with the next ones.
-    pub(super) fn append<'a, T: Serialize + 'a>(
+    pub(crate) fn append<'a, T: Serialize + 'a>(
         &mut self,
         records: impl Iterator<Item = &'a T>,
     ) -> io::Result<()> {
@@ -91,6 +86,22 @@ impl Lines {
         self.file = Some(file);
         Ok(())
     }
+}
+
+/// To append to, and how long it is. A last line that was cut short is closed.
+pub(super) fn continued(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = opened(path)?;
+    let mut size = file.seek(SeekFrom::End(0))?;
+    if size > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            size += 1;
+        }
+    }
+    Ok((file, size))
 }
 
 fn opened(path: &Path) -> io::Result<File> {
