@@ -1,5 +1,7 @@
 //! What was acknowledged is there: whatever the disk does, wherever the core dies.
 
+mod emptying;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
