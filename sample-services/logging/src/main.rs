@@ -13,6 +13,9 @@
 //! - Every line is JSON, or logfmt, whatever a service has put into a record, and commands no terminal.
 //! - A wrong setting is refused with its place, and changes nothing.
 //!
+//! - A collector gets a record at least once: what waits for one is in memory and ends with this process, and what is sent
+//!   when the connection breaks is sent again. OpenTelemetry is linked here and nowhere else ([`otlp`]).
+//!
 //! Absent: records of its own. What it has to say goes to standard error, or each would bring another one.
 //!
 //! # A line of JSON
@@ -41,6 +44,7 @@ mod filter;
 mod format;
 mod ledger;
 mod now;
+mod otlp;
 mod output;
 mod parcel;
 mod redaction;

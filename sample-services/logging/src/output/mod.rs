@@ -3,6 +3,7 @@
 //! ```text
 //! parcel ─┬─► queue ─► thread ─► FileSink ─► records/counter.jsonl
 //!         ├─► queue ─► thread ─► ConsoleSink
+//!         ├─► otlp: queues and a thread of its own kind
 //!         └─► queue, full ─► dropped, counted, and said in that output when there is room again
 //! ```
 //! A message of a lane is done when the next one is asked for. So that a kill loses nothing, the intake waits before
@@ -30,6 +31,7 @@ use self::file::FileSink;
 use self::patience::Patience;
 use self::queue::Queue;
 use crate::format::Format;
+use crate::otlp::Exporter;
 use crate::parcel::Parcel;
 use crate::settings::OutputSettings;
 
@@ -78,6 +80,18 @@ pub(crate) struct Board {
     changed: Notify,
 }
 
+impl Board {
+    /// The health of an output may be another one.
+    pub(crate) fn tell_change(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits until it may be. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
 /// All outputs.
 #[derive(Debug)]
 pub(crate) struct Outputs {
@@ -91,10 +105,18 @@ pub(crate) struct Outputs {
 
 #[derive(Debug)]
 struct Output {
+    name: String,
     settings: OutputSettings,
-    queue: Arc<Queue>,
-    thread: JoinHandle<()>,
-    patience: Patience,
+    drive: Drive,
+}
+
+/// What brings records out.
+#[derive(Debug)]
+enum Drive {
+    /// A sink, on a thread that takes from a queue.
+    Sink { queue: Arc<Queue>, thread: JoinHandle<()>, patience: Patience },
+    /// Queues and threads of its own.
+    Otlp(Exporter),
 }
 
 impl Item {
@@ -116,16 +138,15 @@ impl Outputs {
             wanted.get(name).is_none_or(|settings| !settings.is_kind_of(&output.settings))
         });
         for (_, output) in gone {
-            output.queue.stop(now + RETIREMENT);
+            output.stop(now + RETIREMENT);
             self.retired.push(output);
         }
-        self.retired.retain(|output| !output.thread.is_finished());
+        self.retired.retain(|output| !output.is_finished());
         for (name, settings) in wanted {
             match self.running.get_mut(name) {
                 Some(output) if output.settings == *settings => {}
                 Some(output) => {
-                    output.queue.order(settings.clone());
-                    output.settings = settings.clone();
+                    output.order(settings.clone());
                 }
                 None => match self.start(name, settings) {
                     Ok(output) => drop(self.running.insert(name.clone(), output)),
@@ -136,16 +157,35 @@ impl Outputs {
     }
 
     fn start(&self, name: &str, settings: &OutputSettings) -> std::io::Result<Output> {
+        let drive = match settings {
+            OutputSettings::File(settings) => {
+                let (folder, settings) = (self.folder.clone(), settings.clone());
+                self.drive(name, move || Box::new(FileSink::new(folder, &settings)))?
+            }
+            OutputSettings::Console(settings) => {
+                let settings = settings.clone();
+                self.drive(name, move || Box::new(ConsoleSink::new(&settings)))?
+            }
+            OutputSettings::Otlp(settings) => {
+                let config = settings.config().map_err(std::io::Error::other)?;
+                Drive::Otlp(Exporter::start(config, &self.board)?)
+            }
+        };
+        Ok(Output { name: name.to_owned(), settings: settings.clone(), drive })
+    }
+
+    /// The sink is made on its thread, for that may block.
+    fn drive(
+        &self,
+        name: &str,
+        sink: impl FnOnce() -> Box<dyn Sink> + Send + 'static,
+    ) -> std::io::Result<Drive> {
         let queue = Arc::new(Queue::new(name.to_owned(), Arc::clone(&self.board)));
-        let (mine, folder, first) = (Arc::clone(&queue), self.folder.clone(), settings.clone());
-        let thread = thread::Builder::new().name(format!("output-{name}")).spawn(move || {
-            let mut sink: Box<dyn Sink> = match first {
-                OutputSettings::File(settings) => Box::new(FileSink::new(folder, &settings)),
-                OutputSettings::Console(settings) => Box::new(ConsoleSink::new(&settings)),
-            };
-            runner::run(&mine, &mut *sink);
-        })?;
-        Ok(Output { settings: settings.clone(), queue, thread, patience: Patience::new(Instant::now()) })
+        let mine = Arc::clone(&queue);
+        let thread = thread::Builder::new()
+            .name(format!("output-{name}"))
+            .spawn(move || runner::run(&mine, &mut *sink()))?;
+        Ok(Drive::Sink { queue, thread, patience: Patience::new(Instant::now()) })
     }
 
     /// Hands a parcel to every output. Never waits: an output without room drops it.
@@ -156,7 +196,10 @@ impl Outputs {
             if let Some(format) = output.format() {
                 parcel.lines(format);
             }
-            output.queue.push(Arc::clone(&parcel));
+            match &output.drive {
+                Drive::Sink { queue, .. } => queue.push(Arc::clone(&parcel)),
+                Drive::Otlp(exporter) => exporter.push(&parcel),
+            }
         }
     }
 
@@ -165,12 +208,12 @@ impl Outputs {
     /// Cancel safe.
     pub(crate) async fn settle(&mut self) {
         for output in self.running.values_mut().filter(|output| output.settings.keeps()) {
-            let queue = &output.queue;
+            let Drive::Sink { queue, patience, .. } = &mut output.drive else { continue };
             if queue.is_settled() {
                 continue;
             }
             let began = Instant::now();
-            let Some(deadline) = output.patience.until(began) else { continue };
+            let Some(deadline) = patience.until(began) else { continue };
             let settled = async {
                 while !queue.is_settled() {
                     self.board.settled.notified().await;
@@ -179,18 +222,18 @@ impl Outputs {
             if timeout_at(deadline.into(), settled).await.is_err() {
                 queue.run_late();
             }
-            output.patience.spent(began, Instant::now());
+            patience.spent(began, Instant::now());
         }
     }
 
     /// Waits until the health of an output may be another one. Cancel safe.
     pub(crate) async fn changed(&self) {
-        self.board.changed.notified().await;
+        self.board.changed().await;
     }
 
     /// What is wrong with outputs; `None`: nothing.
     pub(crate) fn trouble(&self) -> Option<String> {
-        let troubles: Vec<_> = self.running.values().filter_map(|output| output.queue.trouble()).collect();
+        let troubles: Vec<_> = self.running.values().filter_map(Output::trouble).collect();
         (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
@@ -200,14 +243,14 @@ impl Outputs {
         const LOOK: Duration = Duration::from_millis(5);
         let all: Vec<_> = self.running.into_values().chain(self.retired).collect();
         for output in &all {
-            output.queue.stop(deadline);
+            output.stop(deadline);
         }
-        for Output { queue, thread, .. } in all {
+        for output in all {
             // Beyond the deadline it is the system that holds it, and it ends with the process.
-            while !thread.is_finished() && Instant::now() < deadline + LOOK * 20 {
+            while !output.is_finished() && Instant::now() < deadline + LOOK * 20 {
                 tokio::time::sleep(LOOK).await;
             }
-            queue.report();
+            output.report();
         }
     }
 }
@@ -218,6 +261,53 @@ impl Output {
         match &self.settings {
             OutputSettings::File(settings) => Some(settings.format.into()),
             OutputSettings::Console(settings) => Some(console::format(settings)),
+            OutputSettings::Otlp(_) => None,
+        }
+    }
+
+    /// Takes other settings of its kind.
+    fn order(&mut self, settings: OutputSettings) {
+        match (&self.drive, &settings) {
+            (Drive::Sink { queue, .. }, _) => queue.order(settings.clone()),
+            (Drive::Otlp(exporter), OutputSettings::Otlp(settings)) => {
+                exporter.configure(settings.config().expect("checked when it was read"));
+            }
+            (Drive::Otlp(_), OutputSettings::File(_) | OutputSettings::Console(_)) => {
+                unreachable!("one of another kind is another output")
+            }
+        }
+        self.settings = settings;
+    }
+
+    /// Nothing more comes. What waits may go until the deadline.
+    fn stop(&self, deadline: Instant) {
+        match &self.drive {
+            Drive::Sink { queue, .. } => queue.stop(deadline),
+            Drive::Otlp(exporter) => exporter.stop(deadline),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match &self.drive {
+            Drive::Sink { thread, .. } => thread.is_finished(),
+            Drive::Otlp(exporter) => exporter.is_finished(),
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        match &self.drive {
+            Drive::Sink { queue, .. } => queue.trouble(),
+            Drive::Otlp(exporter) => {
+                exporter.report().trouble.map(|trouble| format!("output `{}`: {trouble}", self.name))
+            }
+        }
+    }
+
+    /// Says at the end what came of all that was handed over.
+    fn report(&self) {
+        match &self.drive {
+            Drive::Sink { queue, .. } => queue.report(),
+            Drive::Otlp(exporter) => exporter.report().say(&self.name),
         }
     }
 }

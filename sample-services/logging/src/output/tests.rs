@@ -21,6 +21,13 @@ fn outputs<const N: usize>(folder: &TempDir, wanted: [(&str, OutputSettings); N]
     outputs
 }
 
+fn queue_of(outputs: &Outputs, name: &str) -> Arc<Queue> {
+    match &outputs.running[name].drive {
+        Drive::Sink { queue, .. } => Arc::clone(queue),
+        Drive::Otlp(_) => panic!("it has queues of its own"),
+    }
+}
+
 fn map<const N: usize>(wanted: [(&str, OutputSettings); N]) -> BTreeMap<String, OutputSettings> {
     wanted.map(|(name, settings)| (name.to_owned(), settings)).into()
 }
@@ -140,7 +147,7 @@ async fn an_output_that_hangs_is_not_waited_for_again_and_again() {
         }
     };
     timeout(PATIENCE, all).await.expect("the intake goes on");
-    let good = outputs.running["good"].queue.clone();
+    let good = queue_of(&outputs, "good");
     assert!(
         timeout(PATIENCE, async {
             while !good.is_settled() {
@@ -158,7 +165,7 @@ async fn a_stop_waits_no_longer_than_it_may() {
     let folder = TempDir::new().unwrap();
     let outputs = outputs(&folder, [("full", file("/dev/full"))]);
     outputs.hand(sample::parcel("a", sample::batch(1, 1, 10)));
-    let queue = Arc::clone(&outputs.running["full"].queue);
+    let queue = queue_of(&outputs, "full");
     timeout(PATIENCE, outputs.stop(Instant::now())).await.unwrap();
     assert_eq!(queue.dropped(), 10);
 }

@@ -1,6 +1,7 @@
 //! What the operator sets, all of it live: `watchdog set logging filter.counter="info,counter::add=debug"`.
 
 mod directives;
+mod otlp;
 mod outputs;
 mod quantity;
 

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::otlp::OtlpSettings;
 use super::quantity::{Period, Size};
 use crate::format::Format;
 
@@ -24,6 +25,8 @@ pub(crate) enum OutputSettings {
     File(FileSettings),
     /// The standard output of the logging service.
     Console(ConsoleSettings),
+    /// A collector of OpenTelemetry.
+    Otlp(OtlpSettings),
 }
 
 /// Files, one a service or one for all.
@@ -93,7 +96,7 @@ impl OutputSettings {
     pub(crate) fn keeps(&self) -> bool {
         match self {
             Self::File(_) => true,
-            Self::Console(_) => false,
+            Self::Console(_) | Self::Otlp(_) => false,
         }
     }
 }
@@ -175,7 +178,14 @@ impl<'de> Deserialize<'de> for OutputSettings {
             Some("console") => {
                 serde_path_to_error::deserialize(table).map(Self::Console).map_err(Error::custom)
             }
-            Some(other) => Err(Error::custom(format!("kind: {other:?}, expected `file` or `console`"))),
+            Some("otlp") => {
+                let otlp: OtlpSettings = serde_path_to_error::deserialize(table).map_err(Error::custom)?;
+                otlp.config().map_err(Error::custom)?;
+                Ok(Self::Otlp(otlp))
+            }
+            Some(other) => {
+                Err(Error::custom(format!("kind: {other:?}, expected `file`, `console` or `otlp`")))
+            }
         }
     }
 }
@@ -211,6 +221,6 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(asks, [("file".into(), false), ("console".into(), true)]);
+        assert_eq!(asks, [("file".into(), false), ("console".into(), true), ("otlp".into(), true)]);
     }
 }
