@@ -88,9 +88,9 @@ impl Filters {
         self.begun.get(key).map(|begun| begun.since.saturating_add(begun.period))
     }
 
-    /// When the next filter ends.
-    pub(crate) fn next_end(&self, now: UnixMillis) -> Option<UnixMillis> {
-        self.begun.keys().filter_map(|key| self.end(key)).filter(|end| *end > now).min()
+    /// When the first filter ends after a point in time.
+    fn next_end(&self, after: UnixMillis) -> Option<UnixMillis> {
+        self.begun.keys().filter_map(|key| self.end(key)).filter(|end| *end > after).min()
     }
 }
 
@@ -108,7 +108,11 @@ fn number(directives: &str, sampling: Sampling) -> u64 {
 
 /// Who waits for another filter.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(BTreeMap<ServiceName, (u64, Reply<FilterUpdate>)>);
+pub(crate) struct Waiting {
+    asks: BTreeMap<ServiceName, (u64, Reply<FilterUpdate>)>,
+    /// When they were last told of what has ended.
+    told: UnixMillis,
+}
 
 impl Waiting {
     /// Answers an ask as soon as its filter is another one than the `known`. A service has one process, and so one
@@ -123,16 +127,23 @@ impl Waiting {
     ) {
         let update = filters.of(&service, now);
         if update.number == known {
-            self.0.insert(service, (known, reply));
+            self.asks.insert(service, (known, reply));
         } else {
-            self.0.remove(&service);
+            self.asks.remove(&service);
             reply.send(update);
         }
     }
 
+    /// When they are to be told next: the end of a filter, which may have passed while something else was done.
+    pub(crate) fn due(&self, filters: &Filters) -> Option<UnixMillis> {
+        filters.next_end(self.told)
+    }
+
     /// Answers all whose filter is another one by now.
     pub(crate) fn tell(&mut self, filters: &Filters, now: UnixMillis) {
-        let changed = self.0.extract_if(.., |service, (known, _)| filters.of(service, now).number != *known);
+        self.told = now;
+        let changed =
+            self.asks.extract_if(.., |service, (known, _)| filters.of(service, now).number != *known);
         for (service, (_, reply)) in changed {
             reply.send(filters.of(&service, now));
         }
@@ -197,6 +208,20 @@ mod tests {
         filters.apply(&json, false, START);
         filters.apply(&json, true, START + 1500);
         assert_eq!(at(&filters, "a", START + 2000), "debug");
+    }
+
+    #[test]
+    fn an_end_is_due_until_it_was_told() {
+        let mut filters = Filters::default();
+        filters.apply(&settings(r#"{"filter": {"a": {"directives": "debug", "for": "1s"}}}"#), false, START);
+        let mut waiting = Waiting::default();
+        waiting.tell(&filters, START);
+        // However much is done meanwhile.
+        for _ in 0..2 {
+            assert_eq!(waiting.due(&filters), Some(START + 1000));
+        }
+        waiting.tell(&filters, START + 3000);
+        assert_eq!(waiting.due(&filters), None);
     }
 
     #[test]

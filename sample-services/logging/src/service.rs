@@ -157,8 +157,10 @@ impl Desk {
 
     /// When a filter ends.
     fn next_end(&self) -> impl Future<Output = ()> + use<> {
-        let now = now::millis();
-        let left = self.filters.next_end(now).map(|end| Duration::from_millis(end - now));
+        let left = self
+            .waiting
+            .due(&self.filters)
+            .map(|end| Duration::from_millis(end.saturating_sub(now::millis())));
         async move {
             match left {
                 Some(left) => tokio::time::sleep(left).await,
