@@ -14,7 +14,7 @@ use super::LogMsg;
 use super::layer::RecordLayer;
 use super::outlet::{Maker, Outlet, Sender, Sent, Way};
 use crate::lanes::{AskEnd, Fit, Lanes, OutLane, Outgoing, Undelivered};
-use crate::message::Message;
+use crate::message::{Asks, Message};
 use crate::reply::{self, Reply};
 use crate::session::{Link, may_pass};
 
@@ -68,6 +68,8 @@ impl Way for LogLane {
 enum NoFilter {
     /// The way is closed.
     Closed,
+    /// Its process died with the ask.
+    Died,
     /// Not now.
     Later,
     /// What came is none.
@@ -162,6 +164,8 @@ impl Log {
                     self.apply(&update);
                 }
                 Err(NoFilter::Closed) => return,
+                // The lane holds the next ask until there is another process of it.
+                Err(NoFilter::Died) => {}
                 Err(NoFilter::Later) => tokio::time::sleep(FILTER_RETRY).await,
                 Err(NoFilter::Unusable(why)) => {
                     tracing::error!(why, "the logging service sent no filter");
@@ -206,7 +210,8 @@ impl Log {
 async fn ask(lane: &OutLane, fit: &Fit, known: u64) -> Result<FilterUpdate, NoFilter> {
     let outgoing: Outgoing =
         lane.encode(&LogMsg::Filter { known, reply: Reply::inert() }, None).map_err(|_| NoFilter::Later)?;
-    let end = match lane.ask(fit, LogMsg::ASKS, &outgoing, FILTER_WAIT).await {
+    // What waits for its answer is done as a message, so it does not come again by itself to the next process.
+    let end = match lane.ask(fit, Asks::Once, &outgoing, FILTER_WAIT).await {
         Ok(end) => end,
         Err(Undelivered::NoSuchService | Undelivered::Denied) => return Err(NoFilter::Closed),
         Err(_) => return Err(NoFilter::Later),
@@ -214,7 +219,8 @@ async fn ask(lane: &OutLane, fit: &Fit, known: u64) -> Result<FilterUpdate, NoFi
     match end {
         AskEnd::Answer(bytes) => reply::decode(bytes).map_err(|error| NoFilter::Unusable(error.to_string())),
         AskEnd::Closed => Err(NoFilter::Closed),
-        AskEnd::Dropped | AskEnd::Late | AskEnd::Died(_) => Err(NoFilter::Later),
+        AskEnd::Died(_) => Err(NoFilter::Died),
+        AskEnd::Dropped | AskEnd::Late => Err(NoFilter::Later),
         AskEnd::Unreadable(error) => Err(NoFilter::Unusable(error.to_string())),
     }
 }
