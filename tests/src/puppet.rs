@@ -68,6 +68,10 @@ pub enum Order {
     Origin,
     /// Raises a health level.
     Health { level: Level },
+    /// Says something by `tracing`, so many times: at level info, with `n` from 1.
+    Inform { text: String, count: u32 },
+    /// Says something at level debug.
+    Debug { text: String },
     /// Says how far a start or stop has come.
     Progress { fraction: Option<f32>, text: String },
     /// Counts the services of the watchdog's status, by the grant of this one.

@@ -300,6 +300,16 @@ async fn perform<T: Remembered, M: Spoken>(order: &Order, ctx: &Strings<T, M>) -
             });
             Shown::Done
         }
+        Order::Inform { text, count } => {
+            for n in 1..=*count {
+                tracing::info!(n, "{text}");
+            }
+            Shown::Done
+        }
+        Order::Debug { text } => {
+            tracing::debug!("{text}");
+            Shown::Done
+        }
         Order::Progress { fraction, text } => {
             ctx.progress(*fraction, text);
             Shown::Done
