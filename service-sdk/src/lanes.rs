@@ -44,7 +44,7 @@ pub(crate) use self::outgoing::{OutLane, Outgoing, Undelivered};
 use self::turns::{Turn, Turns};
 use crate::delivery::Delivery;
 use crate::message::Message;
-use crate::session::{self, LaneEnds, chain};
+use crate::session::{self, Death, LaneEnds, chain};
 
 /// Turns without a message before other tasks have theirs.
 const IDLE_TURNS: usize = 64;
@@ -352,9 +352,9 @@ impl session::Lanes for Lanes {
         }
     }
 
-    fn peer_died(&mut self, lane: LaneEpoch, incarnation: Incarnation, taken: MessageNumber) {
+    fn peer_died(&mut self, lane: LaneEpoch, death: Death) {
         if let Some(lane) = self.outgoing().get(&lane) {
-            lane.receiver_died(incarnation, taken);
+            lane.receiver_died(death);
         }
     }
 

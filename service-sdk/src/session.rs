@@ -91,8 +91,8 @@ pub(crate) trait Lanes: Send {
     fn pass_over(&mut self, lane: LaneEpoch, numbers: Vec<MessageNumber>);
     /// A lane to a peer.
     fn opened(&mut self, lane: &LaneOut, ends: LaneEnds);
-    /// The receiver of a lane died; what was taken up to this number and has no answer is lost.
-    fn peer_died(&mut self, lane: LaneEpoch, incarnation: Incarnation, taken: MessageNumber);
+    /// The receiver of a lane died.
+    fn peer_died(&mut self, lane: LaneEpoch, death: Death);
     /// A message of a lane is a dead letter.
     fn buried(&mut self, lane: LaneEpoch, incarnation: Incarnation, number: MessageNumber);
     /// The rules allow no more to be sent on a lane.
@@ -101,6 +101,16 @@ pub(crate) trait Lanes: Send {
     fn fits(&mut self, lane: LaneEpoch, mismatch: Option<Mismatch>);
     /// A lane is gone for good.
     fn closed(&mut self, lane: LaneEpoch);
+}
+
+/// How far a receiver had come that died.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Death {
+    pub(crate) incarnation: Incarnation,
+    /// An ask up to this number without an answer is lost, unless it comes again.
+    pub(crate) taken: MessageNumber,
+    /// What is up to this number does not.
+    pub(crate) done: MessageNumber,
 }
 
 /// What comes beside a lane, in the order of the protocol: this side's page is writable.
@@ -228,8 +238,8 @@ impl<L: Lanes> Session<L> {
                 };
                 self.link.write(|ledger| ledger.introduced(request, outcome));
             }
-            ToService::PeerDied { lane, incarnation, taken } => {
-                self.lanes.peer_died(lane, incarnation, taken);
+            ToService::PeerDied { lane, incarnation, taken, done } => {
+                self.lanes.peer_died(lane, Death { incarnation, taken, done });
             }
             ToService::Buried { lane, incarnation, number } => {
                 self.lanes.buried(lane, incarnation, number);

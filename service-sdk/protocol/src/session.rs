@@ -73,8 +73,10 @@ pub enum ToService {
         lane: LaneEpoch,
         /// Who died.
         incarnation: Incarnation,
-        /// The largest number it had taken: an ask up to it without an answer is lost.
+        /// The largest number it had taken: an ask up to it without an answer is lost, unless it comes again.
         taken: MessageNumber,
+        /// The largest number up to which all was done: none of it comes again.
+        done: MessageNumber,
     },
     /// The lane's contract was compared again: `None` fits.
     LaneFits {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use watchdog_protocol::{Incarnation, MessageNumber};
 
 use crate::message::Asks as Repeat;
+use crate::session::Death;
 
 /// How an ask that was sent ended.
 #[derive(Debug)]
@@ -116,9 +117,11 @@ impl Asks {
         self.waiting > 0
     }
 
-    /// The receiver died, having taken all up to this number. To be said when every answer it sent has been read.
-    pub(super) fn died(&mut self, incarnation: Incarnation, taken: MessageNumber) {
-        let lost = self.open.range(..=taken).filter(|(_, ask)| ask.repeat == Repeat::Once);
+    /// The receiver died. To be said when every answer it sent has been read. What may be delivered again is, unless its
+    /// message was done: its handler kept the reply longer than that, and it died with it.
+    pub(super) fn died(&mut self, Death { incarnation, taken, done }: Death) {
+        let is_lost = |number, ask: &Ask| ask.repeat == Repeat::Once || number <= done;
+        let lost = self.open.range(..=taken).filter(|(number, ask)| is_lost(**number, ask));
         for number in lost.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.ended(number, AskEnd::Died(incarnation));
         }
@@ -173,6 +176,10 @@ mod tests {
         asks.poll(number(of), &mut Context::from_waker(Waker::noop()))
     }
 
+    fn death(taken: u64, done: u64) -> Death {
+        Death { incarnation: incarnation(), taken: number(taken), done: number(done) }
+    }
+
     /// Asks 1 to `count`, in half-second steps from `start`.
     fn asks(start: Instant, count: u32) -> Asks {
         let mut asks = Asks::default();
@@ -186,7 +193,7 @@ mod tests {
     fn a_death_ends_what_was_taken_and_has_no_answer() {
         let mut asks = asks(Instant::now(), 4);
         asks.ended(number(2), AskEnd::Answer(vec![7]));
-        asks.died(incarnation(), number(3));
+        asks.died(death(3, 0));
         assert!(matches!(poll(&mut asks, 1), Poll::Ready(AskEnd::Died(by)) if by == incarnation()));
         assert!(matches!(poll(&mut asks, 2), Poll::Ready(AskEnd::Answer(bytes)) if bytes == [7]));
         assert!(matches!(poll(&mut asks, 3), Poll::Ready(AskEnd::Died(_))));
@@ -198,8 +205,19 @@ mod tests {
     fn an_ask_that_may_be_repeated_lives_through_a_death() {
         let mut asks = Asks::default();
         asks.open(number(1), Instant::now(), Repeat::UntilAnswered);
-        asks.died(incarnation(), number(1));
+        asks.died(death(1, 0));
         assert!(poll(&mut asks, 1).is_pending());
+    }
+
+    #[test]
+    fn an_ask_that_was_done_without_an_answer_is_lost_also_when_it_may_be_repeated() {
+        let mut asks = Asks::default();
+        for at in 1..=3 {
+            asks.open(number(at), Instant::now(), Repeat::UntilAnswered);
+        }
+        asks.died(death(2, 1));
+        assert!(matches!(poll(&mut asks, 1), Poll::Ready(AskEnd::Died(_))));
+        assert!(poll(&mut asks, 2).is_pending() && poll(&mut asks, 3).is_pending());
     }
 
     #[test]

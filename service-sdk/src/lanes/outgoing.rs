@@ -34,7 +34,7 @@ use super::fit::{Fit, Fits};
 use super::{AdoptError, Bounds};
 use crate::intercom::LaneStats;
 use crate::message::{Asks as Repeat, EncodeError, Message};
-use crate::session::LaneEnds;
+use crate::session::{Death, LaneEnds};
 
 /// A lane to a peer's inbox.
 pub(crate) struct OutLane {
@@ -48,7 +48,7 @@ pub(crate) struct OutLane {
     asks: Mutex<Asks>,
     ask_slots: Semaphore,
     pub(super) fits: Fits,
-    deaths: Mutex<VecDeque<(Incarnation, MessageNumber)>>,
+    deaths: Mutex<VecDeque<Death>>,
     /// Wakes the task: a death, an earlier deadline, the end.
     news: Notify,
     /// A [`Standing`].
@@ -142,8 +142,8 @@ impl OutLane {
 
     // ---- what the session says ----
 
-    pub(super) fn receiver_died(&self, incarnation: Incarnation, taken: MessageNumber) {
-        self.deaths.lock().expect("nothing panics while it is held").push_back((incarnation, taken));
+    pub(super) fn receiver_died(&self, death: Death) {
+        self.deaths.lock().expect("nothing panics while it is held").push_back(death);
         self.news.notify_one();
     }
 

@@ -16,6 +16,7 @@ use watchdog_keeper::protocol::{self, ExitStatus, FailedStep, FromKeeper, ToKeep
 use watchdog_lifecycle::{Exit, Fact, Kind};
 use watchdog_protocol::session::ToService;
 use watchdog_protocol::{Incarnation, ServiceName};
+use watchdog_seqpacket::Marks;
 
 use super::events::Entry as Event;
 use super::{Core, CoreError, Process, now, started_at};
@@ -201,9 +202,9 @@ impl Core {
         for lane in self.lanes.leaving(service) {
             lane.close_handle();
         }
-        for (sender, lane, taken) in told {
-            self.questions_died(lane, taken);
-            self.tell(&sender, &ToService::PeerDied { lane, incarnation, taken }, Vec::new());
+        for (sender, lane, Marks { taken, done, .. }) in told {
+            self.questions_died(lane, taken, done);
+            self.tell(&sender, &ToService::PeerDied { lane, incarnation, taken, done }, Vec::new());
         }
     }
 

@@ -28,7 +28,7 @@ use watchdog_protocol::graph::GraphLane;
 use watchdog_protocol::status::{InboxStatus, LaneStatus, PropagationStatus};
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch, ServiceName};
 use watchdog_seqpacket::{
-    Handover, PageError, Propagation, ReceiverPage, ReceiverPageReader, SenderPage, SenderPageReader,
+    Handover, Marks, PageError, Propagation, ReceiverPage, ReceiverPageReader, SenderPage, SenderPageReader,
     Seqpacket, Wear, read_only,
 };
 
@@ -241,14 +241,14 @@ impl Lane {
         Ok(ends)
     }
 
-    /// The receiver's process ended: the largest number it had taken.
-    pub(crate) fn take_back(&mut self, now: u64) -> MessageNumber {
+    /// The receiver's process ended: how far it had come.
+    pub(crate) fn take_back(&mut self, now: u64) -> Marks {
         self.given_to = None;
         self.record.held_since = Some(now);
         if let Err(err) = self.keep() {
             tracing::warn!("lane {} to {}: {err}", self.sender, self.receiver);
         }
-        self.taken.marks().taken
+        self.taken.marks()
     }
 
     /// The sender's process ended.

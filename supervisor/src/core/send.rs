@@ -260,9 +260,10 @@ impl Core {
 
     /// The receiver's process ended: who waits for an answer to what it had taken waits no more, unless the next process
     /// is asked again.
-    pub(super) fn questions_died(&mut self, lane: LaneEpoch, taken: MessageNumber) {
-        let died = |question: &Question| {
-            question.id.epoch == lane && question.id.number <= taken && question.asks == Asks::Once
+    pub(super) fn questions_died(&mut self, lane: LaneEpoch, taken: MessageNumber, done: MessageNumber) {
+        let died = |Question { id, asks, .. }: &Question| {
+            // What was done comes to no other process either: its reply was kept longer.
+            id.epoch == lane && id.number <= taken && (*asks == Asks::Once || id.number <= done)
         };
         end_questions(&mut self.waiters, died, |Question { receiver, name, .. }| {
             let text = format!("`{receiver}` died with `{name}` in hand: whether it did it is not known");

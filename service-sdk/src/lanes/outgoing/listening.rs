@@ -9,14 +9,13 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 use watchdog_protocol::lane::{self, Direction, Envelope, EnvelopeError, Kind, PACKET_HEADER, Place};
 use watchdog_protocol::limits::PACKET_OVERHEAD;
-use watchdog_protocol::{Incarnation, MessageNumber};
 use watchdog_seqpacket::Received;
 use watchdog_seqpacket::payload::{self, PayloadError};
 
 use super::OutLane;
 use crate::lanes::LANE_PACKET;
 use crate::lanes::asks::AskEnd;
-use crate::session::chain;
+use crate::session::{Death, chain};
 
 /// Packets of answers read at a time: the service has its turn in between.
 const ANSWERS_A_TURN: usize = 64;
@@ -88,16 +87,16 @@ impl OutLane {
                 () = self.news.notified() => {}
                 () = watch.as_mut(), if watched.is_some() => {}
             }
-            while let Some((incarnation, taken)) = self.death() {
+            while let Some(death) = self.death() {
                 // An answer may be queued behind the notice: first all that the dead one can have sent.
                 let most = self.bounds.lane_bytes / PACKET_OVERHEAD + 1;
                 self.read(&buffer, Until::Dry, most, &mut violations);
-                self.asks().died(incarnation, taken);
+                self.asks().died(death);
             }
         }
     }
 
-    fn death(&self) -> Option<(Incarnation, MessageNumber)> {
+    fn death(&self) -> Option<Death> {
         self.deaths.lock().expect("nothing panics while it is held").pop_front()
     }
 

@@ -11,7 +11,7 @@ use watchdog_protocol::limits::{DEFAULT_LANE_BYTES, DEFAULT_MAX_MESSAGE};
 use watchdog_protocol::session::{LaneIn, LaneOut};
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber};
 use watchdog_seqpacket::{
-    ReceiverPage, ReceiverPageReader, SenderPage, SenderPageReader, Seqpacket, read_only,
+    Marks, ReceiverPage, ReceiverPageReader, SenderPage, SenderPageReader, Seqpacket, read_only,
 };
 
 use crate::Message;
@@ -20,7 +20,7 @@ use crate::inbox::Inbox;
 use crate::intercom::Intercom;
 use crate::lanes::Lanes;
 use crate::reply::Reply;
-use crate::session::{LaneEnds, Lanes as _};
+use crate::session::{Death, LaneEnds, Lanes as _};
 
 /// Long enough never to be the reason.
 pub(super) const LONG: Duration = Duration::from_secs(50);
@@ -133,7 +133,8 @@ impl Lane {
 
     /// What the watchdog says when the receiver has died.
     pub(super) fn say_died(&self, to: &mut Process) {
-        to.lanes.peer_died(self.epoch, Incarnation::from_stored(4), self.received().marks().taken);
+        let Marks { taken, done, .. } = self.received().marks();
+        to.lanes.peer_died(self.epoch, Death { incarnation: Incarnation::from_stored(4), taken, done });
     }
 
     /// The next number of the lane, for a message of one's own making.
