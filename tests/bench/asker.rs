@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use watchdog_tests::{Entry, Seen, TestWatchdog, probe};
+use watchdog_tests::{Entry, Seen, TestWatchdog, probe, sample};
 
 /// Those that are told.
 pub(crate) struct Askers {
     askers: Vec<BufReader<UnixStream>>,
-    _watchdog: TestWatchdog,
+    watchdog: TestWatchdog,
 }
 
 impl Askers {
@@ -22,6 +22,19 @@ impl Askers {
             let asker = probe(&format!("asker-{pair}"), "asker", &[]).env("ECHO", &echo);
             (asker, vec![probe(&echo, "echo", &[]).with_session()])
         })
+    }
+
+    /// Starts one pair beside a logging service.
+    pub(crate) fn logged() -> Self {
+        Self::of(1, |_| {
+            let others = vec![probe("echo", "echo", &[]).with_session(), sample("logging")];
+            (probe("asker-0", "asker", &[]), others)
+        })
+    }
+
+    /// A path in the folder of the watchdog.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.watchdog.path(name)
     }
 
     /// Starts so many services that save.
@@ -47,7 +60,7 @@ impl Askers {
             fs::remove_file(socket).expect("one connection is enough");
             BufReader::new(stream)
         };
-        Self { askers: sockets.iter().map(connect).collect(), _watchdog: watchdog }
+        Self { askers: sockets.iter().map(connect).collect(), watchdog }
     }
 
     /// Has each do `what` with `size` bytes `count` times, all at once, and gives the times they answer.

@@ -13,6 +13,7 @@
 //! boot      start of all until the last one is in main      / the floor supervisor
 //! storm     kill -9 of all until all are in main again      / the floor supervisor
 //! stop      the wish to end until nothing is left           / the floor supervisor
+//! log       an event, and its way to a file                  / the layer of tracing-subscriber to a file; asks beside it
 //! capture   200 MB of lines until all are in files          / s6-log; also in processor time
 //! rest      what keeper and core take while nothing happens
 //! takeover  kill -9 of the core until the next one answers
@@ -24,6 +25,7 @@ mod capture;
 mod cores;
 mod fleet;
 mod floor;
+mod log;
 mod pairs;
 mod ping;
 mod ratio;
@@ -51,17 +53,19 @@ fn main() -> ExitCode {
         ["storm"] => fleet::storm(),
         ["stop"] => fleet::stop(),
         ["capture"] => capture::run(),
+        ["log"] => log::run(),
         ["rest"] => rest::run(),
         ["takeover"] => takeover::run(),
         // The other side of a floor, started by this program itself.
         ["pong", size] => ping::pong(size.parse().expect("a size")),
         ["lines", count] => capture::lines(count.parse().expect("a count")),
         ["drain"] => tell::drain(),
+        ["scribe", path] => log::scribe(path),
         ["resting"] => pairs::resting(),
         ["floor", program, count] => floor::supervise(program, count.parse().expect("a count")),
         _ => {
             eprintln!(
-                "usage: bench ask | pairs | tell | restart | save | boot | storm | stop | capture | rest | takeover"
+                "usage: bench ask | pairs | tell | restart | save | boot | storm | stop | capture | log | rest | takeover"
             );
             return ExitCode::from(2);
         }

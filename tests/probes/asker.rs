@@ -5,6 +5,9 @@
 //! ask SIZE COUNT      asks so often with so many bytes, one after the other         all of them
 //! feed SIZE COUNT     feeds so many and asks whether all are handled                all of them
 //! rest SIZE COUNT     asks so often, resting for 5 ms before each                   each of them
+//! times SIZE COUNT    asks so often, one after the other                            each of them
+//! log SIZE COUNT      makes so many events that are recorded                        all of them
+//! quiet SIZE COUNT    makes so many that the filter leaves out                      all of them
 //! ```
 
 use std::process::ExitCode;
@@ -14,6 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
 use watchdog_service::{Context, Intercom, ServiceError};
 use watchdog_tests::contract::EchoMsg;
+use watchdog_tests::events;
 
 const REST: Duration = Duration::from_millis(5);
 
@@ -44,8 +48,11 @@ async fn serve(listener: &UnixListener, echo: &Intercom<EchoMsg>) -> Result<(), 
         let times = match what {
             "ask" => ask(echo, size, count).await?,
             "feed" => feed(echo, size, count).await?,
-            "rest" => rest(echo, size, count).await?,
-            _ => return Err(ServiceError::new("ask, feed or rest")),
+            "rest" => rest(echo, size, count, REST).await?,
+            "times" => rest(echo, size, count, Duration::ZERO).await?,
+            "log" => vec![events::enabled(u32::try_from(count)?)],
+            "quiet" => vec![events::disabled(u32::try_from(count)?)],
+            _ => return Err(ServiceError::new("ask, feed, rest, times, log or quiet")),
         };
         let times: Vec<String> = times.iter().map(|time| time.as_nanos().to_string()).collect();
         stream.write_all(format!("{}\n", times.join(" ")).as_bytes()).await?;
@@ -83,10 +90,15 @@ async fn feed(echo: &Intercom<EchoMsg>, size: usize, count: u64) -> Result<Vec<D
     Ok(vec![took])
 }
 
-async fn rest(echo: &Intercom<EchoMsg>, size: usize, count: u64) -> Result<Vec<Duration>, ServiceError> {
+async fn rest(
+    echo: &Intercom<EchoMsg>,
+    size: usize,
+    count: u64,
+    between: Duration,
+) -> Result<Vec<Duration>, ServiceError> {
     let mut times = Vec::new();
     for _ in 0..count {
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(between).await;
         let begin = Instant::now();
         once(echo, size).await?;
         times.push(begin.elapsed());

@@ -5,17 +5,18 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use watchdog_tests::proof::core::{self, Fate};
-use watchdog_tests::proof::{self, Broken, flood, restart};
+use watchdog_tests::proof::{self, Broken, flood, logging, restart};
 
 /// One round with a seed: what it showed, as `key=value…`.
 type Prove = fn(u64) -> Result<String, Broken>;
 
-const PROOFS: [(&str, Prove); 5] = [
+const PROOFS: [(&str, Prove); 6] = [
     ("intercom", intercom),
     ("restart", restarts),
     ("core-death", core_deaths),
     ("upgrade", upgrades),
     ("flood", floods),
+    ("logging", logs),
 ];
 
 fn main() -> ExitCode {
@@ -47,6 +48,22 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn logs(_: u64) -> Result<String, Broken> {
+    let plan = logging::Plan { records: 50_000, kills: 10, filters: 1_000 };
+    let shown = logging::logging(plan)?;
+    Ok(format!(
+        "made={} written={} dropped={} kills={} filters={} longest_filter_ms={} grown_kib={} seconds={:.1}",
+        shown.made,
+        shown.written,
+        shown.dropped,
+        plan.kills,
+        plan.filters,
+        shown.filter.as_millis(),
+        shown.grown / 1024,
+        shown.took.as_secs_f64(),
+    ))
 }
 
 fn intercom(seed: u64) -> Result<String, Broken> {

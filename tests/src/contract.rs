@@ -93,3 +93,38 @@ pub enum SteadyMsg {
         reply: Reply<u64>,
     },
 }
+
+/// What a relay takes.
+#[derive(Debug, Message)]
+pub enum RelayMsg {
+    /// Passes it on to the next, if there is one, and says how many had it in hand.
+    Pass {
+        /// Takes the number.
+        reply: Reply<u64>,
+    },
+    /// Tells the next, if there is one.
+    Tell {},
+    /// Says lines, one event each: from `first` on, so many.
+    Say {
+        /// The first number.
+        first: u64,
+        /// How many.
+        count: u64,
+        /// Takes it when all are said.
+        reply: Reply<()>,
+    },
+    /// Says one line of each level.
+    Levels {
+        /// Takes it when all are said.
+        reply: Reply<()>,
+    },
+    /// Panics.
+    Panic {},
+    /// Waits until events of level debug are recorded, or are not.
+    Until {
+        /// Whether they are to be.
+        debug: bool,
+        /// Takes it when it is so.
+        reply: Reply<()>,
+    },
+}

@@ -14,6 +14,7 @@ mod binaries;
 pub mod contract;
 pub mod discreet;
 mod entry;
+pub mod events;
 pub mod inject;
 mod operator;
 pub mod proc;

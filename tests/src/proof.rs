@@ -11,6 +11,7 @@
 
 pub mod core;
 pub mod flood;
+pub mod logging;
 pub mod restart;
 mod traffic;
 

@@ -37,7 +37,9 @@ pub(super) fn said(record: &Record) -> String {
     match &record.what {
         What::Event { message, scope } => {
             let scope = if scope.is_empty() { String::new() } else { format!("{scope}: ") };
-            format!("{scope}{}: {message}{}", record.target, fields(record))
+            let fields = fields(record);
+            let gap = if message.is_empty() { "" } else { " " };
+            format!("{scope}{}:{gap}{message}{fields}", record.target)
         }
         What::Span { name, duration_ns, status, error, .. } => {
             let status = match (status.as_deref(), error) {
@@ -60,7 +62,9 @@ pub(super) fn said(record: &Record) -> String {
 /// ` key=value …`
 pub(super) fn fields(record: &Record) -> String {
     let mut out = String::new();
-    for (key, value) in &record.fields {
+    // The name of a span between services says what these do.
+    let is_told = |key: &str| matches!(record.what, What::Span { .. }) && key.starts_with("messaging.");
+    for (key, value) in record.fields.iter().filter(|(key, _)| !is_told(key)) {
         let is_plain = |text: &str| {
             !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"')
         };
