@@ -17,6 +17,7 @@ mod layout;
 mod logging;
 mod logs;
 mod notify;
+mod otlp;
 mod records;
 mod reload;
 mod restart;
