@@ -19,6 +19,7 @@ mod logs;
 mod notify;
 mod otlp;
 mod records;
+mod registered;
 mod reload;
 mod restart;
 mod safe_mode;

@@ -41,7 +41,7 @@ pub(crate) struct World {
 pub(crate) enum Move {
     Exec,
     FailToSpawn,
-    Refuse { settings: bool },
+    Refuse { refusal: u8 },
     BecomeReady,
     Exit(Exit),
     LeaveNothing,
@@ -107,12 +107,12 @@ impl World {
                 self.lives.clear();
                 Fact::SpawnFailed { step: "exec".into(), reason: "no such file".into() }
             }
-            (Move::Refuse { settings }, Life::Spawning) => {
+            (Move::Refuse { refusal }, Life::Spawning) => {
                 self.lives.clear();
-                Fact::Refused(if *settings {
-                    Refusal::Settings { revision: Revision::FIRST, reason: "step = 0".into() }
-                } else {
-                    Refusal::State { reason: "newer than known".into() }
+                Fact::Refused(match *refusal % 3 {
+                    0 => Refusal::Settings { revision: Revision::FIRST, reason: "step = 0".into() },
+                    1 => Refusal::State { reason: "newer than known".into() },
+                    _ => Refusal::Configuration { reason: "there is no `a`".into() },
                 })
             }
             (Move::BecomeReady, Life::Running) if policy.ready != Readiness::Exec => {
@@ -198,7 +198,7 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
         8 => Just(Move::Exec),
         1 => Just(Move::FailToSpawn),
-        1 => any::<bool>().prop_map(|settings| Move::Refuse { settings }),
+        1 => any::<u8>().prop_map(|refusal| Move::Refuse { refusal }),
         8 => Just(Move::BecomeReady),
         3 => prop_oneof![Just(0), Just(1), Just(78)].prop_map(|code| Move::Exit(Exit::Code(code))),
         2 => Just(Move::Exit(Exit::Signal { signal: 11, dumped: true })),

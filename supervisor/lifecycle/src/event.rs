@@ -161,6 +161,11 @@ pub enum Refusal {
         /// File and why.
         reason: String,
     },
+    /// As it is configured it can't be started: what it names is not there.
+    Configuration {
+        /// What.
+        reason: String,
+    },
 }
 
 /// What a service that refused its settings can start with.

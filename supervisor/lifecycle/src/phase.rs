@@ -176,6 +176,8 @@ pub enum Next {
     Again,
     /// A start with the settings accepted last. Counts as a failure, so that it can't go on for ever.
     FallBack,
+    /// None before somebody asks for it: another try would end the same way.
+    Never,
 }
 
 /// What a deadline leaves at least after a pause: to hear what was said meanwhile.

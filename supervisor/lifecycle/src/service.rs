@@ -382,6 +382,10 @@ impl Service {
         let restart = &turn.policy.restart;
         match next {
             Next::Again => AT_ONCE,
+            Next::Never => {
+                turn.failure = Some((end.incarnation, end.cause.clone()));
+                Decision::Fail(end.cause.clone())
+            }
             Next::FallBack => {
                 turn.failure = Some((end.incarnation, end.cause.clone()));
                 match restart.failed(&mut self.history, &end.cause, end.ready_for, turn.now, turn.chance) {

@@ -101,13 +101,30 @@ pub fn check_service(
         Kind::Program => ConfigErrors::none_of(errors).map(|()| None),
         Kind::Service => {
             ConfigErrors::none_of(errors)?;
-            let manifest = manifest_of(spec, cache).map_err(|error| {
-                let problem = Problem::Describe { service: spec.name.clone(), error };
-                ConfigErrors::from(spec.error(&spec.places.exec, problem))
-            })?;
-            check_settings(spec, manifest).map(Some)
+            check_settings(spec, described(spec, cache)?).map(Some)
         }
     }
+}
+
+/// What a service says of itself, without a look at its settings; `None` for a plain program. Blocks for up to 10 s.
+///
+/// # Errors
+/// It does not say it, or not in a way that can be understood.
+pub fn describe_service(
+    spec: &ServiceSpec,
+    cache: Option<&Path>,
+) -> Result<Option<CheckedService>, ConfigErrors> {
+    match spec.kind() {
+        Kind::Program => Ok(None),
+        Kind::Service => as_described(spec, described(spec, cache)?).map(Some),
+    }
+}
+
+fn described(spec: &ServiceSpec, cache: Option<&Path>) -> Result<Manifest, ConfigErrors> {
+    manifest_of(spec, cache).map_err(|error| {
+        let problem = Problem::Describe { service: spec.name.clone(), error };
+        ConfigErrors::from(spec.error(&spec.places.exec, problem))
+    })
 }
 
 /// A service whose table was checked before: it is not again, for what it names may be gone meanwhile.

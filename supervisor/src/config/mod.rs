@@ -45,7 +45,9 @@ mod surroundings;
 mod tests;
 
 pub use as_configured::as_configured;
-pub use check::{Checked, CheckedService, as_described, check, check_service, manifest_cache};
+pub use check::{
+    Checked, CheckedService, as_described, check, check_service, describe_service, manifest_cache,
+};
 pub use document::{parse, parse_one};
 pub use drawn::{drawn, drawn_group, drawn_service};
 pub use grant::{Grant, GrantError, VERBS};

@@ -47,6 +47,7 @@ mod state;
 mod status;
 mod stored;
 mod takeover;
+mod unfit;
 mod upgrade;
 mod verbs;
 mod waiting;
@@ -198,6 +199,8 @@ struct Entry {
     last_word: Option<String>,
     notifications: notified::Notifications,
     registered: Registered,
+    /// Why it is not started, as a core found when it began.
+    unfit: Option<unfit::Unfit>,
     /// How it is configured, from its next process on.
     next: Option<Box<reload::Next>>,
     /// It is in no configuration any more, and goes when nothing of it is left.

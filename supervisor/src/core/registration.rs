@@ -369,6 +369,7 @@ impl Core {
             last_word: None,
             notifications: super::notified::Notifications::default(),
             registered,
+            unfit: None,
             next: None,
             leaving: false,
             heir: None,

@@ -98,6 +98,9 @@ impl Core {
 
     async fn try_spawn(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), NoSpawn> {
         self.take_next(service).await?;
+        if let Some(reason) = self.unfit(service) {
+            return Err(NoSpawn::Refused(Refusal::Configuration { reason }));
+        }
         let built = config::built(&self.entry(service).spec.launch);
         self.entry_mut(service).built = built.unwrap_or(0);
         self.write_note(service)?;

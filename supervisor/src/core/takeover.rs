@@ -40,6 +40,7 @@ use super::registration::{Found, registered, registered_folder};
 use super::reload::{Before, Reloads};
 use super::session::Session;
 use super::stored::{self, Stored};
+use super::unfit::Unfit;
 use super::upgrade::{Told, Upgrade};
 use super::{
     CONTROL_INBOX, Core, CoreError, NOTIFICATIONS, Process, Registered, SESSION_INBOX, SIGNS, Shutdown,
@@ -344,11 +345,12 @@ impl Core {
                 record.as_ref().is_some_and(|noted| noted.service.phase().incarnation() == Some(*ends))
             });
             let described = ends.and_then(|_| before.table(&name)).unwrap_or(&spec);
-            let checked = self.checked(described, manifest)?;
+            let (checked, is_kept, unfit) = self.checked(described, registered, manifest)?;
             let policy = spec.policy.clone();
             let notify = stored.remove(&stored::notify(&name)).and_then(|mut fds| fds.pop());
-            let found = found.map(|(note, pipes)| Found { note, pipes, notify, manifest_is_kept: checked.1 });
-            self.add_entry(spec, checked.0, registered, found).await?;
+            let found = found.map(|(note, pipes)| Found { note, pipes, notify, manifest_is_kept: is_kept });
+            self.add_entry(spec, checked, registered, found).await?;
+            self.entry_mut(&name).unfit = unfit;
             let mut service = self.begin_service(&name, former.get(&name).copied());
             if let Some(noted) = record {
                 self.entry_mut(&name).built = noted.built;
@@ -364,6 +366,7 @@ impl Core {
         for (name, spec) in heirs {
             self.will_be(&name, spec);
         }
+        self.make_orderly(&mut services, &promised);
         self.roster = Roster::expecting(services, promised).map_err(starting("order the services"))?;
         for (name, policy) in &self.config.groups {
             let group = groups.remove(name).unwrap_or_default();
@@ -499,18 +502,26 @@ impl Core {
 
     /// What a service said of itself: as the older core knew it, else as it says now. `true`: the keeper has it.
     fn checked(
-        &self,
+        &mut self,
         spec: &ServiceSpec,
+        registered: Registered,
         manifest: Option<Manifest>,
-    ) -> Result<(Option<CheckedService>, bool), CoreError> {
+    ) -> Result<(Option<CheckedService>, bool, Option<Unfit>), CoreError> {
         let cache = config::manifest_cache(&self.config);
         let step = "check what a service says of itself";
         match manifest {
             Some(manifest) => {
                 let checked = config::as_described(spec, manifest).map_err(starting(step))?;
-                Ok((Some(checked), true))
+                Ok((Some(checked), true, None))
             }
-            None => Ok((config::check_service(spec, Some(&cache)).map_err(starting(step))?, false)),
+            None => match (config::check_service(spec, Some(&cache)), registered) {
+                (Ok(checked), _) => Ok((checked, false, None)),
+                (Err(errors), Registered::Config) => Err(starting(step)(errors)),
+                (Err(_), Registered::ByOperator) => {
+                    let (described, unfit) = self.described_at_least(spec);
+                    Ok((described, false, unfit))
+                }
+            },
         }
     }
 

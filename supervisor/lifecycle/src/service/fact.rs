@@ -46,11 +46,22 @@ impl Service {
         }
         match fact {
             Fact::Spawned => self.spawned(turn),
-            Fact::SpawnFailed { step, reason } => self.never_was(Cause::Spawn { step, reason }, turn),
-            Fact::Refused(Refusal::Settings { revision, reason }) => {
-                self.never_was(Cause::Settings { revision: Some(revision), reason }, turn);
+            Fact::SpawnFailed { step, reason } => {
+                self.never_was(Cause::Spawn { step, reason }, Next::AsPolicySays, turn);
             }
-            Fact::Refused(Refusal::State { reason }) => self.never_was(Cause::State { reason }, turn),
+            Fact::Refused(Refusal::Settings { revision, reason }) => {
+                self.never_was(
+                    Cause::Settings { revision: Some(revision), reason },
+                    Next::AsPolicySays,
+                    turn,
+                );
+            }
+            Fact::Refused(Refusal::State { reason }) => {
+                self.never_was(Cause::State { reason }, Next::AsPolicySays, turn);
+            }
+            Fact::Refused(Refusal::Configuration { reason }) => {
+                self.never_was(Cause::Spawn { step: "configuration".to_owned(), reason }, Next::Never, turn);
+            }
             Fact::Ready => self.ready(turn),
             Fact::Exited(report) => self.exited(report, turn),
             Fact::Gone => self.gone(turn),
@@ -139,7 +150,7 @@ impl Service {
     }
 
     /// A start that came to no process.
-    fn never_was(&mut self, cause: Cause, turn: &mut Turn<'_>) {
+    fn never_was(&mut self, cause: Cause, next: Next, turn: &mut Turn<'_>) {
         match self.phase.live() {
             Some(Live::Starting(starting)) => {
                 let end = End {
@@ -150,7 +161,7 @@ impl Service {
                     ready_for: None,
                     report: None,
                 };
-                self.ended(end, Next::AsPolicySays, turn);
+                self.ended(end, next, turn);
             }
             Some(Live::Ready(_) | Live::Stopping(_)) => self.gone(turn),
             None => {}
