@@ -24,6 +24,9 @@ use super::waiting::end;
 use super::{Core, chain, wall_time};
 use crate::store::dead::{self, MoveError, ReadError};
 
+/// Answers that are remembered: a client repeats within seconds.
+const DEEDS: usize = 64;
+
 /// What an entry of the event log about a dead letter says it is.
 const DEAD_LETTER: &str = "dead-letter";
 
@@ -151,14 +154,56 @@ impl Core {
         end(&asked.replies, found.map_err(|error| unread(&error)));
     }
 
-    /// `dead retry` and `dead drop`. A repeated request is answered as the first was: what it did is done.
+    /// `dead retry` and `dead drop`. A repeated request is answered as this core answered it; of one that an older core
+    /// took, the rest is done.
     pub(super) fn dead_deed(&mut self, asked: &Asked, service: &ServiceName, ids: &[MessageId], deed: Deed) {
-        if self.answered.find(asked.id).is_some() {
-            end(&asked.replies, Ok(Outcome::Done(said(deed, service, ids.len()))));
+        if let Some((_, done)) = self.deeds.iter().find(|(id, _)| *id == asked.id) {
+            end(&asked.replies, done.clone().map(Outcome::Done));
             return;
         }
-        let done = self.try_dead_deed(asked, service, ids, deed);
-        end(&asked.replies, done.map(|count| Outcome::Done(said(deed, service, count))));
+        let done = match self.answered.find(asked.id) {
+            None => self.try_dead_deed(asked, service, ids, deed).map(|count| said(deed, service, count)),
+            Some(_) => self.go_on_with_dead_deed(asked, service, ids, deed),
+        };
+        if self.deeds.len() == DEEDS {
+            self.deeds.pop_front();
+        }
+        self.deeds.push_back((asked.id, done.clone()));
+        end(&asked.replies, done.map(Outcome::Done));
+    }
+
+    /// An older core had it in hand. Of letters that were named, those that are there are left to do: all of them were
+    /// there when it began. Which those of an unnamed all were, nobody knows any more.
+    fn go_on_with_dead_deed(
+        &mut self,
+        asked: &Asked,
+        service: &ServiceName,
+        ids: &[MessageId],
+        deed: Deed,
+    ) -> Result<String, Failure> {
+        let (letters, _) =
+            dead::list(&self.config.watchdog.state, service).map_err(|error| unread(&error))?;
+        let left: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+        if !ids.is_empty() {
+            let left: Vec<_> = ids.iter().copied().filter(|id| left.contains(id)).collect();
+            if !left.is_empty() {
+                self.try_dead_deed(asked, service, &left, deed)?;
+            }
+            return Ok(said(deed, service, ids.len()));
+        }
+        let done = match deed {
+            Deed::Retry => "put back",
+            Deed::Drop => "dropped",
+        };
+        if left.is_empty() {
+            return Ok(format!("{service}: all dead letters {done}"));
+        }
+        let left = match left.len() {
+            1 => format!("1 dead letter of `{service}` is there, which was"),
+            many => format!("{many} dead letters of `{service}` are there, which were"),
+        };
+        let text = format!("the watchdog's core was replaced over it: {left} not {done} or came since");
+        Err(Failure::new(FailureKind::Unknown, text).hint(format!("watchdog dead ls {service}")))
     }
 
     fn try_dead_deed(

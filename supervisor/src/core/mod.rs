@@ -62,8 +62,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use watchdog_lifecycle::{Event, Fact, Haste, Moment, Roster, WallTime, Wanted};
+use watchdog_protocol::control::Failure;
 use watchdog_protocol::session::ToService;
-use watchdog_protocol::{Incarnation, Manifest, ServiceName};
+use watchdog_protocol::{Incarnation, Manifest, RequestId, ServiceName};
 use watchdog_seqpacket::clock;
 
 use crate::capture::Capture;
@@ -150,6 +151,8 @@ pub(crate) struct Core {
     /// To an operator's messages.
     answers: lanes::answers::Answers,
     answered: answer::Answered,
+    /// What this core answered of dead letters that were put back or dropped.
+    deeds: VecDeque<(RequestId, Result<String, Failure>)>,
     upgrade: Upgrade,
     reloads: reload::Reloads,
     groups_note: Note,

@@ -288,6 +288,7 @@ impl Core {
             waiters: Vec::new(),
             answers: Answers::default(),
             answered: Answered::create().map_err(starting("make the note of answered requests"))?,
+            deeds: VecDeque::new(),
             upgrade: Upgrade::of(upgrade),
             reloads,
             groups_note: Note::create().map_err(starting("make the note of the groups"))?,

@@ -1,6 +1,7 @@
 //! Messages that kill their receiver every time.
 
 use watchdog_protocol::dead::DeadLetter;
+use watchdog_tests::Said;
 use watchdog_tests::inject::Doomed;
 
 use super::*;
@@ -177,4 +178,43 @@ fn a_core_killed_at_any_step_of_the_move_neither_loses_nor_doubles_the_message()
         }
     }
     assert!(killed >= 4, "it syncs file and folder, renames, and notes; it was killed at {killed}");
+}
+
+/// Of two letters the core drops one, and dies.
+fn a_core_that_dies_over_a_drop(drop: impl Fn(&[String]) -> Vec<String>) -> (TestWatchdog, Said) {
+    let b = puppet("b", ByHand).key("restart_delay = \"0s\"").key("restart_limit = \"off\"");
+    let wd = TestWatchdog::run(&[puppet("a", ByItself), b]);
+    wd.puppet("b").does(Order::Ready);
+    wd.until("both are ready", Seen::all_ready);
+    for text in ["1", "2"] {
+        wd.puppet("a").does(say("b", text));
+        for _ in 0..3 {
+            die_of(&wd, text);
+        }
+    }
+    let ids: Vec<_> = letters(&wd).iter().map(|letter| letter.id.to_string()).collect();
+    assert_eq!(ids.len(), 2);
+    let cores = wd.status().watchdog.cores;
+    let doomed = Doomed::at(wd.core(), "unlink", 2);
+    let said = wd.cli(&[vec!["dead".to_owned(), "drop".to_owned(), "b".to_owned()], drop(&ids)].concat());
+    std::mem::drop(doomed);
+    assert_eq!(wd.status().watchdog.cores, cores + 1, "it was not killed: {said}");
+    (wd, said)
+}
+
+#[test]
+fn a_core_that_dies_over_letters_that_were_named_is_followed_by_one_that_drops_the_rest() {
+    let (wd, said) = a_core_that_dies_over_a_drop(<[String]>::to_vec);
+    assert!(said.with_code(0).stdout.contains("2 dead letters dropped"));
+    assert!(letters(&wd).is_empty());
+}
+
+#[test]
+fn a_core_that_dies_over_all_letters_is_followed_by_one_that_says_what_is_left() {
+    let (wd, said) = a_core_that_dies_over_a_drop(|_| vec!["--all".to_owned()]);
+    let unknown = said.with_code(70);
+    assert!(unknown.stderr.contains("1 dead letter of `b` is there"), "{unknown}");
+    assert_eq!(letters(&wd).len(), 1);
+    wd.cli(&["dead", "drop", "b", "--all"]).ok();
+    assert!(letters(&wd).is_empty());
 }
