@@ -353,3 +353,25 @@ fn is_kept(wd: &TestWatchdog, content: &[u8]) -> bool {
         .filter_map(|file| fs::read(file.ok()?.path()).ok())
         .any(|bytes| bytes.windows(content.len()).any(|found| found == content))
 }
+
+#[test]
+fn a_service_reads_the_state_of_another_within_its_grant() {
+    let wd = TestWatchdog::run(&[
+        puppet("reader", ByItself).key("control = [\"state:a\"]"),
+        puppet("other", ByItself).key("control = [\"status\"]"),
+        puppet("a", ByItself),
+        puppet("b", ByItself),
+    ]);
+    wd.until("all are ready", Seen::all_ready);
+    for text in ["first", "second"] {
+        wd.puppet("a").does(Order::Update { text: text.into() });
+        wd.puppet("a").does(Order::Save);
+        let json = wd.puppet("reader").text(Order::StateOf { service: "a".into() });
+        let shown: serde_json::Value = wd.cli(&["state", "show", "a", "--json"]).ok().json();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).expect("JSON"), shown["value"]);
+        assert!(json.contains(text), "{json}");
+    }
+    for (who, whose) in [("reader", "b"), ("other", "a")] {
+        assert_eq!(wd.puppet(who).fails(Order::StateOf { service: whose.into() }), "Refused", "{who}");
+    }
+}

@@ -80,6 +80,8 @@ pub enum Order {
     Stop { service: String },
     /// Shows the first cause of a service's state, by the grant of this one.
     Why { service: String },
+    /// Shows a service's state as JSON, by the grant of this one.
+    StateOf { service: String },
     /// Shows the last line a service printed, by the grant of this one.
     LastLine { service: String },
     /// Sets a value of a service's settings, by the grant of this one, and shows the revision.

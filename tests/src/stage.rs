@@ -122,6 +122,7 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 Order::SendByGrant { to, text } => {
                     say(from, send_by_grant(query.as_ref(), &to, &text).await).await;
                 }
+                Order::StateOf { service } => say(from, state_of(query.as_ref(), &service).await).await,
                 Order::Why { service } => say(from, why(query.as_ref(), &service).await).await,
                 Order::LastLine { service } => say(from, last_line(query.as_ref(), &service).await).await,
                 order @ (Order::Set { .. } | Order::RollBack { .. } | Order::CountRevisions { .. }) => {
@@ -193,6 +194,12 @@ async fn why(query: Option<&WatchdogQuery>, service: &str) -> Shown {
         Origin::FirstCause(words) => words,
         Origin::NotInLog(words) => format!("not known: {words}"),
     }))
+}
+
+async fn state_of(query: Option<&WatchdogQuery>, service: &str) -> Shown {
+    let name: ServiceName = service.parse().expect("a scenario names services well");
+    let Some(query) = query else { return no_grant() };
+    answer(query.state_value(&name).await.map(|value| value.json))
 }
 
 async fn send_by_grant(query: Option<&WatchdogQuery>, to: &str, text: &str) -> Shown {
