@@ -3,7 +3,7 @@
 //! ```text
 //! tracing ─► write::Event, write::Span ─► bytes ─► write::batch ─► lane ─► Batch
 //! ```
-//! A sender writes each record once, as bytes, the moment it happens ([`write`]); the receiver reads a [`Batch`] of
+//! A sender writes each record once, as bytes, the moment it happens ([`mod@write`]); the receiver reads a [`Batch`] of
 //! them. Both are the same postcard.
 
 pub mod write;
