@@ -14,7 +14,7 @@ use super::LogMsg;
 use super::layer::RecordLayer;
 use super::outlet::{Maker, Outlet, Sender, Sent, Way};
 use crate::lanes::{AskEnd, Fit, Lanes, OutLane, Outgoing, Undelivered};
-use crate::message::{Asks, Message};
+use crate::message::Message;
 use crate::reply::{self, Reply};
 use crate::session::{Link, may_pass};
 
@@ -210,8 +210,7 @@ impl Log {
 async fn ask(lane: &OutLane, fit: &Fit, known: u64) -> Result<FilterUpdate, NoFilter> {
     let outgoing: Outgoing =
         lane.encode(&LogMsg::Filter { known, reply: Reply::inert() }, None).map_err(|_| NoFilter::Later)?;
-    // What waits for its answer is done as a message, so it does not come again by itself to the next process.
-    let end = match lane.ask(fit, Asks::Once, &outgoing, FILTER_WAIT).await {
+    let end = match lane.ask(fit, LogMsg::ASKS, &outgoing, FILTER_WAIT).await {
         Ok(end) => end,
         Err(Undelivered::NoSuchService | Undelivered::Denied) => return Err(NoFilter::Closed),
         Err(_) => return Err(NoFilter::Later),
