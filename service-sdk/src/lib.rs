@@ -36,11 +36,13 @@
 //!
 //! Invariants:
 //! - One thread, one runtime: the service, its session and its lanes are tasks of it. A service that blocks it
-//!   sends no heartbeat, which is the point of one.
+//!   sends no heartbeat, which is the point of one. What it has to say is sent by a thread beside it, while there is a
+//!   logging service: one that hangs is heard too.
 //! - The session's socket belongs to one task. All others change a ledger of what is owed, and wait for levels of
 //!   it.
 //! - No queue here grows with time: what is owed to the watchdog is the newest state, the last verdict, the last
-//!   health, and requests whose callers wait. Messages wait in their lanes, which are the kernel's, and bounded.
+//!   health, and requests whose callers wait. Messages wait in their lanes, which are the kernel's, and bounded; records
+//!   in one queue of a fixed size.
 //!
 //! Absent: files, configuration, the control socket, and any knowledge of other services but by introduction.
 #![warn(missing_docs)]
