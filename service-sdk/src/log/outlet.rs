@@ -87,6 +87,14 @@ struct Waiting {
 /// The thread that sends, while it does.
 pub(super) struct Sender(JoinHandle<()>);
 
+impl Sender {
+    /// Waits for its end, which comes when there is no way: it waits for nothing else.
+    pub(super) fn join(self) {
+        // A panic of it was told when it happened.
+        let _ = self.0.join();
+    }
+}
+
 impl Outlet {
     /// `is_expected`: there is a logging service, and a lane to it soon.
     pub(super) fn new(is_expected: bool) -> Arc<Self> {
@@ -154,14 +162,14 @@ impl Outlet {
     /// Sends what there is and comes by this way, on a thread. `None`: no thread is to be had, and all goes to standard
     /// error.
     pub(super) fn open(self: &Arc<Self>, maker: Maker, way: impl Way) -> Option<Sender> {
+        // Before the thread: one that finds another route has nothing to do, and ends.
+        let waiting = self.waiting();
+        self.route.store(Route::Lane as u8, Ordering::Release);
+        drop(waiting);
         let outlet = Arc::clone(self);
         let sending = move || outlet.send(maker, &way);
         match std::thread::Builder::new().name("watchdog-log".into()).spawn(sending) {
-            Ok(thread) => {
-                let _waiting = self.waiting();
-                self.route.store(Route::Lane as u8, Ordering::Release);
-                Some(Sender(thread))
-            }
+            Ok(thread) => Some(Sender(thread)),
             Err(error) => {
                 self.to_standard_error();
                 tracing::error!(%error, "no thread sends the records of this process: they go to standard error");
@@ -205,9 +213,8 @@ impl Outlet {
         self.flush(within);
         self.waiting().is_closing = true;
         self.to_standard_error();
-        if let Some(Sender(thread)) = sender {
-            // It waits for nothing but this. A panic of it was told when it happened.
-            let _ = thread.join();
+        if let Some(sender) = sender {
+            sender.join();
         }
     }
 
@@ -381,6 +388,19 @@ mod tests {
         assert!(!outlet.flush(Duration::ZERO));
         outlet.close(sender, Duration::ZERO);
         assert_eq!(messages(&batches), []);
+    }
+
+    #[test]
+    fn a_way_that_opens_after_standard_error_is_used_at_once() {
+        // The thread may begin at any moment.
+        for _ in 0..500 {
+            let outlet = Outlet::new(false);
+            let (lane, batches) = lane(&[]);
+            let sender = outlet.open(MAKER, lane);
+            outlet.push(&record("a"));
+            outlet.close(sender, LONG);
+            assert_eq!(messages(&batches), [(1, "a".to_owned())]);
+        }
     }
 
     #[test]

@@ -128,9 +128,12 @@ impl Log {
                 *self.sender() = sender;
                 self.is_decided.send_replace(true);
                 self.follow(&lane, &fit).await;
-                // The thread ends by itself: there is no way.
             }
             self.outlet.to_standard_error();
+            if let Some(sender) = self.sender().take() {
+                // The next one begins with what this one has not in its hands.
+                sender.join();
+            }
             self.use_initial();
             self.is_decided.send_replace(true);
             link.until(|ledger| ledger.take_logging().then_some(())).await;
