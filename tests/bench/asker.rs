@@ -27,7 +27,9 @@ impl Askers {
     /// Starts one pair beside a logging service.
     pub(crate) fn logged() -> Self {
         Self::of(1, |_| {
-            let others = vec![probe("echo", "echo", &[]).with_session(), sample("logging")];
+            // One file for the whole run: whoever reads along need not follow it through rotations.
+            let logging = sample("logging").settings("outputs.file.max_size = \"64GiB\"");
+            let others = vec![probe("echo", "echo", &[]).with_session(), logging];
             (probe("asker-0", "asker", &[]), others)
         })
     }

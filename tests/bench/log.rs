@@ -89,9 +89,6 @@ impl Records {
         while found < count {
             thread::sleep(LOOK);
             let Ok(mut file) = File::open(&self.path) else { continue };
-            // It was rotated: then it begins anew.
-            let length = file.metadata().expect("a file has a length").len();
-            self.read = if length < self.read { 0 } else { self.read };
             file.seek(SeekFrom::Start(self.read)).expect("a place in it");
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).expect("it can be read");

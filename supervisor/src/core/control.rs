@@ -37,6 +37,8 @@ use watchdog_protocol::control::{
 use watchdog_query::ShortPath;
 use watchdog_query::frames::{Frames, FramesError};
 
+use crate::processes::proc::Identity;
+
 use self::folder::WatchedFolder;
 pub(crate) use self::peer::Caller;
 use self::peer::Doorkeeper;
@@ -126,14 +128,15 @@ impl ControlDoor {
     /// Listens in `runtime`, which is made when missing and closed to all others. A socket that is there is
     /// replaced: the caller holds the lock of the state folder, so nobody listens at it.
     ///
-    /// Descendants of `keeper` do not pass; `service_of` names the service that a process is of, for the text.
+    /// Descendants of `keeper` do not pass; `service_of` names the service that one of these processes leads, for the
+    /// text.
     ///
     /// # Errors
     /// [`DoorError`].
     pub(crate) fn open(
         runtime: &Path,
         keeper: u32,
-        service_of: impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static,
+        service_of: impl Fn(&[Identity]) -> Option<ServiceName> + Send + Sync + 'static,
     ) -> Result<Self, DoorError> {
         let doorkeeper = Arc::new(Doorkeeper::new(keeper, service_of));
         Ok(Self { bound: Bound::listen(runtime)?, folder: runtime.to_owned(), doorkeeper })

@@ -39,13 +39,14 @@ use super::hand_over::{hand, hand_over};
 use super::keeper_link::{KeeperLink, LinkError};
 use super::note::{Note, Noted};
 use super::stored::{self, Stored};
-use super::takeover::{service_of, starting, write_pid_record};
+use super::takeover::{starting, write_pid_record};
 use super::upgrade::{LEAVING, Leave, Upgrade};
 use super::verbs::Asked;
 use super::waiting::{Look, end};
 use super::{CONTROL_INBOX, CoreError, chain, now};
 use crate::capture::{Capture, Hand, Logs, Stream};
 use crate::config::{self, Config};
+use crate::processes::leftovers;
 use crate::run::kept_config;
 
 /// Signs in what programs print: nobody looks for them.
@@ -121,7 +122,7 @@ pub(super) async fn live(keeper: Seqpacket, path: &Path, runtime: &Path) -> Resu
         core.keeper_said(message);
     }
     core.log_begin();
-    let door = ControlDoor::open(runtime, core.hello.pid, service_of(runtime))
+    let door = ControlDoor::open(runtime, core.hello.pid, leftovers::led_by(runtime))
         .map_err(starting("open the control socket"))?;
     let (calls_in, mut calls) = mpsc::channel(CONTROL_INBOX);
     let (hours, until) = watch::channel(Hours::Open);

@@ -156,7 +156,7 @@ async fn live(
     let door = ControlDoor::open(
         &core.config.watchdog.runtime,
         core.keeper_hello.pid,
-        service_of(&core.config.watchdog.runtime),
+        leftovers::led_by(&core.config.watchdog.runtime),
     )
     .map_err(starting("open the control socket"))?;
     let mut doors = JoinSet::new();
@@ -190,19 +190,6 @@ async fn live(
     core.capture.stop().await;
     core.keeper.send(&ToKeeper::Finish { code }, &[]).await.map_err(CoreError::Keeper)?;
     Ok(code)
-}
-
-/// Names the service of a process for a refusal at the door: by the record its child left.
-pub(super) fn service_of(runtime: &Path) -> impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static {
-    let runtime = runtime.to_owned();
-    move |pid| {
-        let records = fs::read_dir(runtime.join("pids")).ok()?;
-        records.flatten().find_map(|file| {
-            let name = file.file_name().to_str()?.parse::<ServiceName>().ok()?;
-            let record = PidRecord::from_bytes(&fs::read(file.path()).ok()?)?;
-            (record.pid == pid).then_some(name)
-        })
-    }
 }
 
 pub(super) fn write_pid_record(runtime: &Path, generation: u64) -> std::io::Result<()> {

@@ -124,7 +124,9 @@ pub fn find(runtime: &Path, state: &Path) -> Result<Vec<Leftover>, LeftoverError
     Ok(found)
 }
 
-/// Notes this life for the next watchdog, after [`end`]: old pid records go, new ones have a folder.
+/// Notes this life for the next watchdog, after [`end`]. Pid records of another boot go: what is somebody else's now may
+/// have begun at the same tick. Those of this boot name processes that are no more, and stay to be written over: to
+/// make a file costs more than all else of a start.
 ///
 /// # Errors
 /// [`ReplaceError`], or making the folder, as its `source`.
@@ -135,14 +137,27 @@ pub fn begin(runtime: &Path, tree: Option<&CgroupTree>) -> Result<(), ReplaceErr
         let path = path.to_owned();
         move |source| ReplaceError { step, path, source }
     };
-    match fs::remove_dir_all(&pids) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        done => done.map_err(failed(Step::Remove, &pids))?,
-    }
-    fs::create_dir(&pids).map_err(failed(Step::Create, &pids))?;
     let boot = proc::boot_id().map_err(failed(Step::Create, runtime))?;
-    let life = Life { boot, cgroups: tree.map(|tree| tree.path().to_owned()) };
-    runtime::leave(&runtime.join("life"), &life)
+    let life = runtime.join("life");
+    let former: Option<Life> = runtime::find(&life).map_err(failed(Step::Create, &life))?;
+    if former.is_none_or(|former| former.boot != boot) {
+        match fs::remove_dir_all(&pids) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done.map_err(failed(Step::Remove, &pids))?,
+        }
+    }
+    fs::create_dir_all(&pids).map_err(failed(Step::Create, &pids))?;
+    runtime::leave(&life, &Life { boot, cgroups: tree.map(|tree| tree.path().to_owned()) })
+}
+
+/// Names the service that one of these processes leads, by the record its child left.
+pub fn led_by(runtime: &Path) -> impl Fn(&[Identity]) -> Option<ServiceName> + Send + Sync + 'static {
+    let pids = runtime.join("pids");
+    move |processes| {
+        let records = records(&pids).ok()?;
+        let led = records.iter().filter(|(_, leader)| processes.contains(leader));
+        led.filter_map(|(name, _)| name.parse().ok()).next()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -11,7 +11,7 @@ use interprocess::local_socket::traits::StreamCommon;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::control::{Failure, FailureKind};
 
-use crate::processes::proc::Process;
+use crate::processes::proc::{Identity, Process};
 
 /// Deeper than any real tree; used-again numbers may make the walk go in a circle.
 const DEPTH: usize = 1024;
@@ -35,7 +35,7 @@ impl fmt::Display for Caller {
 pub(super) struct Doorkeeper {
     ours: u32,
     keeper: i32,
-    service_of: Box<dyn Fn(u32) -> Option<ServiceName> + Send + Sync>,
+    service_of: Box<dyn Fn(&[Identity]) -> Option<ServiceName> + Send + Sync>,
 }
 
 impl fmt::Debug for Doorkeeper {
@@ -59,7 +59,7 @@ enum Kin {
 impl Doorkeeper {
     pub(super) fn new(
         keeper: u32,
-        service_of: impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static,
+        service_of: impl Fn(&[Identity]) -> Option<ServiceName> + Send + Sync + 'static,
     ) -> Self {
         let ours = nix::unistd::geteuid().as_raw();
         Self { ours, keeper: keeper.cast_signed(), service_of: Box::new(service_of) }
@@ -83,7 +83,12 @@ impl Doorkeeper {
         }
         let before = Process::read(pid).map_err(|_| nobody("the caller has ended"))?;
         let program = program(pid);
-        let kin = kin(pid, self.keeper, |pid| Process::read(pid).ok().map(|p| p.parent), &self.service_of);
+        let kin = kin(
+            pid,
+            self.keeper,
+            |pid| Process::read(pid).ok().map(|p| (p.identity, p.parent)),
+            &self.service_of,
+        );
         if !before.identity.is_alive() {
             return Err(nobody("the caller has ended"));
         }
@@ -105,28 +110,32 @@ impl Doorkeeper {
     }
 }
 
+/// Whoever commands the watchdog most often descends from elsewhere: only below the keeper is a service looked for.
 fn kin(
     pid: i32,
     keeper: i32,
-    parent_of: impl Fn(i32) -> Option<i32>,
-    service_of: impl Fn(u32) -> Option<ServiceName>,
+    look: impl Fn(i32) -> Option<(Identity, i32)>,
+    service_of: impl Fn(&[Identity]) -> Option<ServiceName>,
 ) -> Kin {
-    let mut at = pid;
+    let (mut at, mut line) = (pid, Vec::new());
     for _ in 0..DEPTH {
         if at <= 0 {
             return Kin::None;
         }
-        if let Some(name) = service_of(at.cast_unsigned()) {
-            return Kin::Service(name);
-        }
         if at == keeper {
-            return Kin::Unknown;
+            return service_of(&line).map_or(Kin::Unknown, Kin::Service);
         }
-        at = match parent_of(at) {
-            Some(parent) => parent,
+        at = match look(at) {
+            Some((identity, parent)) => {
+                line.push(identity);
+                parent
+            }
             None if at == pid => return Kin::None,
             // An ancestor ended meanwhile and its child was handed up: from the start.
-            None => pid,
+            None => {
+                line.clear();
+                pid
+            }
         };
     }
     Kin::None
@@ -156,8 +165,13 @@ mod tests {
         })
     }
 
+    fn identity(pid: i32) -> Identity {
+        Identity { pid, start_time: 7 }
+    }
+
     fn of(pid: i32) -> Kin {
-        kin(pid, 10, parent_of, |pid| (pid == 12).then(|| "counter".parse().unwrap()))
+        let look = |pid| parent_of(pid).map(|parent| (identity(pid), parent));
+        kin(pid, 10, look, |line| line.contains(&identity(12)).then(|| "counter".parse().unwrap()))
     }
 
     #[test]

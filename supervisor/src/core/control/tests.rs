@@ -69,15 +69,23 @@ impl Fixture {
             hours: watch::Sender::new(Hours::Open),
             tasks: JoinSet::new(),
         };
-        fixture.open(|_| None);
+        fixture.open();
         fixture
     }
 
     /// As a new core does, over what the old one left.
-    fn open(&mut self, service_of: impl Fn(u32) -> Option<ServiceName> + Send + Sync + 'static) {
+    fn open(&mut self) {
+        self.open_below(u32::MAX, |_| None);
+    }
+
+    fn open_below(
+        &mut self,
+        keeper: u32,
+        service_of: impl Fn(&[Identity]) -> Option<ServiceName> + Send + Sync + 'static,
+    ) {
         let (sender, calls) = mpsc::channel(64);
         let (hours, until) = watch::channel(Hours::Open);
-        let door = ControlDoor::open(&self.runtime(), u32::MAX, service_of).unwrap();
+        let door = ControlDoor::open(&self.runtime(), keeper, service_of).unwrap();
         self.tasks.spawn(door.serve(sender, until));
         (self.calls, self.hours) = (calls, hours);
     }
@@ -218,7 +226,7 @@ async fn a_call_outlives_the_core_it_was_made_to_under_its_id() {
     let (answer, ()) = tokio::join!(call, async {
         let first: RequestId = fixture.call().await.call.id;
         fixture.kill().await;
-        fixture.open(|_| None);
+        fixture.open();
         let again = fixture.call().await;
         assert_eq!(again.call.id, first);
         let (revision, verdict) = (Revision::FIRST, VerdictStatus::Accepted);
@@ -242,7 +250,7 @@ async fn followed_events_go_on_behind_the_last_one_when_the_core_is_replaced() {
     assert_eq!(first.unwrap().unwrap().number, 5);
     drop(old);
     fixture.kill().await;
-    fixture.open(|_| None);
+    fixture.open();
     let (next, ()) = tokio::join!(events.next(), async {
         let call = fixture.call().await;
         assert_eq!(call.call.request, Request::Events { after: 5, last: u64::MAX, follow: true });
@@ -272,7 +280,7 @@ async fn following_from_now_on_misses_nothing_while_the_core_is_replaced() {
     };
     drop(old);
     fixture.kill().await;
-    fixture.open(|_| None);
+    fixture.open();
     let (next, ()) = tokio::join!(events.next(), async {
         let call = fixture.call().await;
         assert_eq!(call.call.request, Request::Events { after: 5, last: u64::MAX, follow: true });
@@ -330,7 +338,7 @@ async fn a_missing_socket_of_a_watchdog_that_lives_is_waited_for() {
     let query = WatchdogQuery::over(ControlSocket::at(fixture.socket()).while_alive(lives));
     let (answer, ()) = tokio::join!(query.status(&[]), async {
         was_asked.recv().await.unwrap();
-        fixture.open(|_| None);
+        fixture.open();
         let call = fixture.call().await;
         call.replies.send(Reply::End(Ok(Outcome::Status(Box::new(status()))))).await.unwrap();
     });
@@ -367,7 +375,10 @@ async fn another_version_is_named_by_both_sides() {
 async fn a_process_of_a_service_is_refused_and_sent_to_its_session() {
     let mut fixture = Fixture::start();
     fixture.kill().await;
-    fixture.open(|pid| (pid == std::process::id()).then(|| name("counter")));
+    let me = Identity::of_self().unwrap();
+    fixture.open_below(std::os::unix::process::parent_id(), move |line| {
+        line.contains(&me).then(|| name("counter"))
+    });
     let Err(QueryError::Refused(failure)) = fixture.query().status(&[]).await else {
         panic!("it has to be refused");
     };
@@ -384,7 +395,7 @@ async fn folder_and_socket_are_the_owners_alone() {
     assert_eq!(mode(&fixture.socket()), 0o600);
     fixture.kill().await;
     fs::set_permissions(fixture.runtime(), fs::Permissions::from_mode(0o755)).unwrap();
-    fixture.open(|_| None);
+    fixture.open();
     assert_eq!(mode(&fixture.runtime()), 0o700);
 }
 

@@ -163,3 +163,29 @@ fn no_former_life_is_no_leftover() {
     assert!(end(runtime.path(), state.path(), None, PATIENCE).unwrap().is_empty());
     assert!(end(&runtime.path().join("absent"), state.path(), None, PATIENCE).unwrap().is_empty());
 }
+
+#[test]
+fn records_of_this_boot_stay_to_be_written_over_and_those_of_another_go() {
+    let place = Place::make();
+    let ended = Identity { pid: i32::MAX, start_time: 1 };
+    place.record("counter", ended);
+    let record = pid_file(place.runtime.path(), &"counter".parse().unwrap());
+    begin(place.runtime.path(), None).unwrap();
+    assert!(record.exists());
+    assert_eq!(place.end(PATIENCE).unwrap(), []);
+    let another = Life { boot: "another".into(), cgroups: None };
+    runtime::leave(&place.runtime.path().join("life"), &another).unwrap();
+    begin(place.runtime.path(), None).unwrap();
+    assert!(!record.exists() && record.parent().unwrap().exists());
+}
+
+#[test]
+fn a_service_is_named_by_a_process_that_leads_it_and_not_by_one_that_has_its_number_now() {
+    let place = Place::make();
+    let leader = Identity { pid: 4711, start_time: 5 };
+    place.record("counter", leader);
+    let named = led_by(place.runtime.path());
+    let child = Identity { pid: 4712, start_time: 6 };
+    assert_eq!(named(&[child, leader]), Some("counter".parse().unwrap()));
+    assert_eq!(named(&[child, Identity { start_time: 7, ..leader }]), None);
+}
