@@ -24,11 +24,10 @@ impl Askers {
         })
     }
 
-    /// Starts one pair beside a logging service.
-    pub(crate) fn logged() -> Self {
+    /// Starts one pair beside a logging service of these settings.
+    pub(crate) fn logged(settings: &str) -> Self {
         Self::of(1, |_| {
-            // One file for the whole run: whoever reads along need not follow it through rotations.
-            let logging = sample("logging").settings("outputs.file.max_size = \"64GiB\"");
+            let logging = sample("logging").settings(settings);
             let others = vec![probe("echo", "echo", &[]).with_session(), logging];
             (probe("asker-0", "asker", &[]), others)
         })

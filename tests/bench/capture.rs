@@ -1,4 +1,5 @@
-//! What it costs to keep what a program prints: 200 MB of lines, stamped, in files that rotate.
+//! What it costs to keep what a program prints: 200 MB of lines, stamped, in files that rotate; against loggers that do
+//! the same, and against `cat` into one file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
@@ -24,26 +25,69 @@ const FILE: usize = 10 * 1024 * 1024;
 
 const ROUNDS: usize = 7;
 
-/// Until all lines are in the files, and the processor time of who put them there, against `s6-log`.
+/// Programs of others that keep what they read at their standard input.
+const LOGGERS: [Logger; 3] = [
+    Logger {
+        key: ["capture_vs_s6log", "capture_cpu_vs_s6log"],
+        program: "s6-log",
+        // `@4000000000000000000000000 `.
+        stamp: 26,
+        ready: |logs| {
+            let mut command = Command::new("s6-log");
+            command.arg(format!("n{FILES}")).arg(format!("s{FILE}")).arg("t").arg(logs);
+            command
+        },
+    },
+    Logger {
+        key: ["capture_vs_svlogd", "capture_cpu_vs_svlogd"],
+        program: "svlogd",
+        // As above.
+        stamp: 26,
+        ready: |logs| {
+            fs::create_dir(logs).expect("a folder of ours");
+            fs::write(logs.join("config"), format!("s{FILE}\nn{FILES}\n")).expect("a folder of ours");
+            let mut command = Command::new("svlogd");
+            // It reads 1 KiB at a time unless told otherwise.
+            command.args(["-t", "-b", "65536"]).arg(logs).stderr(Stdio::null());
+            command
+        },
+    },
+    // Neither stamps nor rotates: the least that can be done.
+    Logger {
+        key: ["capture_vs_cat", "capture_cpu_vs_cat"],
+        program: "cat",
+        stamp: 0,
+        ready: |logs| {
+            fs::create_dir(logs).expect("a folder of ours");
+            let mut command = Command::new("cat");
+            command.stdout(File::create(logs.join("current")).expect("a folder of ours"));
+            command
+        },
+    },
+];
+
+/// Until all lines are in the files, and the processor time of who put them there.
 pub(crate) fn run() {
-    assert!(Command::new("s6-log").arg("n").output().is_ok(), "no s6-log: tests/install installs it");
-    let (mut times, mut loads) = (Vec::new(), Vec::new());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for Logger { program, .. } in &LOGGERS {
+        let there = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
+        assert!(there, "no {program}: tests/install installs it");
+    }
+    let mut pairs = LOGGERS.map(|_| (Vec::new(), Vec::new()));
     for round in 0..=ROUNDS {
-        let (ours, theirs) = if round.is_multiple_of(2) {
-            let ours = watchdog();
-            (ours, s6_log())
-        } else {
-            let theirs = s6_log();
-            (watchdog(), theirs)
-        };
-        // The first of each warms its caches and is not counted.
-        if round > 0 {
+        // Who goes first alternates; the first round of all warms the caches and is not counted.
+        let before = round.is_multiple_of(2).then(watchdog);
+        let theirs = LOGGERS.map(|logger| logger.cost());
+        let ours = before.unwrap_or_else(watchdog);
+        for ((times, loads), theirs) in pairs.iter_mut().zip(theirs).filter(|_| round > 0) {
             times.push((ours.0, theirs.0));
             loads.push((ours.1, theirs.1));
         }
     }
-    Rounds::of("capture_vs_s6log", times).report();
-    Rounds::of("capture_cpu_vs_s6log", loads).report();
+    for (Logger { key: [time, load], .. }, (times, loads)) in LOGGERS.into_iter().zip(pairs) {
+        Rounds::of(time, times).report();
+        Rounds::of(load, loads).report();
+    }
 }
 
 /// The whole time, and the processor time.
@@ -63,36 +107,49 @@ fn watchdog() -> Cost {
     let (keeper, core) = (watchdog.keeper_pid(), watchdog.core().pid);
     let used = || cpu_time(keeper) + cpu_time(core);
     let before = used();
+    let is_log = |name: &str| name.starts_with("writer.log");
     // `2026-01-01T00:00:00.000000Z out ` before each.
-    let took = pass(&gate, &logs, "writer.log", LINES * (LINE + 32));
+    let took = pass(&gate, &logs, is_log, LINES * (LINE + 32));
     let load = used() - before;
-    assert_eq!(lines_in(&logs, "writer.log", b" out "), LINES, "lines kept by the watchdog");
+    assert_eq!(lines_in(&logs, is_log, b" out "), LINES, "lines kept by the watchdog");
     (took, load)
 }
 
-fn s6_log() -> Cost {
-    let folder = tempfile::tempdir().expect("a fresh folder");
-    let gate = gate(folder.path());
-    let logs = folder.path().join("logs");
-    let (reads, writes) = io::pipe().expect("a pipe");
-    let mut logger = Command::new("s6-log");
-    logger.arg(format!("n{FILES}")).arg(format!("s{FILE}")).arg("t").arg(&logs);
-    let mut logger = logger.stdin(reads).spawn().expect("s6-log runs");
-    let mut writer = {
+/// What the product is compared with.
+#[derive(Clone, Copy)]
+struct Logger {
+    key: [&'static str; 2],
+    program: &'static str,
+    /// Bytes before each line.
+    stamp: usize,
+    /// The command that keeps what it reads in this folder, which it makes.
+    ready: fn(&Path) -> Command,
+}
+
+impl Logger {
+    fn cost(self) -> Cost {
+        let folder = tempfile::tempdir().expect("a fresh folder");
+        let gate = gate(folder.path());
+        let logs = folder.path().join("logs");
+        let (reads, writes) = io::pipe().expect("a pipe");
         // Gone with the block: a command keeps what its process is given.
-        let mut writer = Command::new(std::env::current_exe().expect("the path of this program"));
-        writer.arg("lines").arg(LINES.to_string()).env("GATE", &gate).stdin(Stdio::null());
-        writer.stdout(writes.try_clone().expect("a descriptor")).spawn().expect("it runs")
-    };
-    let before = cpu_time(logger.id());
-    // `@4000000000000000000000000 ` before each.
-    let took = pass(&gate, &logs, "", LINES * (LINE + 26));
-    let load = cpu_time(logger.id()) - before;
-    drop(writes);
-    writer.wait().expect("a child of ours");
-    logger.wait().expect("a child of ours");
-    assert_eq!(lines_in(&logs, "", b""), LINES, "lines kept by s6-log");
-    (took, load)
+        let mut logger = { (self.ready)(&logs).stdin(reads).spawn().expect("it runs") };
+        let mut writer = {
+            let mut writer = Command::new(std::env::current_exe().expect("the path of this program"));
+            writer.arg("lines").arg(LINES.to_string()).env("GATE", &gate).stdin(Stdio::null());
+            writer.stdout(writes.try_clone().expect("a descriptor")).spawn().expect("it runs")
+        };
+        let before = cpu_time(logger.id());
+        // Beside what it was told and what it remembers.
+        let is_log = |name: &str| !["config", "lock", "state"].contains(&name);
+        let took = pass(&gate, &logs, is_log, LINES * (LINE + self.stamp));
+        let load = cpu_time(logger.id()) - before;
+        drop(writes);
+        writer.wait().expect("a child of ours");
+        logger.wait().expect("a child of ours");
+        assert_eq!(lines_in(&logs, is_log, b""), LINES, "lines kept by {}", self.program);
+        (took, load)
+    }
 }
 
 /// A pipe with a name, at which a writer waits.
@@ -103,13 +160,13 @@ fn gate(folder: &Path) -> PathBuf {
 }
 
 /// Opens the gate; from then until so many bytes are in the files.
-fn pass(gate: &Path, logs: &Path, name: &str, bytes: usize) -> Duration {
+fn pass(gate: &Path, logs: &Path, is_log: fn(&str) -> bool, bytes: usize) -> Duration {
     let give_up = Instant::now() + Duration::from_secs(120);
     let mut gate = OpenOptions::new().write(true).open(gate).expect("the writer has it open");
     let begin = Instant::now();
     gate.write_all(b"go\n").expect("the writer reads");
     drop(gate);
-    while files(logs, name).iter().map(|file| file.metadata().map_or(0, |of| of.len())).sum::<u64>()
+    while files(logs, is_log).iter().map(|file| file.metadata().map_or(0, |of| of.len())).sum::<u64>()
         < bytes as u64
     {
         assert!(Instant::now() < give_up, "{bytes} bytes do not come to be in {}", logs.display());
@@ -119,20 +176,20 @@ fn pass(gate: &Path, logs: &Path, name: &str, bytes: usize) -> Duration {
     begin.elapsed()
 }
 
-/// The files of a folder whose names begin so.
-fn files(folder: &Path, name: &str) -> Vec<PathBuf> {
+/// The files of a folder that have lines in them.
+fn files(folder: &Path, is_log: fn(&str) -> bool) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
+    let paths = entries.flatten().filter(|entry| is_log(&entry.file_name().to_string_lossy()));
     paths.map(|entry| entry.path()).collect()
 }
 
-fn lines_in(folder: &Path, name: &str, with: &[u8]) -> usize {
+fn lines_in(folder: &Path, is_log: fn(&str) -> bool, with: &[u8]) -> usize {
     let has = |line: &[u8]| with.is_empty() || line.windows(with.len()).any(|part| part == with);
     let count = |path: &PathBuf| {
         let file = BufReader::new(File::open(path).expect("a file that was listed"));
         file.split(b'\n').filter(|line| has(line.as_ref().expect("it can be read"))).count()
     };
-    files(folder, name).iter().map(count).sum()
+    files(folder, is_log).iter().map(count).sum()
 }
 
 /// The writer: waits at the gate, then writes numbered lines of 100 bytes.

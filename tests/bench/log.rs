@@ -1,9 +1,10 @@
 //! What an event costs its service, and the way of records to a file, against `tracing-subscriber`'s own layer that
-//! writes to a file; and what asks cost beside it.
+//! writes to a file; and what asks cost beside it, also when its collector takes nothing.
 
 use std::env;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
@@ -26,7 +27,8 @@ const ASKS: u32 = 2_000;
 const LOOK: Duration = Duration::from_micros(200);
 
 pub(crate) fn run() {
-    let mut askers = Askers::logged();
+    // One file for the whole run: whoever reads along need not follow it through rotations.
+    let mut askers = Askers::logged("outputs.file.max_size = \"64GiB\"");
     let mut records = Records::open(askers.path(".watchdog/logs/records/asker-0.jsonl"));
     let mut scribe = Scribe::start();
     // The first burst of each warms its caches and is not counted.
@@ -52,17 +54,65 @@ pub(crate) fn run() {
     drop(scribe);
 
     let mut plain = Askers::start(1);
-    for askers in [&mut askers, &mut plain] {
-        askers.each("times", 64, ASKS);
+    compare(["log_ask_p50", "log_ask_p99"], &mut askers, &mut plain);
+    drop(askers);
+    let collectors = [
+        (["log_gone_p50", "log_gone_p99"], Collector::gone()),
+        (["log_silent_p50", "log_silent_p99"], Collector::silent()),
+        (["log_killed_p50", "log_killed_p99"], Collector::killed()),
+    ];
+    for (keys, Collector { at, .. }) in &collectors {
+        let output = format!("outputs.collector = {{ kind = \"otlp\", endpoint = \"http://{at}\" }}");
+        compare(*keys, &mut Askers::logged(&output), &mut plain);
     }
+}
+
+/// Asks beside a logging service, against those where there is none.
+fn compare([p50, p99]: [&'static str; 2], logged: &mut Askers, plain: &mut Askers) {
     let mut pairs = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (with, without) = (askers.each("times", 64, ASKS), plain.each("times", 64, ASKS));
-        pairs.0.push((at(&with, 0.5), at(&without, 0.5)));
-        pairs.1.push((at(&with, 0.99), at(&without, 0.99)));
+    for round in 0..=ROUNDS {
+        let (with, without) = (logged.each("times", 64, ASKS), plain.each("times", 64, ASKS));
+        // The first of each warms its caches and is not counted.
+        if round > 0 {
+            pairs.0.push((at(&with, 0.5), at(&without, 0.5)));
+            pairs.1.push((at(&with, 0.99), at(&without, 0.99)));
+        }
     }
-    Rounds::of("log_ask_p50", pairs.0).report();
-    Rounds::of("log_ask_p99", pairs.1).report();
+    Rounds::of(p50, pairs.0).report();
+    Rounds::of(p99, pairs.1).report();
+}
+
+/// A collector that takes nothing.
+struct Collector {
+    at: SocketAddr,
+    _silent: Option<TcpListener>,
+}
+
+impl Collector {
+    /// Nobody is there.
+    fn gone() -> Self {
+        Self { _silent: None, ..Self::silent() }
+    }
+
+    /// It takes connections, as far as the kernel does, and no byte.
+    fn silent() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self { at: listener.local_addr().expect("its address"), _silent: Some(listener) }
+    }
+
+    /// It breaks each connection in the middle of a request.
+    fn killed() -> Self {
+        let Self { at, _silent: listener } = Self::silent();
+        let listener = listener.expect("it was just made");
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut some = [0; 256];
+                // Whatever comes of it: it is broken.
+                let _ = connection.and_then(|mut connection| connection.read(&mut some));
+            }
+        });
+        Self { at, _silent: None }
+    }
 }
 
 /// The time that this part of them did not take longer than.

@@ -31,11 +31,14 @@ impl fmt::Display for Caller {
     }
 }
 
+/// Names the service that one of these processes leads.
+type ServiceOf = dyn Fn(&[Identity]) -> Option<ServiceName> + Send + Sync;
+
 /// Decides who passes.
 pub(super) struct Doorkeeper {
     ours: u32,
     keeper: i32,
-    service_of: Box<dyn Fn(&[Identity]) -> Option<ServiceName> + Send + Sync>,
+    service_of: Box<ServiceOf>,
 }
 
 impl fmt::Debug for Doorkeeper {
