@@ -262,7 +262,8 @@ impl<S: Settings, T: State, M: Message> Context<S, T, M> {
 
     /// Raises the service's own judgement of how it is, for the operator; it holds until the next call, and is
     /// `Ok` at first. `Failing` for longer than the policy allows is a restart. Reasons over 1,024 bytes are
-    /// cut. Never waits.
+    /// cut. Another level or other words are an entry of the event log; the same words with other numbers are shown and
+    /// nothing more, so a reason may count. Never waits.
     pub fn health(&self, health: Health) {
         self.link.write(|ledger| ledger.health(health));
     }

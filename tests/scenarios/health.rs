@@ -33,6 +33,22 @@ fn hc_a_service_raises_its_own_level_and_it_is_shown() {
 }
 
 #[test]
+fn hc_a_reason_that_counts_is_shown_as_it_is_and_told_once() {
+    let wd = TestWatchdog::run(&[puppet("a", ByItself)]);
+    wd.until("it is ready", Seen::all_ready);
+    let a = wd.puppet("a");
+    for waiting in [1, 20, 300] {
+        a.does(Order::Health { level: Level::Degraded(format!("{waiting} wait")) });
+        let now = Health::Degraded { reason: format!("{waiting} wait") };
+        wd.until("it is shown", |seen| seen.of("a").health == now);
+    }
+    a.does(Order::Health { level: Level::Ok });
+    wd.until("it is well", |seen| seen.of("a").health == Health::Ok);
+    let told = wd.events().into_iter().filter(|event| event.what == "health");
+    assert_eq!(told.map(|event| event.text).collect::<Vec<_>>(), ["degraded: 1 wait", "all is well"]);
+}
+
+#[test]
 fn hc_failing_for_longer_than_the_policy_allows_is_a_restart() {
     let wd = TestWatchdog::run(&[puppet("a", ByItself).key("failing_timeout = \"100ms\"")]);
     let seen = wd.until("it is ready", Seen::all_ready);

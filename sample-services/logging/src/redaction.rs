@@ -21,12 +21,27 @@ pub(crate) struct Redaction {
 /// Why a text is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RedactionError {
-    /// In the words of the regex crate, which points at the place.
-    #[error("{0}")]
-    Pattern(String),
+    /// In the words of the regex crate.
+    #[error("{pattern:?} is no pattern: {reason}")]
+    Pattern {
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It would redact between any two letters.
     #[error("{0:?} matches an empty text, expected a pattern of at least one character")]
     Empty(String),
+}
+
+impl RedactionError {
+    /// The crate draws the pattern and points at the place, in several lines; the last one says what is wrong.
+    fn pattern(text: &str, error: &regex::Error) -> Self {
+        let drawn = error.to_string();
+        let last = drawn.lines().last().unwrap_or_default();
+        let reason = last.strip_prefix("error: ").unwrap_or(last).to_owned();
+        Self::Pattern { pattern: text.to_owned(), reason }
+    }
 }
 
 impl Redaction {
@@ -40,7 +55,7 @@ impl Redaction {
             let pattern = RegexBuilder::new(text)
                 .size_limit(MOST_COMPILED)
                 .build()
-                .map_err(|error| (at, RedactionError::Pattern(error.to_string())))?;
+                .map_err(|error| (at, RedactionError::pattern(text, &error)))?;
             if pattern.is_match("") {
                 return Err((at, RedactionError::Empty(text.clone())));
             }
@@ -49,7 +64,7 @@ impl Redaction {
         let any = RegexSetBuilder::new(texts)
             .size_limit(MOST_COMPILED * texts.len().max(1))
             .build()
-            .map_err(|error| (0, RedactionError::Pattern(error.to_string())))?;
+            .map_err(|error| (0, RedactionError::pattern(&texts.join("|"), &error)))?;
         Ok(Self { any, patterns })
     }
 

@@ -21,12 +21,13 @@ use crate::config::secret_file::without_line_end;
 /// `-`, is written as JSON: 'word="@home"'.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  watchdog set counter step=10 filter.level=debug\n  watchdog set counter step=10 --if-revision 4\n  pass show mail | watchdog set mailer password=- certificate=@/etc/ssl/mail.pem"
+    after_help = "Example:\n  watchdog set counter step=10 filter.level=debug\n  watchdog set logging 'redact=[\"key=[a-z]+\"]' 'outputs.screen={ kind = \"console\" }'\n  watchdog set counter step=10 --if-revision 4\n  pass show mail | watchdog set mailer password=- certificate=@/etc/ssl/mail.pem"
 )]
 pub(super) struct Arguments {
     /// Whose; the name of all instances changes them one after the other.
     service: ServiceName,
-    /// A path of the settings and its new value: JSON, or plain text where the setting is a text; or where to read it.
+    /// A path of the settings and its new value: JSON, or as in watchdog.toml, or plain text where the setting is a
+    /// text; or where to read it.
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_change)]
     changes: Vec<Typed>,
     #[command(flatten)]

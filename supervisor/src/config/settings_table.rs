@@ -1,5 +1,8 @@
 //! A `settings` table as JSON.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -7,6 +10,7 @@ use toml::de::DeValue;
 use super::problem::Problem;
 use super::section::{Entry, Report};
 use super::setting::SettingPath;
+use super::source::Source;
 use super::spec::SettingsTable;
 
 pub(super) fn read(entry: &Entry<'_>, report: &mut Report) -> Option<SettingsTable> {
@@ -23,6 +27,17 @@ pub(super) fn read(entry: &Entry<'_>, report: &mut Report) -> Option<SettingsTab
         }
     }
     Some(table)
+}
+
+/// A value as an operator types it: JSON, or an array or table as in `watchdog.toml`.
+pub(super) fn typed(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok().or_else(|| {
+        // Any other value of TOML is one of JSON, or a text.
+        let value = text.trim_start().starts_with(['[', '{']).then(|| DeValue::parse(text).ok())??;
+        let source = Arc::new(Source::new(Path::new(""), text));
+        let mut report = Report { source, errors: Vec::new() };
+        json(&SettingPath::WHOLE, &value, &mut SettingsTable::default(), &mut report)
+    })
 }
 
 fn json(

@@ -207,22 +207,22 @@ impl Service {
     }
 
     fn health(&mut self, health: Health, turn: &mut Turn<'_>) {
-        let incarnation = match self.phase.live() {
+        let (incarnation, before) = match self.phase.live() {
             Some(Live::Starting(starting)) => {
-                starting.health = health.clone();
-                starting.incarnation
+                (starting.incarnation, std::mem::replace(&mut starting.health, health.clone()))
             }
             Some(Live::Ready(ready)) => {
                 // Another reason is the same level: its time goes on.
                 if std::mem::discriminant(&ready.health) != std::mem::discriminant(&health) {
                     ready.health_since = turn.now;
                 }
-                ready.health = health.clone();
-                ready.incarnation
+                (ready.incarnation, std::mem::replace(&mut ready.health, health.clone()))
             }
             Some(Live::Stopping(_)) | None => return,
         };
-        turn.log(Occurrence::Health { incarnation, health });
+        if words(&before) != words(&health) {
+            turn.log(Occurrence::Health { incarnation, health });
+        }
     }
 
     fn progress(&mut self, progress: Progress, turn: &mut Turn<'_>) {
@@ -375,6 +375,15 @@ impl Service {
     }
 }
 
+/// What a health says but for its numbers: a count that grows in a reason is no entry of the log each time.
+fn words(health: &Health) -> (std::mem::Discriminant<Health>, String) {
+    let reason = match health {
+        Health::Ok => "",
+        Health::Degraded { reason } | Health::Failing { reason } => reason,
+    };
+    (std::mem::discriminant(health), reason.chars().filter(|letter| !letter.is_ascii_digit()).collect())
+}
+
 /// What an end that nobody asked for means.
 fn cause_of(report: &ExitReport, policy: &Policy) -> Cause {
     match &report.exit {
@@ -390,5 +399,23 @@ fn cause_of(report: &ExitReport, policy: &Policy) -> Cause {
         Exit::Signal { signal, dumped } => Cause::Signal { signal: *signal, dumped: *dumped },
         Exit::Oom { evidence } => Cause::Oom { evidence: evidence.clone() },
         Exit::Unknown => Cause::Unseen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_number_is_no_other_health_and_another_word_or_level_is() {
+        let reason = |reason: &str| reason.to_owned();
+        let degraded = |text: &str| words(&Health::Degraded { reason: reason(text) });
+        assert_eq!(degraded("64 records wait"), degraded("128 records wait"));
+        assert_ne!(degraded("64 records wait"), degraded("64 records lost"));
+        assert_ne!(
+            degraded("64 records wait"),
+            words(&Health::Failing { reason: reason("64 records wait") })
+        );
+        assert_ne!(degraded(""), words(&Health::Ok));
     }
 }

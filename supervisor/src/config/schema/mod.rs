@@ -18,6 +18,7 @@ use watchdog_protocol::Manifest;
 use watchdog_protocol::control::SECRET;
 
 use super::setting::SettingPath;
+use super::settings_table;
 use crate::nearest::nearest;
 use pattern::Patterns;
 use shape::Shape;
@@ -191,12 +192,12 @@ impl Schema {
             }
             shape = inner;
         }
-        match serde_json::from_str::<Value>(text) {
-            Ok(value) if value.is_string() || shape.is_anything() || shape.takes(&value) => Ok(value),
-            Ok(_) | Err(_) if shape.is_anything() || shape.takes(&Value::from("")) => Ok(Value::from(text)),
+        match settings_table::typed(text) {
+            Some(value) if value.is_string() || shape.is_anything() || shape.takes(&value) => Ok(value),
+            Some(_) | None if shape.is_anything() || shape.takes(&Value::from("")) => Ok(Value::from(text)),
             // It is of the wrong type; the check of the whole says so better.
-            Ok(value) => Ok(value),
-            Err(_) => Err(Invalid::Value {
+            Some(value) => Ok(value),
+            None => Err(Invalid::Value {
                 path: path.clone(),
                 found: if holds_secret { SECRET.to_owned() } else { words::shortened(text) },
                 expected: words::expected(&shape),

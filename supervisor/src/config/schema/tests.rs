@@ -146,6 +146,9 @@ fn what_an_operator_types_is_json_or_text_as_the_type_wants() {
     assert_eq!(typed("filters.0.most", "3"), Ok(json!(3)));
     assert_eq!(typed("weights.any", "3"), Ok(json!(3)));
     assert_eq!(typed("free.any.thing", "x"), Ok(json!("x")));
+    assert_eq!(typed("free.any", "{ a = [1, 2.5], b.c = 'd' }"), Ok(json!({"a": [1, 2.5], "b": {"c": "d"}})));
+    assert_eq!(typed("name", "{ a = 1 }"), Ok(json!("{ a = 1 }")));
+    assert_eq!(typed("name", "[not toml"), Ok(json!("[not toml")));
     assert_eq!(typed("step", "\"ten\""), Ok(json!("ten")));
     insta::assert_snapshot!(
         [("step", "ten"), ("filter.tarjet", "x"), ("step.size", "1")].map(|(path, text)| typed(path, text).unwrap_err()).join("\n"),
