@@ -20,8 +20,9 @@ const ROUNDS: usize = 21;
 /// Events of one burst: all of them find room to wait in.
 const EVENTS: u32 = 5_000;
 
-/// Asks of one burst.
-const ASKS: u32 = 2_000;
+/// Asks of one burst, and how many bursts: each ask is followed by a rest.
+const ASKS: u32 = 1_000;
+const BURSTS: usize = 15;
 
 /// While a burst is looked for in the file.
 const LOOK: Duration = Duration::from_micros(200);
@@ -70,7 +71,7 @@ pub(crate) fn run() {
 /// Asks beside a logging service, against those where there is none.
 fn compare([p50, p99]: [&'static str; 2], logged: &mut Askers, plain: &mut Askers) {
     let mut pairs = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
+    for round in 0..=BURSTS {
         let (with, without) = (logged.each("times", 64, ASKS), plain.each("times", 64, ASKS));
         // The first of each warms its caches and is not counted.
         if round > 0 {
