@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use watchdog_protocol::session::Health;
+use watchdog_protocol::status::EventRecord;
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::{Order, puppet};
 use watchdog_tests::{Entry, Seen, TestWatchdog, sample};
@@ -159,6 +161,32 @@ fn an_output_that_fails_is_shown_and_works_again_by_itself() {
     fs::remove_file(path(&wd, "gone")).expect("the file goes");
     wd.until("all is well again", |seen| seen.of("logging").health == Health::Ok);
     said(&wd, "gone/a.jsonl", "third");
+}
+
+#[test]
+fn a_collector_that_says_nothing_holds_up_no_end_and_what_it_does_not_take_is_counted() {
+    // It takes connections as far as the kernel does, and nobody reads them.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = silent.local_addr().expect("its address");
+    let outputs =
+        format!("outputs = {{ file = {{}}, silent = {{ kind = \"otlp\", endpoint = \"http://{at}\" }} }}");
+    let mut wd = start(&outputs);
+    wd.puppet("a").does(Order::Inform { text: "one of many".into(), count: 500 });
+    said(&wd, "records/a.jsonl", "the last");
+    wd.stop();
+    let of_logging =
+        |event: &EventRecord| event.service.as_ref().is_some_and(|name| name.as_str() == "logging");
+    let ended = wd.events().into_iter().rfind(|event| of_logging(event) && event.what == "ended");
+    assert!(ended.as_ref().is_some_and(|event| event.text.contains("ended in time")), "{ended:?}");
+    let is_record = |record: &&Value| record["kind"] == "event" || record["kind"] == "span";
+    let written = records(&wd, "records/a.jsonl").iter().filter(is_record).count();
+    let printed = wd.cli(&["logs", "logging", "-n", "1000"]).ok().stdout;
+    let counts =
+        printed.lines().filter(|line| line.contains("dropped records") && line.contains("service=a "));
+    let count = |line: &str| line.rsplit_once("count=")?.1.trim().parse::<usize>().ok();
+    let dropped: usize = counts.map(|line| count(line).expect("a number")).sum();
+    assert!(written > 500);
+    assert_eq!(dropped, written, "{printed}");
 }
 
 #[test]
