@@ -29,6 +29,11 @@ impl ServiceName {
         Self(Arc::from("operator"))
     }
 
+    /// Whose records those of the watchdog itself are: no service has this name.
+    pub fn watchdog() -> Self {
+        Self(Arc::from("watchdog"))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

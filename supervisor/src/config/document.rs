@@ -191,6 +191,10 @@ fn one(title: Title, entry: &Entry<'_>, report: &mut Report) -> Option<ServiceSp
             report.at(entry.key.clone(), Problem::NamedOperator);
             None
         }
+        Ok(name) if name == ServiceName::watchdog() => {
+            report.at(entry.key.clone(), Problem::NamedWatchdog);
+            None
+        }
         Ok(name) => Some(name),
         Err(error) => {
             report.at(entry.key.clone(), error.into());

@@ -162,6 +162,9 @@ pub enum Problem {
     /// A table with the name of who is none.
     #[error("`operator` is the name of whoever sends messages by `watchdog send`, and can't be a service's")]
     NamedOperator,
+    /// A table with the name that the watchdog's own records have.
+    #[error("`watchdog` is the name that the watchdog's own records have, and can't be a service's")]
+    NamedWatchdog,
     /// A file to register with several instances in it.
     #[error("what is registered can't have `instances`; put it into {}", super::FILE_NAME)]
     RegisteredInstances,
@@ -317,6 +320,7 @@ impl Problem {
             | Self::NoUser { .. }
             | Self::NoProgram { .. }
             | Self::NamedOperator
+            | Self::NamedWatchdog
             | Self::Schema { .. } => None,
         }
     }

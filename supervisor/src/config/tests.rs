@@ -923,3 +923,11 @@ fn no_service_has_the_name_that_an_operator_sends_by() {
     let text = wrong("[service.operator]\nexec = [\"a\"]\n");
     assert!(text.contains("watchdog.toml:1:10: `operator` is the name of whoever sends"), "{text}");
 }
+
+#[test]
+fn no_service_has_the_name_of_the_watchdogs_own_records() {
+    for title in ["service", "program", "task"] {
+        let text = wrong(&format!("[{title}.watchdog]\nexec = [\"a\"]\n"));
+        assert!(text.contains("`watchdog` is the name that the watchdog's own records have"), "{text}");
+    }
+}
