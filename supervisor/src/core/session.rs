@@ -8,23 +8,28 @@
 //! ends with [`SessionEvent::Ended`]. Only then is the exit handled, so the last word of an incarnation is
 //! applied before the next one is spawned.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use watchdog_protocol::control::Reply;
 use watchdog_protocol::limits::{MAX_FRAME, MAX_INLINE, MAX_PACKET};
 use watchdog_protocol::session::{Content, FromService, ToService, decode, encode};
-use watchdog_protocol::{Incarnation, ServiceName};
+use watchdog_protocol::{Incarnation, RequestId, ServiceName};
 use watchdog_seqpacket::{AsyncSeqpacket, Received, Seqpacket, payload};
 
 /// Packets one service may leave unread: a death of each of its peers, many times over. Beyond it the service
 /// does not read its session at all.
 const OUTBOX: usize = 4096;
+
+/// With so many unread, answers to its calls wait: a long one, as of all entries of the event log, is no reason to call
+/// it deaf.
+const ANSWERS_UNREAD: usize = 256;
 
 /// Descriptors a service may send beside one packet: the content of a state.
 const FROM_SERVICE_FDS: usize = 1;
@@ -58,7 +63,9 @@ pub(crate) struct Session {
     ended: bool,
     greeted: bool,
     known: bool,
-    _stop: mpsc::Sender<()>,
+    /// What is answered, each call by its id.
+    answering: BTreeMap<RequestId, AbortHandle>,
+    over: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -66,6 +73,7 @@ struct Shared {
     socket: AsyncSeqpacket,
     outbox: Mutex<VecDeque<Arc<Outgoing>>>,
     room_wanted: Notify,
+    room_made: Notify,
     drain: Notify,
 }
 
@@ -93,12 +101,14 @@ impl Session {
             socket: AsyncSeqpacket::new(socket)?,
             outbox: Mutex::default(),
             room_wanted: Notify::new(),
+            room_made: Notify::new(),
             drain: Notify::new(),
         });
-        let (stop, stopped) = mpsc::channel(1);
+        let over = watch::Sender::new(());
         let task = Task { service, incarnation, shared: Arc::clone(&shared), events };
-        tasks.spawn(task.run(stopped));
-        Ok(Self { incarnation, shared, ended: false, greeted: false, known: false, _stop: stop })
+        tasks.spawn(task.run(over.subscribe()));
+        let (ended, greeted, known) = (false, false, false);
+        Ok(Self { incarnation, shared, ended, greeted, known, answering: BTreeMap::new(), over })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -142,33 +152,43 @@ impl Session {
         self.ended
     }
 
+    /// Answers a call, by a task of its own, until the last reply or the end of the session. A call that is repeated is
+    /// answered anew, and no longer as it was asked before.
+    pub(crate) fn answer(
+        &mut self,
+        call: RequestId,
+        request: u64,
+        replies: mpsc::Receiver<Reply>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let (shared, mut over) = (Arc::clone(&self.shared), self.over.subscribe());
+        let task = tasks.spawn(async move {
+            tokio::select! {
+                () = forward(shared, request, replies) => {}
+                _ = over.changed() => {}
+            }
+        });
+        self.answering.retain(|_, task| !task.is_finished());
+        if let Some(before) = self.answering.insert(call, task) {
+            before.abort();
+        }
+    }
+
     /// The process is gone: read what it left, then end.
     pub(crate) fn drain(&self) {
         self.shared.drain.notify_one();
     }
 }
 
-/// Answers one call of a service, over its session, from a task of its own.
-#[derive(Debug)]
-pub(crate) struct Answers {
-    shared: Arc<Shared>,
-    request: u64,
-}
-
-impl Answers {
-    pub(crate) fn new(session: &Session, request: u64) -> Self {
-        Self { shared: Arc::clone(&session.shared), request }
-    }
-
-    /// Until the last reply, or until the call is let go.
-    pub(crate) async fn forward(self, mut replies: mpsc::Receiver<Reply>) {
-        while let Some(reply) = replies.recv().await {
-            let mut beside = Vec::new();
-            let Ok(reply) = content(encode(&reply), &mut beside) else { return };
-            let answer = ToService::Answer { request: self.request, reply };
-            if self.shared.send(encode(&answer), beside).is_err() {
-                return;
-            }
+/// Until the last reply to a call.
+async fn forward(shared: Arc<Shared>, request: u64, mut replies: mpsc::Receiver<Reply>) {
+    while let Some(reply) = replies.recv().await {
+        let mut beside = Vec::new();
+        let Ok(reply) = content(encode(&reply), &mut beside) else { return };
+        let answer = ToService::Answer { request, reply };
+        shared.room().await;
+        if shared.send(encode(&answer), beside).is_err() {
+            return;
         }
     }
 }
@@ -202,6 +222,18 @@ impl Shared {
         self.socket.try_send(&[IoSlice::new(bytes)], &beside)
     }
 
+    /// Waits until it has read nearly all. Cancel safe.
+    async fn room(&self) {
+        loop {
+            let mut made = pin!(self.room_made.notified());
+            made.as_mut().enable();
+            if self.outbox().len() < ANSWERS_UNREAD {
+                return;
+            }
+            made.await;
+        }
+    }
+
     /// Sends what waits. Cancel safe: a packet leaves the outbox in the same step in which it was sent.
     async fn flush(&self) {
         loop {
@@ -221,6 +253,7 @@ impl Shared {
                 Err(_) => self.outbox().clear(),
             }
             self.outbox().pop_front();
+            self.room_made.notify_waiters();
         }
     }
 
@@ -237,11 +270,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(self, mut stopped: mpsc::Receiver<()>) {
+    async fn run(self, mut over: watch::Receiver<()>) {
         let mut buffer = vec![0; MAX_PACKET];
         loop {
             tokio::select! {
-                _ = stopped.recv() => return,
+                _ = over.changed() => return,
                 () = self.shared.flush() => {}
                 () = self.shared.drain.notified() => return self.read_rest(&mut buffer).await,
                 received = self.shared.socket.recv(&mut buffer, FROM_SERVICE_FDS) => {
@@ -327,4 +360,82 @@ pub(crate) fn content(bytes: Vec<u8>, beside: &mut Vec<OwnedFd>) -> io::Result<C
     }
     beside.push(payload::seal(&bytes)?);
     Ok(Content::Beside { length: bytes.len() as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use watchdog_protocol::control::Outcome;
+
+    use super::*;
+
+    const MANY: usize = 3 * OUTBOX;
+
+    /// A session, its tasks, and the service's end of it.
+    fn session() -> (Session, JoinSet<()>, AsyncSeqpacket) {
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        let mut tasks = JoinSet::new();
+        let (service, incarnation) = ("a".parse().unwrap(), Incarnation::FIRST);
+        let session = Session::open(service, incarnation, ours, &mut tasks, mpsc::channel(1).0).unwrap();
+        (session, tasks, AsyncSeqpacket::new(theirs).unwrap())
+    }
+
+    /// So many replies, and their end.
+    fn replies(
+        session: &mut Session,
+        tasks: &mut JoinSet<()>,
+        id: u128,
+        request: u64,
+    ) -> mpsc::Sender<Reply> {
+        let (out, replies) = mpsc::channel(8);
+        session.answer(RequestId::from_bits(id), request, replies, tasks);
+        let mine = out.clone();
+        tasks.spawn(async move {
+            for line in 0..MANY {
+                if mine.send(Reply::Progress(line.to_string())).await.is_err() {
+                    return;
+                }
+            }
+            let _ = mine.send(Reply::End(Ok(Outcome::Done(String::new())))).await;
+        });
+        out
+    }
+
+    async fn answer(socket: &AsyncSeqpacket, buffer: &mut [u8]) -> (u64, Reply) {
+        let received = socket.recv(buffer, 1).await.unwrap();
+        let Received::Packet(packet) = received else { panic!("{received:?}") };
+        let ToService::Answer { request, reply: Content::Inline(reply) } =
+            decode(&buffer[..packet.length]).unwrap()
+        else {
+            panic!("only answers were sent")
+        };
+        (request, watchdog_protocol::control::decode(&reply).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_waits_for_a_service_that_reads_slowly() {
+        let (mut session, mut tasks, service) = session();
+        drop(replies(&mut session, &mut tasks, 1, 7));
+        let mut buffer = vec![0; MAX_PACKET];
+        for line in 0..MANY {
+            // Whoever answers may go on as far as it can before each packet is read.
+            tokio::task::yield_now().await;
+            assert!(session.shared.outbox().len() <= ANSWERS_UNREAD);
+            assert_eq!(answer(&service, &mut buffer).await, (7, Reply::Progress(line.to_string())));
+        }
+        assert!(matches!(answer(&service, &mut buffer).await, (7, Reply::End(Ok(_)))));
+    }
+
+    #[tokio::test]
+    async fn what_a_service_follows_is_let_go_with_its_session_and_when_it_is_asked_anew() {
+        let (mut session, mut tasks, service) = session();
+        let first = replies(&mut session, &mut tasks, 1, 7);
+        let mut buffer = vec![0; MAX_PACKET];
+        answer(&service, &mut buffer).await;
+        let again = replies(&mut session, &mut tasks, 1, 8);
+        first.closed().await;
+        assert!(!again.is_closed());
+        while answer(&service, &mut buffer).await.0 != 8 {}
+        drop(session);
+        again.closed().await;
+    }
 }

@@ -18,7 +18,6 @@ use super::dead::Deed;
 use super::events::Entry as Logged;
 use super::logs::LogCall;
 use super::send::Post;
-use super::session::Answers;
 use super::waiting::{Target, Waiter, end};
 use super::{Core, CoreError, now};
 use crate::nearest::nearest;
@@ -70,8 +69,8 @@ impl Core {
             }
         };
         let (replies, answers) = mpsc::channel(SERVICE_REPLIES);
-        if let Some(session) = &self.entry(service).session {
-            self.tasks.spawn(Answers::new(session, request).forward(answers));
+        if let Some(session) = self.entries.get_mut(service).and_then(|entry| entry.session.as_mut()) {
+            session.answer(call.id, request, answers, &mut self.tasks);
         }
         let by = Auditee::Service { name: service.clone(), incarnation };
         let replies = self.audit.replies(call.id, by, &call.request, replies);
