@@ -59,7 +59,7 @@ mod lanes;
 mod layout;
 pub mod log;
 mod message;
-mod query;
+pub mod query;
 mod reply;
 mod run;
 mod secret;

@@ -1,9 +1,12 @@
-//! WatchdogQuery over the session, for a service that holds a grant.
+//! What [`WatchdogQuery`](crate::WatchdogQuery) answers with; for a service that holds a grant it goes over the session.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use watchdog_query::{BoxFuture, QueryError, Replies, Transport};
+pub use watchdog_protocol::control::{Failure, FailureKind};
+pub use watchdog_protocol::status;
+use watchdog_query::{BoxFuture, Replies, Transport};
+pub use watchdog_query::{Events, QueryError};
 
 use crate::session::Link;
 

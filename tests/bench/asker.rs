@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use watchdog_tests::{Entry, Seen, TestWatchdog, probe, sample};
+use watchdog_tests::{Entry, Seen, TestWatchdog, logging_service, probe};
 
 /// Those that are told.
 pub(crate) struct Askers {
@@ -27,7 +27,7 @@ impl Askers {
     /// Starts one pair beside a logging service of these settings.
     pub(crate) fn logged(settings: &str) -> Self {
         Self::of(1, |_| {
-            let logging = sample("logging").settings(settings);
+            let logging = logging_service().settings(settings);
             let others = vec![probe("echo", "echo", &[]).with_session(), logging];
             (probe("asker-0", "asker", &[]), others)
         })

@@ -11,11 +11,11 @@ use watchdog_protocol::session::Health;
 use watchdog_protocol::status::EventRecord;
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::{Order, puppet};
-use watchdog_tests::{Entry, Seen, TestWatchdog, sample};
+use watchdog_tests::{Entry, Seen, TestWatchdog, logging_service};
 
 /// A logging service with these settings, and a puppet that has something to say.
 fn start(settings: &str) -> TestWatchdog {
-    let logging: Entry = sample("logging").settings(settings);
+    let logging: Entry = logging_service().settings(settings);
     let wd = TestWatchdog::run(&[logging, puppet("a", ByItself).key("requires = [\"logging\"]")]);
     wd.until("both are ready", Seen::all_ready);
     wd

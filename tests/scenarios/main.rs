@@ -29,5 +29,6 @@ mod shutdown;
 mod spawn;
 mod state;
 mod task;
+mod timeline;
 mod upgrade;
 mod why;

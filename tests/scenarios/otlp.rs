@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use watchdog_protocol::session::Health;
-use watchdog_tests::{Seen, TestWatchdog, program, sample};
+use watchdog_tests::{Seen, TestWatchdog, logging_service, program, sample};
 
 /// As `tests/install` has it, below the target folder.
 const ROTEL: &str = "tools/rotel-0.0.1a15/rotel/rotel-agent";
@@ -66,7 +66,7 @@ fn a_call_between_two_services_is_one_trace_at_the_collector_which_may_be_away_f
     );
     let wd = TestWatchdog::run(&[
         program("rotel", &arguments).key(&format!("ready = {{ tcp = \"{grpc}\" }}")),
-        sample("logging").settings(&outputs),
+        logging_service().settings(&outputs),
         sample("counter").settings("step = 1"),
         sample("bumper").settings("rate = 5"),
     ]);

@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use watchdog_tests::{Entry, Seen, TestWatchdog, probe, sample};
+use watchdog_tests::{Entry, Seen, TestWatchdog, logging_service, probe};
 
 fn relay(name: &str) -> Entry {
     probe(name, "relay", &[]).with_session()
@@ -13,7 +13,7 @@ fn relay(name: &str) -> Entry {
 
 /// A watchdog with a logging service and these relays.
 fn logged(relays: &[Entry]) -> TestWatchdog {
-    let wd = TestWatchdog::run(&[&[sample("logging")], relays].concat());
+    let wd = TestWatchdog::run(&[&[logging_service()], relays].concat());
     wd.until("all are ready", Seen::all_ready);
     wd
 }
@@ -191,7 +191,7 @@ fn events_go_to_standard_error_while_there_is_no_logging_service() {
     );
 
     let table = wd.path("logging.toml");
-    fs::write(&table, sample("logging").render(wd.folder())).unwrap();
+    fs::write(&table, logging_service().render(wd.folder())).unwrap();
     wd.cli(&["register", table.to_str().unwrap()]).ok();
     wd.until("both are ready", Seen::all_ready);
     wd.until_some("what is said is a record", || {

@@ -32,6 +32,14 @@ pub fn sample(name: &str) -> Entry {
     service(name, &[path.to_str().expect("a path of ours")])
 }
 
+/// What the logging service may ask of the watchdog, so that its events are on record too.
+pub const GRANT: &str = "control = [\"status\", \"intercoms\", \"events\"]";
+
+/// The logging service, with all it may ask for.
+pub fn logging_service() -> Entry {
+    sample("logging").key(GRANT)
+}
+
 /// A plain program of `tests/probes`, `probe-KIND`, with arguments.
 pub fn probe(name: &str, kind: &str, args: &[&str]) -> Entry {
     let path = binary(&format!("probe-{kind}"));

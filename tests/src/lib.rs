@@ -26,7 +26,7 @@ mod view;
 mod watchdog;
 
 pub use binaries::{Rebuilt, binary};
-pub use entry::{Entry, probe, program, sample, service};
+pub use entry::{Entry, GRANT, logging_service, probe, program, sample, service};
 pub use operator::{Operator, Said};
 pub use view::{Seen, Service};
 pub use watchdog::TestWatchdog;

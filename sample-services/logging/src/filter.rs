@@ -5,9 +5,11 @@
 //!                      each that has ended passes on, or says what comes `then`
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::Targets;
 use watchdog_service::{Reply, ServiceName};
 
 use crate::settings::{DEFAULT, Directives, FilterSetting, Settings, TimedFilter};
@@ -65,13 +67,19 @@ impl Filters {
 
     /// What a service is to record.
     pub(crate) fn of(&self, service: &ServiceName, now: UnixMillis) -> FilterUpdate {
-        let info = Directives::info();
-        let directives = [service.as_str(), service.base(), DEFAULT]
-            .into_iter()
-            .find_map(|key| self.in_force(key, now))
-            .unwrap_or(&info);
-        let (directives, sampling) = (directives.as_str().to_owned(), self.sampling);
+        let (directives, sampling) = (self.nearest(service, now).as_str().to_owned(), self.sampling);
         FilterUpdate { number: number(&directives, sampling), directives, sampling }
+    }
+
+    /// Which of the watchdog's own events are recorded: they are made in no span.
+    pub(crate) fn of_watchdog(&self, now: UnixMillis) -> Targets {
+        self.nearest(&ServiceName::watchdog(), now).targets()
+    }
+
+    fn nearest(&self, service: &ServiceName, now: UnixMillis) -> Cow<'_, Directives> {
+        let mut keys = [service.as_str(), service.base(), DEFAULT].into_iter();
+        let found = keys.find_map(|key| self.in_force(key, now));
+        found.map_or_else(|| Cow::Owned(Directives::info()), Cow::Borrowed)
     }
 
     fn in_force(&self, key: &str, now: UnixMillis) -> Option<&Directives> {
@@ -153,6 +161,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tracing::Level;
 
     use super::*;
 
@@ -199,6 +208,24 @@ mod tests {
         assert_eq!(filters.next_end(START + 1000), Some(START + 2000));
         assert_eq!(all(START + 2000), ["info", "warn", "info"]);
         assert_eq!(filters.next_end(START + 2000), None);
+    }
+
+    #[test]
+    fn the_watchdog_has_a_filter_like_any_service() {
+        let mut filters = Filters::default();
+        let all = |filters: &Filters, now| {
+            let targets = filters.of_watchdog(now);
+            [Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
+                .map(|level| targets.would_enable("watchdog::ended", &level))
+        };
+        assert_eq!(all(&filters, START), [false, true, true, true]);
+        let json = r#"{"filter": {
+            "default": "error,a[b]=trace",
+            "watchdog": { "directives": "warn", "for": "1s" }
+        }}"#;
+        filters.apply(&settings(json), false, START);
+        assert_eq!(all(&filters, START + 999), [false, false, true, true]);
+        assert_eq!(all(&filters, START + 1000), [false, false, false, true]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! service ── Records ─► ledger ─► redaction ─► parcel ─► outputs: a queue and a thread each
 //!         ── Filter ──► waiting ◄─ filter ◄─ settings, the end of a filter
+//! core ── event log ──► timeline: records of `watchdog`, which go the same way
 //! ```
 //! Invariants:
 //! - No output delays another one, nor the intake for longer than [`output`] says. What one can't take is dropped, and
@@ -11,6 +12,8 @@
 //! - A record is one line of a file, whole, and there once, whoever is killed when: the message it came in is done when
 //!   it is in the file, and what comes again is compared with the end of that file.
 //! - Every line is JSON, or logfmt, whatever a service has put into a record, and commands no terminal.
+//! - What happens in the watchdog is a record of `watchdog`, each entry of its event log once, whoever is killed when. The
+//!   service whom it is about is a field, beside all that the entry rests on. It needs the grant for `events`.
 //! - A wrong setting is refused with its place, and changes nothing.
 //!
 //! - A collector gets a record at least once: what waits for one is in memory and ends with this process, and what is sent
@@ -23,8 +26,8 @@
 //! |---|---|
 //! | `time` | RFC 3339, UTC, nanoseconds: when it happened, of a span when it ended, of what was dropped when it was noticed |
 //! | `kind` | `event`, `span`, `dropped` |
-//! | `service`, `incarnation`, `pid` | who |
-//! | `number` | which of that process; not of `dropped` |
+//! | `service`, `incarnation`, `pid` | who; of `watchdog`, which event log, from 1, and no pid: 0 |
+//! | `number` | which of that process; of `watchdog`, which entry of the event log; not of `dropped` |
 //! | `level`, `target` | `TRACE` to `ERROR`; most often a module |
 //! | `message` | of an event |
 //! | `name` | of a span |
@@ -50,6 +53,7 @@ mod parcel;
 mod redaction;
 mod service;
 mod settings;
+mod timeline;
 
 fn main() -> std::process::ExitCode {
     watchdog_service::run(service::logging)

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::env;
 use std::future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use watchdog_service::{Context, Event, Health, ServiceError, ServiceName, State};
+use watchdog_service::{
+    Context, Event, Health, MigrateError, ServiceError, ServiceName, State, decode_state,
+};
 
 use crate::filter::{Begun, Filters, Waiting};
 use crate::ledger::{Ledger, Losses};
@@ -16,6 +19,7 @@ use crate::output::Outputs;
 use crate::parcel::Parcel;
 use crate::redaction::Redaction;
 use crate::settings::{Settings, SettingsError};
+use crate::timeline::{self, Place, Stretch, Timeline};
 use watchdog_service::log::{Batch, LogMsg};
 
 /// The variable with the folder that files of records are below.
@@ -31,10 +35,27 @@ pub(crate) struct Kept {
     begun: BTreeMap<String, Begun>,
     /// What each service said it dropped.
     losses: BTreeMap<ServiceName, Losses>,
+    /// How far the event log is in the outputs.
+    place: Option<Place>,
 }
 
 impl State for Kept {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+
+    fn migrate(from: u32, old: &[u8]) -> Result<Self, MigrateError> {
+        #[derive(Deserialize)]
+        struct First {
+            begun: BTreeMap<String, Begun>,
+            losses: BTreeMap<ServiceName, Losses>,
+        }
+        match from {
+            1 => {
+                let First { begun, losses } = decode_state(old)?;
+                Ok(Self { begun, losses, place: None })
+            }
+            _ => Err(MigrateError::new("no release has written it")),
+        }
+    }
 }
 
 type Logging = Context<Settings, Kept, LogMsg>;
@@ -71,6 +92,9 @@ pub(crate) async fn logging(mut ctx: Logging) -> Result<(), ServiceError> {
         Ok(()) => desk.keep_filters(&ctx),
         Err(error) => ctx.settings().refuse(error.to_string()),
     }
+    let query = ctx.query().map(Arc::new);
+    let place = ctx.state().read(|kept| kept.place);
+    let mut timeline = Timeline::follow(query, ctx.service(), place);
     ctx.ready().await?;
     loop {
         let end = desk.next_end();
@@ -80,6 +104,7 @@ pub(crate) async fn logging(mut ctx: Logging) -> Result<(), ServiceError> {
                 Some(Event::SettingsUpdated) => desk.settings(&ctx),
                 None => break,
             },
+            stretch = timeline.next() => desk.entries(&ctx, stretch).await,
             () = end => desk.waiting.tell(&desk.filters, now::millis()),
             () = desk.outputs.changed() => desk.health(&ctx),
         }
@@ -125,6 +150,20 @@ impl Desk {
             self.outputs.hand(parcel);
         }
         has_gaps
+    }
+
+    /// What happened, as records of the watchdog.
+    async fn entries(&mut self, ctx: &Logging, stretch: Stretch) {
+        let (watchdog, filter) = (ServiceName::watchdog(), self.filters.of_watchdog(now::millis()));
+        for mut batch in timeline::batches(&stretch, &filter) {
+            // The watchdog drops none.
+            self.ledger.book(&watchdog, &batch, now::nanos());
+            self.redaction.apply(&mut batch);
+            self.outputs.hand(Parcel::new(watchdog.clone(), batch, Vec::new(), stretch.comes_again));
+        }
+        self.outputs.settle().await;
+        // After they are written: a kill makes them come again, and leaves none out.
+        ctx.state().update(|kept| kept.place = Some(stretch.place));
     }
 
     fn settings(&mut self, ctx: &Logging) {
@@ -185,5 +224,20 @@ impl Desk {
             tracing::debug!(%service, received, "records came");
         }
         self.outputs.stop(Instant::now() + LAST_WRITES).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_before_the_timeline_is_read() {
+        // Begun: none. Losses: of `a`, incarnation 2, pid 7, full 5, refused 0.
+        let old = [0, 1, 1, b'a', 2, 7, 5, 0];
+        let kept = Kept::migrate(1, &old).unwrap();
+        assert_eq!(kept.place, None);
+        assert!(format!("{:?}", kept.losses).contains("full: 5"), "{kept:?}");
+        assert!(Kept::migrate(1, &old[..4]).is_err());
     }
 }

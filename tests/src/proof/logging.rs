@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Broken;
-use crate::entry::{Entry, probe, sample};
+use crate::entry::{Entry, logging_service, probe};
 use crate::{Seen, TestWatchdog, proc};
 
 /// How much there is of everything.
@@ -75,7 +75,7 @@ pub fn logging(plan: Plan) -> Result<Shown, Broken> {
          outputs.gone = {{ kind = \"otlp\", endpoint = \"http://{gone}\", queue = \"1MiB\" }}"
     );
     let logging =
-        sample("logging").settings(&outputs).key("restart_limit = \"off\"").key("restart_delay = \"0s\"");
+        logging_service().settings(&outputs).key("restart_limit = \"off\"").key("restart_delay = \"0s\"");
     let relays = RELAYS.map(|name| probe(name, "relay", &[]).with_session());
     let entries: Vec<Entry> = std::iter::once(logging).chain(relays).collect();
     let mut wd = TestWatchdog::idle();

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use strsim::damerau_levenshtein;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -60,6 +61,25 @@ impl Directives {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What of it is about targets and levels alone, for records that are made in no span.
+    pub(crate) fn targets(&self) -> Targets {
+        let plain: Vec<_> = self.0.split(',').filter(|word| !is_about_spans(word)).collect();
+        // Whatever an EnvFilter takes without spans is taken here.
+        plain.join(",").parse().unwrap_or_default()
+    }
+
+    /// The first that is about spans or their fields, and where it begins, from 1.
+    pub(crate) fn first_about_spans(&self) -> Option<(&str, usize)> {
+        let mut at = 1;
+        for word in self.0.split(',') {
+            if is_about_spans(word) {
+                return Some((word, at));
+            }
+            at += word.chars().count() + 1;
+        }
+        None
+    }
 }
 
 impl TryFrom<String> for Directives {
@@ -90,6 +110,10 @@ impl TryFrom<String> for Directives {
         // Without blanks, which EnvFilter takes for a part of the target.
         Ok(Self(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(",")))
     }
+}
+
+fn is_about_spans(word: &str) -> bool {
+    word.contains('[')
 }
 
 /// The level that a single word is one slip away from.
@@ -124,6 +148,8 @@ impl JsonSchema for Directives {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     fn read(text: &str) -> Result<String, String> {
@@ -158,6 +184,35 @@ mod tests {
         );
         assert_eq!(read("warp=trace").as_deref(), Ok("warp=trace"));
         assert_eq!(read("my_crate").as_deref(), Ok("my_crate"));
+    }
+
+    #[test]
+    fn without_spans_the_rest_holds_as_an_env_filter_reads_it() {
+        let takes = |text: &str, target: &str, level: Level| {
+            Directives::try_from(text.to_owned()).unwrap().targets().would_enable(target, &level)
+        };
+        for (text, target, level, expected) in [
+            ("warn", "watchdog::ended", Level::WARN, true),
+            ("warn", "watchdog::ended", Level::INFO, false),
+            ("off", "watchdog::failed", Level::ERROR, false),
+            ("3", "watchdog::ended", Level::INFO, true),
+            ("WARN,watchdog::settings=INFO", "watchdog::settings", Level::INFO, true),
+            ("info,watchdog::took-over=off", "watchdog::took-over", Level::INFO, false),
+            ("info,watchdog::took-over=off", "watchdog::ended", Level::INFO, true),
+            ("watchdog", "watchdog::ended", Level::TRACE, true),
+            ("warn,a[span]=trace", "watchdog::ended", Level::WARN, true),
+            ("warn,a[span]=trace", "a", Level::INFO, false),
+        ] {
+            assert_eq!(takes(text, target, level), expected, "{text} {target} {level}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_spans_is_named_with_its_place() {
+        let read = |text: &str| Directives::try_from(text.to_owned()).unwrap();
+        let found = read("größe=info, b[span]=trace,[{id=3}]");
+        assert_eq!(found.first_about_spans(), Some(("b[span]=trace", 12)));
+        assert_eq!(read("info,a=debug").first_about_spans(), None);
     }
 
     #[test]

@@ -23,6 +23,9 @@ use watchdog_service::log::Sampling;
 /// The key of the filter that holds for every service without one of its own.
 pub(crate) const DEFAULT: &str = "default";
 
+/// The key of the filter of what the watchdog itself records.
+pub(crate) const WATCHDOG: &str = "watchdog";
+
 /// The output there is when none is configured.
 const ONLY: &str = "file";
 
@@ -32,7 +35,8 @@ const ONLY: &str = "file";
 pub(crate) struct Settings {
     /// What each service records: directives as `tracing-subscriber` reads them, `info,counter::add=debug`, under the
     /// service's name; under `default` those of all others, `info` unless set. With an end:
-    /// `{ directives = "debug", for = "5m" }`.
+    /// `{ directives = "debug", for = "5m" }`. Under `watchdog` those of the watchdog's own events, by targets like
+    /// `watchdog::ended`.
     #[serde(default)]
     pub(crate) filter: BTreeMap<String, FilterSetting>,
     /// Which traces are recorded, of those that begin in a service.
@@ -90,6 +94,11 @@ pub(crate) enum SettingsError {
         "filter.{key}: no service can have this name: {reason}; expected `{DEFAULT}` or the name of a service"
     )]
     Service { key: String, reason: String },
+    #[error(
+        "filter.{WATCHDOG}: `{directive}` at character {at} of {whole:?} is about spans, and the watchdog's own events \
+         are in none; expected a level or TARGET=LEVEL like `watchdog::ended=warn`"
+    )]
+    Spans { directive: String, at: usize, whole: String },
     #[error("traces.ratio = {found}, expected 0 to 1")]
     Ratio { found: String },
     #[error("redact.{at}: {reason}")]
@@ -109,6 +118,12 @@ impl Settings {
         for key in self.filter.keys().filter(|key| *key != DEFAULT) {
             key.parse::<ServiceName>()
                 .map_err(|error| SettingsError::Service { key: key.clone(), reason: error.to_string() })?;
+        }
+        for directives in self.filter.get(WATCHDOG).into_iter().flat_map(FilterSetting::all) {
+            if let Some((directive, at)) = directives.first_about_spans() {
+                let (directive, whole) = (directive.to_owned(), directives.as_str().to_owned());
+                return Err(SettingsError::Spans { directive, at, whole });
+            }
         }
         if !(0.0..=1.0).contains(&self.traces.ratio) {
             return Err(SettingsError::Ratio { found: self.traces.ratio.to_string() });
@@ -135,6 +150,17 @@ impl Settings {
     /// Of the traces that begin in a service.
     pub(crate) fn sampling(&self) -> Sampling {
         Sampling { ratio: self.traces.ratio, per_second: self.traces.per_second }
+    }
+}
+
+impl FilterSetting {
+    /// What holds, now or then.
+    fn all(&self) -> impl Iterator<Item = &Directives> {
+        let (now, then) = match self {
+            Self::Lasting(directives) => (directives, None),
+            Self::Timed(timed) => (&timed.directives, timed.then.as_ref()),
+        };
+        std::iter::once(now).chain(then)
     }
 }
 
@@ -202,6 +228,14 @@ mod tests {
                 ["for: \"5\"", "a duration like"],
             ),
             (r#"{"filter": {"Counter": "info"}}"#, ["filter.Counter", "`default` or the name of a service"]),
+            (
+                r#"{"filter": {"watchdog": "info,a[b]=warn"}}"#,
+                ["filter.watchdog: `a[b]=warn` at character 6", "about spans"],
+            ),
+            (
+                r#"{"filter": {"watchdog": {"directives": "info", "for": "5m", "then": "[b]"}}}"#,
+                ["filter.watchdog: `[b]` at character 1", "about spans"],
+            ),
             (r#"{"traces": {"ratio": 1.5}}"#, ["traces.ratio = 1.5", "expected 0 to 1"]),
             (r#"{"redact": ["a", "(b"]}"#, ["redact.1", "unclosed group"]),
             (r#"{"redact": ["x*"]}"#, ["redact.0", "matches an empty text"]),

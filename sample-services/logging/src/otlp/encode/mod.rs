@@ -69,11 +69,14 @@ fn grouped<T>(
 /// Which process it is.
 fn resource(slice: &Slice) -> Resource {
     let (service, batch) = (&slice.parcel.service, &slice.parcel.batch);
-    let attributes = vec![
+    let mut attributes = vec![
         attribute("service.name", Any::StringValue(service.to_string())),
         attribute("service.instance.id", Any::StringValue(batch.incarnation.to_string())),
-        attribute("process.pid", Any::IntValue(batch.pid.into())),
     ];
+    // Entries of the event log do not say which process wrote them.
+    if batch.pid != 0 {
+        attributes.push(attribute("process.pid", Any::IntValue(batch.pid.into())));
+    }
     Resource { attributes, ..Resource::default() }
 }
 
