@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use watchdog_protocol::control::{Greeting, frame};
 use watchdog_protocol::session::Health;
 use watchdog_tests::puppet::Manner::ByItself;
 use watchdog_tests::puppet::puppet;
@@ -185,4 +188,40 @@ fn the_timeline_has_a_filter_like_any_service() {
     for word in ["filter.watchdog", "a[b]=warn", "character 6", "about spans"] {
         assert!(said.stderr.contains(word), "{word} is not in it: {said}");
     }
+}
+
+#[test]
+fn what_the_core_warns_of_is_an_event_and_on_record() {
+    let wd = start(GRANT);
+    fs::remove_file(wd.path(".watchdog/run/watchdog.sock")).expect("the socket goes");
+    let warning = wd.until_event("it is told", |event| event.what == "warning");
+    assert!(warning.text.starts_with("the control socket was deleted; it is back path="), "{warning:?}");
+    let shown = wd.cli(&["events"]).ok().stdout;
+    assert!(shown.contains(&warning.text), "{shown}");
+    let records = written(&wd);
+    let warned: Vec<_> = records.iter().filter(|record| record["target"] == "watchdog::warning").collect();
+    assert_eq!(warned.len(), 1, "{warned:#?}");
+    assert_eq!((&warned[0]["level"], &warned[0]["message"]), (&"WARN".into(), &(*warning.text).into()));
+    // Once on the console too: it was said there before it was an event.
+    assert_eq!(wd.output().matches("the control socket was deleted").count(), 1, "{}", wd.output());
+}
+
+#[test]
+fn what_the_core_is_made_to_say_all_the_time_leaves_the_history_in_the_log() {
+    let wd = start(GRANT);
+    for _ in 0..500 {
+        let mut connection =
+            UnixStream::connect(wd.path(".watchdog/run/watchdog.sock")).expect("the socket accepts");
+        connection.write_all(&frame(&Greeting::ours())).expect("it is read");
+        connection.write_all(&[3, 0, 0, 0, 0xff, 0xff, 0xff]).expect("it is read");
+        // Until it is closed, and that was said.
+        let _end = connection.read_to_end(&mut Vec::new());
+    }
+    wd.cli(&["stop", "a"]).ok();
+    let said = "a control connection was closed";
+    assert_eq!(wd.output().matches(said).count(), 500);
+    let events = wd.events();
+    let noted = events.iter().filter(|event| event.text.starts_with(said)).count();
+    assert!((1..=5).contains(&noted), "{noted}");
+    assert!(events.iter().any(|event| event.what == "started"));
 }

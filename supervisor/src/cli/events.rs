@@ -52,8 +52,8 @@ fn text(event: &EventRecord, look: &Look) -> String {
     };
     let paint = match &*event.what {
         "ready" => Paint::Good,
-        "ended" | "refused" => Paint::Doubtful,
-        "failed" => Paint::Bad,
+        "ended" | "refused" | "warning" => Paint::Doubtful,
+        "failed" | "error" => Paint::Bad,
         _ => Paint::Plain,
     };
     let what = look.paint(paint, &event.what).into_owned();

@@ -24,6 +24,7 @@ use super::registration::{Described, next_described};
 use super::reload::Worked;
 use super::session::FromSession;
 use super::upgrade::Leave;
+use super::words::Said;
 use super::{Core, CoreError, Shutdown, chain, now};
 use crate::capture::{Sign, SignOf};
 use crate::config::LogSigns;
@@ -38,6 +39,7 @@ pub(super) struct Inputs {
     pub(super) notifications: mpsc::Receiver<Notified>,
     pub(super) signs: mpsc::Receiver<Sign>,
     pub(super) calls: mpsc::Receiver<ControlCall>,
+    pub(super) said: Said,
 }
 
 /// Facts decided on before the next input. An end and the start after it are a handful; a start that fails at once,
@@ -62,6 +64,8 @@ enum Input {
     Reload(Box<Worked>),
     /// Something was sent back to the operator on this lane.
     Answer(LaneEpoch),
+    /// This core said something that is to be remembered.
+    Said(Box<Logged>),
     Timer,
     /// Nothing came, and facts are left to decide on.
     Facts,
@@ -109,6 +113,7 @@ impl Core {
             candidate = self.upgrade.answered() => Ok(Input::Candidate(candidate)),
             worked = self.reloads.worked() => Ok(Input::Reload(Box::new(worked))),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
+            entry = inputs.said.next() => Ok(Input::Said(Box::new(entry))),
             // Not at once: until this task waits, no socket is looked at and no other task runs.
             () = tokio::task::yield_now(), if !self.pending.is_empty() => Ok(Input::Facts),
             () = tokio::time::sleep_until(wake) => Ok(Input::Timer),
@@ -165,6 +170,10 @@ impl Core {
             }
             Input::Reload(worked) => self.reload_worked(*worked).await,
             Input::Answer(lane) => self.take_answers(lane).await,
+            Input::Said(entry) => {
+                self.events.add(*entry);
+                Ok(())
+            }
             Input::Facts => Ok(()),
             Input::Timer => {
                 let commands = self.roster.tick(now(), self.chance());

@@ -15,7 +15,7 @@ use watchdog_protocol::control::Reply;
 use watchdog_protocol::status::{EventRecord, Evidence};
 use watchdog_protocol::{Incarnation, Revision, Sequence, ServiceName};
 
-use super::wall_time;
+use super::{wall_time, words};
 use crate::store::lines::{self, Lines};
 
 /// Entries kept in memory for `watchdog events`; older ones are in the files.
@@ -172,11 +172,13 @@ impl EventLog {
         }
         let first = self.kept.len() - self.unwritten;
         if let Err(err) = self.lines.append(self.kept.range(first..)) {
-            tracing::warn!(target: "watchdog", "cannot write the event log {:?}: {err}", self.lines.path());
+            tracing::warn!(target: words::UNNOTED, "cannot write the event log {:?}: {err}", self.lines.path());
         }
         for record in self.kept.range(first..) {
             let service = record.service.as_ref().map_or("watchdog", ServiceName::as_str);
-            tracing::info!(target: "watchdog", "{service}: {}", record.text);
+            if !words::was_said(&record.what) {
+                tracing::info!(target: "watchdog", "{service}: {}", record.text);
+            }
             // A follower that does not keep up is let go: it asks again from the last number it saw.
             self.followers.retain(|follower| follower.try_send(Reply::Event(record.clone())).is_ok());
         }

@@ -51,6 +51,7 @@ mod unfit;
 mod upgrade;
 mod verbs;
 mod waiting;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

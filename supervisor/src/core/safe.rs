@@ -43,6 +43,7 @@ use super::takeover::{starting, write_pid_record};
 use super::upgrade::{LEAVING, Leave, Upgrade};
 use super::verbs::Asked;
 use super::waiting::{Look, end};
+use super::words::Said;
 use super::{CONTROL_INBOX, CoreError, chain, now};
 use crate::capture::{Capture, Hand, Logs, Stream};
 use crate::config::{self, Config};
@@ -92,7 +93,12 @@ struct Shutdown {
 }
 
 /// Its whole life.
-pub(super) async fn live(keeper: Seqpacket, path: &Path, runtime: &Path) -> Result<u8, CoreError> {
+pub(super) async fn live(
+    keeper: Seqpacket,
+    path: &Path,
+    runtime: &Path,
+    mut said: Said,
+) -> Result<u8, CoreError> {
     let mut keeper = KeeperLink::new(keeper).map_err(starting("open the channel to the keeper"))?;
     let mut handed = hand_over(&mut keeper).await?;
     write_pid_record(runtime, handed.hello.core_generation)
@@ -128,7 +134,7 @@ pub(super) async fn live(keeper: Seqpacket, path: &Path, runtime: &Path) -> Resu
     let (hours, until) = watch::channel(Hours::Open);
     let mut doors = JoinSet::new();
     doors.spawn(door.serve(calls_in, until));
-    match core.serve(&mut calls).await {
+    match core.serve(&mut calls, &mut said).await {
         Ok(None) => {}
         Ok(Some(leave)) => {
             doors.shutdown().await;
@@ -244,7 +250,11 @@ impl SafeCore {
     }
 
     /// Until everything is stopped, or until another build is to take over.
-    async fn serve(&mut self, calls: &mut mpsc::Receiver<ControlCall>) -> Result<Option<Leave>, CoreError> {
+    async fn serve(
+        &mut self,
+        calls: &mut mpsc::Receiver<ControlCall>,
+        said: &mut Said,
+    ) -> Result<Option<Leave>, CoreError> {
         self.keeper.send(&ToKeeper::Ready, &[]).await.map_err(CoreError::Keeper)?;
         loop {
             self.keep_audit();
@@ -270,6 +280,7 @@ impl SafeCore {
                     self.keeper_said(message);
                 }
                 Some(call) = calls.recv() => self.call(call).await?,
+                entry = said.next() => self.note_event(entry),
                 failed = copied(&mut self.audit) => self.audit_copied(failed),
                 () = tokio::time::sleep_until(told_at.unwrap_or_else(Instant::now)), if told_at.is_some() => {}
                 answer = self.upgrade.answered() => {

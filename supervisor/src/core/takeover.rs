@@ -16,6 +16,10 @@ use std::process::ExitCode;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 use watchdog_keeper::protocol::{FromKeeper, Hello, ToKeeper};
 use watchdog_keeper::{CHANNEL, PidRecord, STDERR, start_time, widen_table};
 use watchdog_lifecycle::{Fact, Group, Occurrence, Phase, Roster, Service};
@@ -42,6 +46,7 @@ use super::session::Session;
 use super::stored::{self, Stored};
 use super::unfit::Unfit;
 use super::upgrade::{Told, Upgrade};
+use super::words::{self, Said};
 use super::{
     CONTROL_INBOX, Core, CoreError, NOTIFICATIONS, Process, Registered, SESSION_INBOX, SIGNS, Shutdown,
     chain, now, started_at,
@@ -72,14 +77,10 @@ pub(crate) enum Extent {
 
 /// The core's whole life: called in a process of its own, started by the keeper.
 pub(crate) fn main(config: &Path, runtime: &Path, extent: Extent) -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("WATCHDOG_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
-        .init();
+    let filter = EnvFilter::try_from_env("WATCHDOG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let console = fmt::layer().with_writer(std::io::stderr).with_target(false).with_filter(filter);
+    let (words, said) = words::channel();
+    tracing_subscriber::registry().with(console).with(words.with_filter(LevelFilter::WARN)).init();
     // So that a process of the same user can't take descriptors out of it.
     if let Err(err) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("the core stays dumpable: {err}");
@@ -111,8 +112,8 @@ pub(crate) fn main(config: &Path, runtime: &Path, extent: Extent) -> ExitCode {
         }
     };
     let lived = match extent {
-        Extent::Whole => tokio.block_on(live(keeper, stderr, config, runtime)),
-        Extent::Safe => tokio.block_on(super::safe::live(keeper, config, runtime)),
+        Extent::Whole => tokio.block_on(live(keeper, stderr, (config, runtime), said)),
+        Extent::Safe => tokio.block_on(super::safe::live(keeper, config, runtime, said)),
     };
     match lived {
         Ok(code) => ExitCode::from(code),
@@ -133,8 +134,8 @@ pub(super) fn starting<E: std::error::Error + Send + Sync + 'static>(
 async fn live(
     keeper: Seqpacket,
     stderr: Option<OwnedFd>,
-    config: &Path,
-    runtime: &Path,
+    (config, runtime): (&Path, &Path),
+    said: Said,
 ) -> Result<u8, CoreError> {
     let mut keeper = KeeperLink::new(keeper).map_err(starting("open the channel to the keeper"))?;
     let mut handed = hand_over(&mut keeper).await?;
@@ -163,8 +164,11 @@ async fn live(
     core.restore(handed.stored, handed.told).await?;
     doors.spawn(door.serve(calls_in, core.hours.subscribe()));
     core.say_ready(stderr).await?;
-    let mut inputs = Inputs { sessions, notifications, signs, calls };
+    let mut inputs = Inputs { sessions, notifications, signs, calls, said };
     let outcome = core.run(&mut inputs).await;
+    while let Some(entry) = inputs.said.now() {
+        core.events.add(entry);
+    }
     let code = match outcome {
         Ok(End::Finished(code)) => code,
         Ok(End::Replaced(leave)) => {
