@@ -364,9 +364,12 @@ pub(crate) fn content(bytes: Vec<u8>, beside: &mut Vec<OwnedFd>) -> io::Result<C
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
     use watchdog_protocol::control::Outcome;
 
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
 
     const MANY: usize = 3 * OUTBOX;
 
@@ -432,10 +435,10 @@ mod tests {
         let mut buffer = vec![0; MAX_PACKET];
         answer(&service, &mut buffer).await;
         let again = replies(&mut session, &mut tasks, 1, 8);
-        first.closed().await;
+        timeout(LONG, first.closed()).await.expect("the older one is let go");
         assert!(!again.is_closed());
         while answer(&service, &mut buffer).await.0 != 8 {}
         drop(session);
-        again.closed().await;
+        timeout(LONG, again.closed()).await.expect("it is let go with the session");
     }
 }

@@ -202,6 +202,9 @@ mod tests {
             ("watchdog", "watchdog::ended", Level::TRACE, true),
             ("warn,a[span]=trace", "watchdog::ended", Level::WARN, true),
             ("warn,a[span]=trace", "a", Level::INFO, false),
+            ("warn,[{id=3}]=trace", "watchdog::ended", Level::WARN, true),
+            ("warn,[{id=3}]=trace", "watchdog::ended", Level::INFO, false),
+            ("warn,a[{id}]=trace", "a", Level::INFO, false),
         ] {
             assert_eq!(takes(text, target, level), expected, "{text} {target} {level}");
         }
