@@ -20,13 +20,16 @@ use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::SERVICE;
 
 use super::cgroup::{Cgroup, CgroupTree};
-use super::proc::{self, Identity, ProcessTable};
+use super::proc::{self, Identity, Process, ProcessTable};
 use crate::store::replace::ReplaceError;
 use crate::store::runtime;
 
 /// The environment variable that names the state folder, by its canonical path, of the watchdog a process belongs
 /// to: set for all that core and keeper start.
 pub const STATE: &str = "WATCHDOG_STATE";
+
+/// Deeper than any real tree.
+const DEPTH: usize = 1024;
 
 /// Between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(10);
@@ -196,18 +199,17 @@ impl Former {
         {
             trees.push(noted);
         }
-        let table = ProcessTable::read().map_err(look)?;
-        let me = std::process::id().cast_signed();
-        let spared =
-            std::iter::successors(Some(me), |pid| Some(table.get(*pid)?.parent).filter(|pid| *pid > 0));
+        let parent =
+            |pid: &i32| Process::read(*pid).ok().map(|process| process.parent).filter(|pid| *pid > 0);
+        let spared = std::iter::successors(Some(std::process::id().cast_signed()), parent);
         Ok(Self {
             runtime: runtime.to_owned(),
             state: fs::canonicalize(state).unwrap_or_else(|_| state.to_owned()),
             core: core.first().map(|(_, identity)| *identity),
             leaders,
             trees,
-            // A table that is read process by process may hold a cycle of used-again numbers.
-            spared: spared.take(table.all().count()).collect(),
+            // Numbers that are used again meanwhile may make it go in a circle.
+            spared: spared.take(DEPTH).collect(),
         })
     }
 
