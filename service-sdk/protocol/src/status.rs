@@ -172,8 +172,10 @@ pub struct ServiceStatus {
     pub next_try_ms: Option<u64>,
     /// Resident memory of all its processes.
     pub memory: Option<u64>,
-    /// Processor time of all its processes.
+    /// Processor time of all its processes, and of their children that have ended.
     pub cpu_ms: Option<u64>,
+    /// Descriptors that all its processes have open; `None` also where that may not be read.
+    pub descriptors: Option<u64>,
     /// `None` when it has none.
     pub settings: Option<SettingsStatus>,
     /// `None` when it has none.

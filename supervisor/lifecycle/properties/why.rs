@@ -140,6 +140,7 @@ fn statuses() -> impl Strategy<Value = ServiceStatus> {
             next_try_ms: None,
             memory: None,
             cpu_ms: None,
+            descriptors: None,
             settings: has_refused.then(|| SettingsStatus {
                 revision: Revision::FIRST,
                 verdict: VerdictStatus::Accepted,

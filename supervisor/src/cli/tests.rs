@@ -53,6 +53,7 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
         next_try_ms: None,
         memory: Some(13_002_342),
         cpu_ms: Some(1_240),
+        descriptors: Some(17),
         settings: Some(SettingsStatus {
             revision: Revision::from_stored(4),
             verdict: VerdictStatus::Accepted,
@@ -77,7 +78,14 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
 }
 
 fn down(of: &str, phase: PhaseStatus) -> ServiceStatus {
-    ServiceStatus { pid: None, uptime_ms: None, memory: None, cpu_ms: None, ..service(of, phase) }
+    ServiceStatus {
+        pid: None,
+        uptime_ms: None,
+        memory: None,
+        cpu_ms: None,
+        descriptors: None,
+        ..service(of, phase)
+    }
 }
 
 /// One of each kind of trouble.

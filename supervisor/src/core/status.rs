@@ -1,5 +1,6 @@
 //! What an operator is shown, computed when asked for.
 
+use std::io;
 use std::time::Duration;
 
 use watchdog_keeper::protocol::Hello;
@@ -113,8 +114,9 @@ impl Core {
             blocked_by: blocked_by(&self.roster.standing(name), service),
             pid: entry.process.as_ref().map(|process| process.pid),
             uptime_ms: entry.process.as_ref().and(started).map(|at| millis(present.since(at))),
-            memory: used.map(|used| used.0),
-            cpu_ms: used.map(|used| used.1),
+            memory: used.map(|used| used.memory),
+            cpu_ms: used.map(|used| used.cpu_ms),
+            descriptors: used.and_then(|used| used.descriptors),
             settings: self.settings_status(name),
             state: self.state_status(name),
             handles: totals.handles,
@@ -136,17 +138,33 @@ impl Core {
         }
     }
 
-    /// Resident memory and processor time, in bytes and milliseconds, of all its processes.
-    fn used(&self, name: &ServiceName) -> Option<(u64, u64)> {
+    /// What all its processes use.
+    fn used(&self, name: &ServiceName) -> Option<Used> {
         self.entry(name).process.as_ref()?;
-        let mut sum = (0, 0);
+        let mut used = Used { memory: 0, cpu_ms: 0, descriptors: Some(0) };
         let pids = self.pids(name);
         for process in pids.iter().filter_map(|pid| Process::read(*pid).ok()) {
-            sum.0 += process.resident;
-            sum.1 += u64::try_from(process.cpu.as_millis()).unwrap_or(u64::MAX);
+            used.memory += process.resident;
+            used.cpu_ms += millis(process.cpu);
+            used.descriptors = match process.descriptors() {
+                Ok(count) => used.descriptors.map(|sum| sum + count),
+                // It has ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => used.descriptors,
+                // A part of them is not how many there are.
+                Err(_) => None,
+            };
         }
-        Some(sum)
+        Some(used)
     }
+}
+
+/// What the processes of a service use.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    /// Resident, in bytes.
+    memory: u64,
+    cpu_ms: u64,
+    descriptors: Option<u64>,
 }
 
 /// Since the keeper started.
@@ -202,6 +220,7 @@ pub(super) fn recorded(
         },
         memory: None,
         cpu_ms: None,
+        descriptors: None,
         settings: None,
         state: None,
         handles: 0,

@@ -68,7 +68,7 @@ pub struct Process {
     pub session: i32,
     /// The letter of its state: `R`, `S`, `D`, `T`, `Z`, …
     pub state: char,
-    /// Processor time it used, its reaped children's excluded.
+    /// Processor time it used, and its children that it has waited for: what a child used is not lost with it.
     pub cpu: Duration,
     /// Resident memory in bytes, shared pages included.
     pub resident: u64,
@@ -90,6 +90,19 @@ impl Process {
         };
         parse(&text)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
+    }
+
+    /// How many descriptors it has open.
+    ///
+    /// # Errors
+    /// Nobody has its pid any more (`NotFound`), or it is not ours to look at (`PermissionDenied`).
+    pub fn descriptors(&self) -> io::Result<u64> {
+        let folder = format!("/proc/{}/fd", self.identity.pid);
+        // Linux 6.2 and newer say it as the folder's size, and of everybody's processes.
+        match fs::metadata(&folder)?.len() {
+            0 => Ok(fs::read_dir(&folder)?.count() as u64),
+            count => Ok(count),
+        }
     }
 
     /// Ended and not yet reaped.
@@ -123,7 +136,7 @@ fn parse(text: &[u8]) -> Option<Process> {
         group: signed(5)?,
         session: signed(6)?,
         state: fields.first()?.chars().next()?,
-        cpu: ticks(number(14)? + number(15)?),
+        cpu: ticks(number(14)? + number(15)? + number(16)? + number(17)?),
         resident: number(24)? * *PAGE_SIZE,
     })
 }
@@ -220,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_name_full_of_parentheses_and_blanks_is_no_trouble() {
-        let line = b"77 (a) 1 (b c) S 5 77 70 0 -1 4194560 84 0 0 0 150 25 0 0 20 0 1 0 4242 2711552 100 1844 rest\n";
+        let line = b"77 (a) 1 (b c) S 5 77 70 0 -1 4194560 84 0 0 0 150 20 4 1 20 0 1 0 4242 2711552 100 1844 rest\n";
         let process = parse(line).unwrap();
         assert_eq!(process.identity, Identity { pid: 77, start_time: 4242 });
         assert_eq!((process.parent, process.group, process.session, process.state), (5, 77, 70, 'S'));
@@ -271,6 +284,19 @@ mod tests {
         assert!(!identity.is_alive());
         child.wait().unwrap();
         assert_eq!(Process::read(pid).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn descriptors_are_counted_as_they_come_and_go() {
+        let this = Process::read(Identity::of_self().unwrap().pid).unwrap();
+        let more: Vec<_> = (0..200).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        let with = this.descriptors().unwrap();
+        drop(more);
+        let without = this.descriptors().unwrap();
+        // Other tests of this process open and close some of their own.
+        assert!(with >= 200 && without + 100 < with, "{without} of {with}");
+        let nobody = Process { identity: Identity { pid: i32::MAX, start_time: 1 }, ..this };
+        assert_eq!(nobody.descriptors().unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -143,6 +143,7 @@ fn status(service: &str, phase: PhaseStatus, number: u64) -> ServiceStatus {
         next_try_ms: None,
         memory: None,
         cpu_ms: None,
+        descriptors: None,
         settings: None,
         state: None,
         handles: 0,

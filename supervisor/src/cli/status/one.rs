@@ -36,6 +36,9 @@ pub(in crate::cli) fn detail(service: &ServiceStatus, look: &Look) -> String {
     if let Some(cpu) = service.cpu_ms {
         process += &format!(", {} processor", span(cpu));
     }
+    if let Some(descriptors) = service.descriptors {
+        process += &format!(", {}", count(descriptors, "descriptor"));
+    }
     line("process", process);
     if !service.survivors.is_empty() {
         line(

@@ -92,6 +92,7 @@ impl SafeCore {
                 shown.uptime_ms = Some(millis(present.since(started_at(child.start_time))));
                 shown.memory = process.as_ref().map(|process| process.resident);
                 shown.cpu_ms = process.as_ref().map(|process| millis(process.cpu));
+                shown.descriptors = process.as_ref().and_then(|process| process.descriptors().ok());
             }
             (None, Some((report, at))) => {
                 shown.phase = PhaseStatus::Stopped;
