@@ -288,6 +288,8 @@ pub struct LaneStatus {
     pub full: u64,
     /// Messages handled a second, since the lane was made.
     pub rate: f64,
+    /// Since it was made.
+    pub age_ms: u64,
     /// From accepted to handed to the handler.
     pub propagation: PropagationStatus,
     /// Where the two contracts part.
@@ -301,7 +303,7 @@ pub struct LaneStatus {
 }
 
 /// The propagation time of a lane: accepted by `tell` or `ask` until handed to the handler, in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PropagationStatus {
     /// Messages measured.
     pub count: u64,
@@ -317,6 +319,17 @@ pub struct PropagationStatus {
     pub p99: u64,
     /// The slowest.
     pub max: u64,
+    /// How many took how long, the fastest first; where there are none is left out.
+    pub buckets: Vec<BucketStatus>,
+}
+
+/// Messages whose propagation times are between two powers of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketStatus {
+    /// They took less nanoseconds than this, and no less than half of it; the first, of 64, has all that were faster.
+    pub below: u64,
+    /// So many.
+    pub count: u64,
 }
 
 /// One entry of the event log.

@@ -107,6 +107,16 @@ impl Propagation {
         self.buckets.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// The histogram in powers of two, the shortest times first: so many messages took less than so many nanoseconds, and
+    /// were not among those before. Powers that none fell into are left out; the first is 64 ns.
+    pub fn octaves(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.chunks(STEPS).enumerate().filter_map(|(octave, steps)| {
+            let count = steps.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+            let below = 1_u64.checked_shl((FIRST_OCTAVE + octave) as u32).unwrap_or(u64::MAX);
+            (count > 0).then_some((below, count))
+        })
+    }
+
     /// The time that `share` (0 to 1) of the messages took at most, by nearest rank, in nanoseconds. Within 6 % of
     /// the exact one, below 64 ns within 4 ns, and never above the longest. `None` before the first message.
     pub fn percentile_ns(&self, share: f64) -> Option<u64> {
@@ -163,6 +173,11 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_time_there_is_has_an_octave() {
+        assert_eq!(of(&[u64::MAX, 0, 1]).octaves().collect::<Vec<_>>(), [(64, 2), (u64::MAX, 1)]);
+    }
+
+    #[test]
     fn buckets_are_in_the_order_of_time_and_all_used() {
         assert_eq!(bucket(0), 0);
         assert_eq!(bucket(63), STEPS - 1);
@@ -200,6 +215,17 @@ mod tests {
                 let found = histogram.percentile_ns(share).unwrap();
                 prop_assert!((found as f64 - exact).abs() <= (exact * 0.06).max(4.0), "{found} for {exact}");
                 prop_assert!(found <= *times.last().unwrap());
+            }
+        }
+
+        #[test]
+        fn octaves_hold_each_time_below_its_power_of_two(times in prop::collection::vec(time(), 0..400)) {
+            let octaves: Vec<_> = of(&times).octaves().collect();
+            prop_assert!(octaves.is_sorted_by_key(|(below, _)| *below));
+            for power in FIRST_OCTAVE..48 {
+                let below = 1_u64 << power;
+                let counted: u64 = octaves.iter().filter(|(at, _)| *at <= below).map(|(_, count)| count).sum();
+                prop_assert_eq!(counted, times.iter().filter(|time| **time < below).count() as u64, "below {}", below);
             }
         }
 

@@ -87,7 +87,7 @@ fn table(lanes: &[LaneStatus]) -> Table {
     columns.extend(heads.map(|head| column(head, Align::Right)));
     let mut table = Table::new(columns);
     for lane in lanes {
-        let time = lane.propagation;
+        let time = &lane.propagation;
         let timed = |ns: f64| Cell::maybe((time.count > 0).then(|| short(ns)));
         table.row(vec![
             Cell::new(format!("  {}", lane.sender)),
@@ -116,7 +116,7 @@ fn room(lane: &LaneStatus) -> String {
 
 fn paragraph(lane: &LaneStatus, look: &Look) -> String {
     let held = lane.held_ms.map(|ms| format!(", held by the watchdog for {}", span(ms))).unwrap_or_default();
-    let time = lane.propagation;
+    let time = &lane.propagation;
     let mut text = format!(
         "  from {}\n    {} queued{held}, handed over {}\n    {} sent, {} handled, {} redelivered, {}, {}\n",
         look.paint(Paint::Strong, lane.sender.as_str()),

@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
 use watchdog_protocol::session::{Health, Progress};
 use watchdog_protocol::status::{
-    EndStatus, InboxStatus, LaneStatus, PhaseStatus, PropagationStatus, STATUS_VERSION, ServiceKind,
-    ServiceStatus, SettingsStatus, StateStatus, Status, VerdictStatus, WantedStatus, WatchdogStatus,
+    BucketStatus, EndStatus, InboxStatus, LaneStatus, PhaseStatus, PropagationStatus, STATUS_VERSION,
+    ServiceKind, ServiceStatus, SettingsStatus, StateStatus, Status, VerdictStatus, WantedStatus,
+    WatchdogStatus,
 };
 use watchdog_protocol::{Incarnation, LaneEpoch, Revision, Sequence, ServiceName};
 use watchdog_query::QueryError;
@@ -161,6 +162,7 @@ fn lane(sender: &str, held_ms: Option<u64>, mismatch: Option<&str>) -> LaneStatu
         redelivered: 1,
         full: 0,
         rate: 12.54,
+        age_ms: 79_745,
         propagation: PropagationStatus {
             count: 3,
             mean: 15_000.0,
@@ -169,6 +171,10 @@ fn lane(sender: &str, held_ms: Option<u64>, mismatch: Option<&str>) -> LaneStatu
             p50: 15_000,
             p99: 20_000,
             max: 1_200_000,
+            buckets: vec![
+                BucketStatus { below: 16_384, count: 2 },
+                BucketStatus { below: 2_097_152, count: 1 },
+            ],
         },
         mismatch: mismatch.map(str::to_owned),
         is_retired: false,

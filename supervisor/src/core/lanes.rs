@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use watchdog_lifecycle::poison::Suspects;
 use watchdog_protocol::graph::GraphLane;
-use watchdog_protocol::status::{InboxStatus, LaneStatus, PropagationStatus};
+use watchdog_protocol::status::{BucketStatus, InboxStatus, LaneStatus, PropagationStatus};
 use watchdog_protocol::{Contract, Incarnation, LaneEpoch, MessageNumber, Mismatch, ServiceName};
 use watchdog_seqpacket::{
     Handover, Marks, PageError, Propagation, ReceiverPage, ReceiverPageReader, SenderPage, SenderPageReader,
@@ -37,6 +37,7 @@ pub(crate) use self::post::{Letter, PostError};
 use self::retired::bounded;
 pub(crate) use self::suspect::{Copied, LetterError};
 use super::note::Note;
+use super::status::millis;
 
 /// The descriptors of one lane in the keeper, in this order: sender's end, receiver's end, sender's page,
 /// receiver's page, note.
@@ -338,7 +339,7 @@ impl Lane {
 
     fn status(&self, now: u64) -> LaneStatus {
         let (sent, received) = (self.sent.stats(), self.taken.stats());
-        let age = Duration::from_nanos(now.saturating_sub(self.record.made_at)).as_secs_f64();
+        let age = Duration::from_nanos(now.saturating_sub(self.record.made_at));
         let handled = self.handled();
         LaneStatus {
             lane: self.epoch,
@@ -351,7 +352,8 @@ impl Lane {
             handled,
             redelivered: received.redelivered,
             full: sent.refused,
-            rate: if age > 0.0 { handled as f64 / age } else { 0.0 },
+            rate: if age.is_zero() { 0.0 } else { handled as f64 / age.as_secs_f64() },
+            age_ms: millis(age),
             propagation: propagation(&self.taken.propagation()),
             mismatch: self.mismatch.as_ref().map(ToString::to_string),
             is_retired: self.is_retired(),
@@ -378,6 +380,7 @@ fn propagation(measured: &Propagation) -> PropagationStatus {
         p50: measured.p50_ns().unwrap_or_default(),
         p99: measured.p99_ns().unwrap_or_default(),
         max: measured.max_ns().unwrap_or_default(),
+        buckets: measured.octaves().map(|(below, count)| BucketStatus { below, count }).collect(),
     }
 }
 

@@ -12,8 +12,10 @@ fn ic_4_the_statistics_of_a_lane_are_kept_across_restarts_and_shown_for_a_servic
     let before = lane(&wd, "a", "b");
     assert_eq!((before.sent, before.handled, before.queued), (3, 3, 0));
     assert_eq!(before.propagation.count, 3);
-    let p = before.propagation;
+    let p = &before.propagation;
     assert!(p.mean > 0.0 && p.max > 0 && p.p50 <= p.p99 && p.p99 <= p.max, "{p:?}");
+    assert_eq!(p.buckets.iter().map(|bucket| bucket.count).sum::<u64>(), 3);
+    assert!(p.buckets.iter().any(|bucket| p.max < bucket.below && p.max >= bucket.below / 2), "{p:?}");
     assert!((p.deviation * p.deviation - p.variance).abs() <= p.variance * 1e-6, "{p:?}");
     assert!(before.rate > 0.0);
 
