@@ -23,6 +23,7 @@ pub(crate) struct Losses {
 pub(crate) struct Ledger {
     losses: BTreeMap<ServiceName, Losses>,
     received: BTreeMap<ServiceName, u64>,
+    lost: BTreeMap<(ServiceName, &'static str), u64>,
 }
 
 impl Ledger {
@@ -53,7 +54,9 @@ impl Ledger {
             };
             // A batch that comes again says no more than it did.
             if total > *known {
-                gaps.push(Gap { at: now, by: DroppedBy::Sender, reason, count: total - *known, total });
+                let count = total - *known;
+                gaps.push(Gap { at: now, by: DroppedBy::Sender, reason, count, total });
+                *self.lost.entry((service.clone(), reason)).or_default() += count;
                 *known = total;
             }
         }
@@ -68,6 +71,11 @@ impl Ledger {
     /// How many records came since this process started, by service.
     pub(crate) fn received(&self) -> &BTreeMap<ServiceName, u64> {
         &self.received
+    }
+
+    /// How many services said they had dropped since this process started, by service and reason.
+    pub(crate) fn lost(&self) -> &BTreeMap<(ServiceName, &'static str), u64> {
+        &self.lost
     }
 }
 
@@ -93,6 +101,7 @@ mod tests {
             .collect();
         assert_eq!(counts, [vec![(5, 5)], vec![], vec![(3, 8)], vec![(1, 1)], vec![]]);
         assert_eq!(ledger.received()[&service], 10);
+        assert_eq!(ledger.lost()[&(service, "full")], 9);
     }
 
     proptest! {

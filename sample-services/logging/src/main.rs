@@ -46,11 +46,13 @@
 mod filter;
 mod format;
 mod ledger;
+mod metrics;
 mod now;
 mod otlp;
 mod output;
 mod parcel;
 mod redaction;
+mod scrape;
 mod service;
 mod settings;
 mod timeline;

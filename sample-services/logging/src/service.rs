@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use watchdog_service::{
     Context, Event, Health, MigrateError, ServiceError, ServiceName, State, decode_state,
 };
 
 use crate::filter::{Begun, Filters, Waiting};
 use crate::ledger::{Ledger, Losses};
+use crate::metrics::{Counts, Gatherer, Restarts};
 use crate::now;
 use crate::output::Outputs;
 use crate::parcel::Parcel;
@@ -37,6 +39,8 @@ pub(crate) struct Kept {
     losses: BTreeMap<ServiceName, Losses>,
     /// How far the event log is in the outputs.
     place: Option<Place>,
+    /// How often each was started anew, by that.
+    restarts: Restarts,
 }
 
 impl State for Kept {
@@ -51,7 +55,7 @@ impl State for Kept {
         match from {
             1 => {
                 let First { begun, losses } = decode_state(old)?;
-                Ok(Self { begun, losses, place: None })
+                Ok(Self { begun, losses, place: None, restarts: Restarts::default() })
             }
             _ => Err(MigrateError::new("no release has written it")),
         }
@@ -69,6 +73,8 @@ struct Desk {
     redaction: Redaction,
     outputs: Outputs,
     trouble: Option<String>,
+    /// When this process began.
+    began: u64,
 }
 
 /// Takes records until it is asked to stop.
@@ -78,21 +84,25 @@ pub(crate) async fn logging(mut ctx: Logging) -> Result<(), ServiceError> {
         .map_or_else(env::current_dir, |folder| Ok(PathBuf::from(folder)))?;
     let kept = |kept: &Kept| (kept.begun.clone(), kept.losses.clone());
     let (begun, losses) = ctx.state().read(kept);
+    let query = ctx.query().map(Arc::new);
+    let (gatherer, source, mut counted) = Gatherer::new(query.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(gatherer.run());
     let mut desk = Desk {
         settings: Settings::default(),
         filters: Filters::resumed(begun),
         waiting: Waiting::default(),
         ledger: Ledger::resumed(losses),
         redaction: Redaction::default(),
-        outputs: Outputs::new(folder),
+        outputs: Outputs::new(folder, source),
         trouble: None,
+        began: now::nanos(),
     };
     let initial = ctx.settings().current();
     match desk.apply(&initial, Occasion::Start) {
         Ok(()) => desk.keep_filters(&ctx),
         Err(error) => ctx.settings().refuse(error.to_string()),
     }
-    let query = ctx.query().map(Arc::new);
     let place = ctx.state().read(|kept| kept.place);
     let mut timeline = Timeline::follow(query, ctx.service(), place);
     ctx.ready().await?;
@@ -107,6 +117,8 @@ pub(crate) async fn logging(mut ctx: Logging) -> Result<(), ServiceError> {
             stretch = timeline.next() => desk.entries(&ctx, stretch).await,
             () = end => desk.waiting.tell(&desk.filters, now::millis()),
             () = desk.outputs.changed() => desk.health(&ctx),
+            // Whoever asked may have given up.
+            Some(reply) = counted.recv() => drop(reply.send(desk.counts(&ctx, timeline.goes_on()))),
         }
     }
     desk.stop().await;
@@ -163,7 +175,12 @@ impl Desk {
         }
         self.outputs.settle().await;
         // After they are written: a kill makes them come again, and leaves none out.
-        ctx.state().update(|kept| kept.place = Some(stretch.place));
+        ctx.state().update(|kept| {
+            kept.place = Some(stretch.place);
+            for entry in &stretch.entries {
+                kept.restarts.take(stretch.place.log, entry);
+            }
+        });
     }
 
     fn settings(&mut self, ctx: &Logging) {
@@ -205,6 +222,18 @@ impl Desk {
                 Some(left) => tokio::time::sleep(left).await,
                 None => future::pending().await,
             }
+        }
+    }
+
+    /// Of one moment: nothing comes or goes meanwhile.
+    fn counts(&self, ctx: &Logging, follows_events: bool) -> Counts {
+        Counts {
+            since: self.began,
+            received: self.ledger.received().clone(),
+            lost: self.ledger.lost().clone(),
+            outputs: self.outputs.counts(),
+            restarts: ctx.state().read(|kept| kept.restarts.clone()),
+            follows_events,
         }
     }
 

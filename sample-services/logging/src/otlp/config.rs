@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) retry_for: Duration,
     /// What is exported.
     pub(crate) signals: Vec<Signal>,
+    /// From one gathering of metrics to the next.
+    pub(crate) metrics_interval: Duration,
 }
 
 /// A kind of telemetry, with a queue and a connection of its own: what one collector refuses, another takes.
@@ -49,6 +51,8 @@ pub(crate) enum Signal {
     Logs,
     /// Spans.
     Traces,
+    /// What is counted of the watchdog, its services and what they say.
+    Metrics,
 }
 
 /// How a collector is spoken to.
@@ -107,19 +111,29 @@ impl Config {
             retry_max: Duration::from_secs(30),
             retry_for: Duration::from_secs(300),
             signals: Signal::ALL.to_vec(),
+            metrics_interval: Duration::from_secs(15),
         }
     }
 }
 
 impl Signal {
-    /// Both.
-    pub(crate) const ALL: [Self; 2] = [Self::Logs, Self::Traces];
+    /// All three.
+    pub(crate) const ALL: [Self; 3] = [Self::Logs, Self::Traces, Self::Metrics];
 
     /// Of what it is, one is called this.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Logs => "logs",
             Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    /// What there are many of in a request.
+    pub(super) fn things(self) -> &'static str {
+        match self {
+            Self::Logs | Self::Traces => "records",
+            Self::Metrics => "data points",
         }
     }
 }

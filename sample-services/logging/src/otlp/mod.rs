@@ -1,15 +1,18 @@
 //! OTLP: what services tell goes to a collector.
 //!
 //! ```text
-//! push(parcel) ► queue of events ─► pipeline ─► encode ─► transport ─► collector      one thread of its own
-//!          └──► queue of spans ──► pipeline ─► encode ─► transport ─► collector
+//! push(parcel) ► queue of events ─► pipeline ─► encode ─► courier ─► transport ─► collector     one thread of its own
+//!          └──► queue of spans ──► pipeline ─► encode ─► courier ─► transport ─► collector
+//!          gatherer ◄─ asks ── the newest gathering ─► encode ─► courier ─► transport ─► collector
 //! ```
 //! - [`config`]: where to, how, and what may be kept. `encode`, `queue`, `verdict`, `backoff` are pure.
 //! - A **queue** holds so many bytes and no more: what does not fit is dropped and counted. [`Exporter::push`] never
 //!   waits for a collector.
-//! - A **pipeline** sends one request at a time, again and again while the collector is down, silent or busy, by the
+//! - A **courier** brings one request at a time, again and again while the collector is down, silent or busy, by the
 //!   rules of OTLP. A request that was cut off is sent again although the collector may have it: at least once, and each
 //!   record has its number.
+//! - Of **metrics** the newest alone is sent: what could not go is not tried again once there is a newer one, and is no
+//!   loss.
 //! - Told = accepted + rejected + dropped + held, always, and per service where a collector can't blur it.
 //!
 //! A request carries the records of many processes, and each process is a resource of its own; the exporters of
@@ -20,7 +23,9 @@
 
 mod backoff;
 pub(crate) mod config;
+mod courier;
 mod encode;
+mod newest;
 mod pipeline;
 mod queue;
 mod slice;
@@ -43,16 +48,21 @@ use tokio::task::JoinSet;
 use tracing::Dispatch;
 
 use self::config::{Config, Signal};
+use self::courier::{Courier, Line};
+use self::newest::{Lack, Newest};
 use self::pipeline::{Pipeline, Shared};
-use self::slice::Slice;
+use self::slice::{RecordKind, Slice};
 use self::tally::Tally;
-use crate::output::Board;
+use crate::metrics::Source;
+use crate::output::{Board, OutputCounts};
 use crate::parcel::Parcel;
 
-/// Sends records to one collector.
+/// Sends records and metrics to one collector.
 #[derive(Debug)]
 pub(crate) struct Exporter {
-    signals: [Arc<Shared>; 2],
+    records: [Arc<Shared>; 2],
+    lines: Vec<Arc<Line>>,
+    lack: Arc<Lack>,
     config: watch::Sender<Arc<Config>>,
     stop: watch::Sender<Option<Instant>>,
     thread: JoinHandle<()>,
@@ -72,8 +82,8 @@ pub(crate) struct Report {
 impl Exporter {
     /// On a thread of its own. It connects when there is something to send, and tells the board when a report may say
     /// something else.
-    pub(crate) fn start(config: Config, board: &Arc<Board>) -> io::Result<Self> {
-        let signals = Signal::ALL.map(|signal| Arc::new(Shared::new(signal)));
+    pub(crate) fn start(config: Config, board: &Arc<Board>, source: &Source) -> io::Result<Self> {
+        let records = RecordKind::ALL.map(|kind| Arc::new(Shared::new(kind)));
         let (config, configured) = watch::channel(Arc::new(config));
         let (stop, stopped) = watch::channel(None);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -81,26 +91,34 @@ impl Exporter {
             // Names are resolved on threads of the runtime.
             .on_thread_start(keep_quiet)
             .build()?;
-        let pipelines = signals
-            .clone()
-            .map(|shared| Pipeline::new(shared, configured.clone(), stopped.clone(), board.clone()));
+        let mut lines = Vec::new();
+        let mut courier = |signal: Signal| {
+            let line = Arc::new(Line::of(signal, board));
+            lines.push(line.clone());
+            Courier::on(line, configured.clone(), stopped.clone())
+        };
+        let pipelines =
+            records.clone().map(|shared| Pipeline::new(shared.clone(), courier(shared.kind().signal())));
+        let lack = Arc::new(Lack::default());
+        let newest = Newest::new(courier(Signal::Metrics), source.clone(), lack.clone());
         let thread = thread::Builder::new().name("otlp".to_owned()).spawn(move || {
             keep_quiet();
             runtime.block_on(async {
                 let mut tasks: JoinSet<()> = pipelines.into_iter().map(Pipeline::run).collect();
+                tasks.spawn(newest.run());
                 while tasks.join_next().await.is_some() {}
             });
             // A name that is being resolved holds nobody up.
             runtime.shutdown_background();
         })?;
-        Ok(Self { signals, config, stop, thread })
+        Ok(Self { records, lines, lack, config, stop, thread })
     }
 
     /// Takes what there is room for, and counts the rest. Never waits for a collector.
     pub(crate) fn push(&self, parcel: &Arc<Parcel>) {
         let config = self.config.borrow().clone();
-        for shared in self.signals.iter().filter(|shared| config.signals.contains(&shared.signal())) {
-            if let Some(slice) = Slice::whole(parcel, shared.signal()) {
+        for shared in self.records.iter().filter(|shared| config.signals.contains(&shared.kind().signal())) {
+            if let Some(slice) = Slice::whole(parcel, shared.kind()) {
                 shared.push(slice, &config);
             }
         }
@@ -117,27 +135,34 @@ impl Exporter {
 
     /// How it is.
     pub(crate) fn report(&self) -> Report {
-        let (mut waiting, mut tally, mut troubles) = (0, Tally::default(), Vec::new());
-        for shared in &self.signals {
+        let (mut waiting, mut tally) = (0, Tally::default());
+        for shared in &self.records {
             shared.with(|state| {
                 waiting += state.queue.records() as u64;
                 tally.add(&state.tally);
-                troubles.extend(state.trouble.clone().map(|trouble| (shared.signal(), trouble)));
             });
         }
-        let why = match troubles.as_slice() {
-            [] => None,
-            [(_, one), (_, other)] if one == other => Some(one.clone()),
-            some => {
-                let some: Vec<_> =
-                    some.iter().map(|(signal, why)| format!("{}: {why}", signal.as_str())).collect();
-                Some(some.join("; "))
-            }
-        };
-        let endpoint = self.config.borrow().endpoint.clone();
-        let trouble = why
-            .map(|why| format!("otlp {endpoint}: {why}, {waiting} records wait, {} dropped", tally.lost()));
+        let (endpoint, lost) = (self.config.borrow().endpoint.clone(), tally.lost());
+        let failing = self.why().map(|why| format!("{why}, {waiting} records wait, {lost} dropped"));
+        let all: Vec<_> = failing.into_iter().chain(self.lack.words()).collect();
+        let trouble = (!all.is_empty()).then(|| format!("otlp {endpoint}: {}", all.join("; ")));
         Report { trouble, waiting, tally }
+    }
+
+    /// Why requests do not go, of each signal of which that is so.
+    fn why(&self) -> Option<String> {
+        let troubles = self.lines.iter().filter_map(|line| Some((line.signal(), line.trouble()?)));
+        let troubles: Vec<_> = troubles.collect();
+        match troubles.as_slice() {
+            [] => None,
+            [(_, first), others @ ..] if !others.is_empty() && others.iter().all(|(_, why)| why == first) => {
+                Some(first.clone())
+            }
+            some => {
+                let some = some.iter().map(|(signal, why)| format!("{}: {why}", signal.as_str()));
+                Some(some.collect::<Vec<_>>().join("; "))
+            }
+        }
     }
 
     /// Nothing more comes. What waits is sent until the deadline; what is left then is dropped, and counted.
@@ -152,9 +177,23 @@ impl Exporter {
 }
 
 impl Report {
+    /// What came of all that was told.
+    pub(crate) fn counts(self) -> OutputCounts {
+        let Tally { accepted, known, rejected, dropped } = self.tally;
+        let of_others = accepted - known.values().sum::<u64>();
+        let written = known.into_iter().map(|(service, count)| (Some(service), count));
+        let dropped =
+            dropped.into_iter().map(|((service, why), count)| ((Some(service), why.as_str()), count));
+        OutputCounts {
+            written: written.chain((of_others > 0).then_some((None, of_others))).collect(),
+            dropped: dropped.chain((rejected > 0).then_some(((None, "rejected"), rejected))).collect(),
+            waiting: self.waiting,
+        }
+    }
+
     /// Says at the end what came of all that was told.
     pub(crate) fn say(&self, output: &str) {
-        let Tally { accepted, rejected, dropped } = &self.tally;
+        let Tally { accepted, known: _, rejected, dropped } = &self.tally;
         tracing::debug!(output, accepted, rejected, "what came of the records");
         for ((service, why), count) in dropped {
             tracing::warn!(output, %service, ?why, count, "the output has dropped records");

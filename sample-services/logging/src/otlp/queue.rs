@@ -1,18 +1,17 @@
-//! What waits for one signal. Pure: time is an argument.
+//! What waits of one kind of records. Pure: time is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::config::Signal;
-use super::slice::Slice;
+use super::slice::{RecordKind, Slice};
 
 /// Collectors take 4 MiB a request unless they are told otherwise; a larger one they refuse whole.
 const MAX_REQUEST: usize = 2 << 20;
 
-/// What waits for one signal, the oldest first, and how much is on its way.
+/// What waits of one kind, the oldest first, and how much is on its way.
 #[derive(Debug)]
 pub(super) struct Queue {
-    signal: Signal,
+    kind: RecordKind,
     waiting: VecDeque<(Instant, Slice)>,
     records: usize,
     bytes: usize,
@@ -40,8 +39,8 @@ pub(super) struct Taken {
 }
 
 impl Queue {
-    pub(super) fn new(signal: Signal) -> Self {
-        Self { signal, waiting: VecDeque::new(), records: 0, bytes: 0, away_records: 0, away_bytes: 0 }
+    pub(super) fn new(kind: RecordKind) -> Self {
+        Self { kind, waiting: VecDeque::new(), records: 0, bytes: 0, away_records: 0, away_bytes: 0 }
     }
 
     /// Records that are not with the collector: those that wait and those on their way.
@@ -77,7 +76,7 @@ impl Queue {
             && (taken.records == 0 || taken.bytes < MAX_REQUEST)
         {
             let room = MAX_REQUEST.saturating_sub(taken.bytes);
-            let slice = front.split(self.signal, batch.max(1) - taken.records, room);
+            let slice = front.split(self.kind, batch.max(1) - taken.records, room);
             taken.records += slice.count;
             taken.bytes += slice.bytes;
             taken.slices.push(slice);
@@ -128,8 +127,8 @@ mod tests {
         /// Nothing is lost, doubled or out of order, and the bound holds, whatever is pushed and taken.
         #[test]
         fn what_is_taken_is_what_was_let_in(steps in steps(), limit in 1_000usize..20_000, logs: bool) {
-            let signal = if logs { Signal::Logs } else { Signal::Traces };
-            let (mut queue, start) = (Queue::new(signal), Instant::now());
+            let kind = if logs { RecordKind::Events } else { RecordKind::Spans };
+            let (mut queue, start) = (Queue::new(kind), Instant::now());
             let (mut first, mut expected, mut got, mut away) = (1, Vec::new(), Vec::new(), Vec::new());
             for step in steps {
                 match step {
@@ -137,10 +136,10 @@ mod tests {
                         let length = records.len() as u64;
                         let numbers: Vec<_> = (first..)
                             .zip(&records)
-                            .filter_map(|(number, record)| signal.takes(record).then_some(number))
+                            .filter_map(|(number, record)| kind.takes(record).then_some(number))
                             .collect();
                         let told = samples::parcel("a", 1, first, records);
-                        if let Some(slice) = Slice::whole(&told, signal)
+                        if let Some(slice) = Slice::whole(&told, kind)
                             && queue.push(slice, limit, start).is_ok()
                         {
                             expected.extend(numbers);
@@ -150,7 +149,7 @@ mod tests {
                     Step::Take(batch) => {
                         let taken = queue.take(batch);
                         prop_assert!(taken.records <= batch);
-                        let numbers = taken.slices.iter().flat_map(|slice| slice.records(signal)).map(|(number, _)| number);
+                        let numbers = taken.slices.iter().flat_map(|slice| slice.records(kind)).map(|(number, _)| number);
                         let before = got.len();
                         got.extend(numbers);
                         prop_assert_eq!(got.len() - before, taken.records);
@@ -164,7 +163,7 @@ mod tests {
                 prop_assert_eq!(queue.ready(usize::MAX, Duration::ZERO) == Ready::Never, expected.len() == got.len());
             }
             let rest = queue.take(usize::MAX);
-            got.extend(rest.slices.iter().flat_map(|slice| slice.records(signal)).map(|(number, _)| number));
+            got.extend(rest.slices.iter().flat_map(|slice| slice.records(kind)).map(|(number, _)| number));
             prop_assert_eq!(got, expected);
             away.push(rest);
             away.iter().for_each(|taken| queue.done(taken));
@@ -174,12 +173,12 @@ mod tests {
 
     #[test]
     fn a_request_goes_when_it_is_full_or_its_first_record_has_waited() {
-        let (mut queue, start) = (Queue::new(Signal::Logs), Instant::now());
+        let (mut queue, start) = (Queue::new(RecordKind::Events), Instant::now());
         let second = Duration::from_secs(1);
         assert_eq!(queue.ready(3, second), Ready::Never);
         let push = |queue: &mut Queue, later| {
             let told = samples::parcel("a", 1, 1, vec![samples::event("a")]);
-            queue.push(Slice::whole(&told, Signal::Logs).unwrap(), 1 << 20, start + later).unwrap();
+            queue.push(Slice::whole(&told, RecordKind::Events).unwrap(), 1 << 20, start + later).unwrap();
         };
         push(&mut queue, Duration::ZERO);
         push(&mut queue, second / 2);
@@ -192,10 +191,10 @@ mod tests {
 
     #[test]
     fn a_request_of_long_records_goes_earlier() {
-        let mut queue = Queue::new(Signal::Logs);
+        let mut queue = Queue::new(RecordKind::Events);
         let long = "a".repeat(60_000);
         let told = samples::parcel("a", 1, 1, vec![samples::event(&long); 100]);
-        let slice = Slice::whole(&told, Signal::Logs).unwrap();
+        let slice = Slice::whole(&told, RecordKind::Events).unwrap();
         queue.push(slice, 100 << 20, Instant::now()).unwrap();
         assert_eq!(queue.ready(512, Duration::from_secs(1)), Ready::Now);
         let taken = queue.take(512);

@@ -1,4 +1,4 @@
-//! [`Slice`]: a part of a parcel's records. Signals share parcels until each has sent what is its own.
+//! [`Slice`]: a part of a parcel's records. Kinds share parcels until each has sent what is its own.
 
 use std::sync::Arc;
 
@@ -6,34 +6,52 @@ use super::config::Signal;
 use crate::parcel::Parcel;
 use watchdog_service::log::{Event, Field, Record, Span, SpanStatus, Value};
 
-/// Some of the records of one signal that a parcel has.
+/// Some of the records of one kind that a parcel has.
 #[derive(Debug, Clone)]
 pub(super) struct Slice {
     pub(super) parcel: Arc<Parcel>,
     /// Where it begins and ends among all records.
     pub(super) from: usize,
     pub(super) to: usize,
-    /// So many of the signal are there.
+    /// So many of the kind are there.
     pub(super) count: usize,
     /// What it is taken to need of memory.
     pub(super) bytes: usize,
 }
 
-impl Signal {
+/// A kind of records: what goes one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordKind {
+    Events,
+    Spans,
+}
+
+impl RecordKind {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Events, Self::Spans];
+
+    /// What it is called on its way.
+    pub(super) fn signal(self) -> Signal {
+        match self {
+            Self::Events => Signal::Logs,
+            Self::Spans => Signal::Traces,
+        }
+    }
+
     /// Whether the record goes this way.
     pub(super) fn takes(self, record: &Record) -> bool {
         match (self, record) {
-            (Self::Logs, Record::Event(_)) | (Self::Traces, Record::Span(_)) => true,
-            (Self::Logs, Record::Span(_)) | (Self::Traces, Record::Event(_)) => false,
+            (Self::Events, Record::Event(_)) | (Self::Spans, Record::Span(_)) => true,
+            (Self::Events, Record::Span(_)) | (Self::Spans, Record::Event(_)) => false,
         }
     }
 }
 
 impl Slice {
     /// All that goes this way; `None` when nothing does.
-    pub(super) fn whole(parcel: &Arc<Parcel>, signal: Signal) -> Option<Self> {
+    pub(super) fn whole(parcel: &Arc<Parcel>, kind: RecordKind) -> Option<Self> {
         let (mut count, mut bytes) = (0, 0);
-        for record in parcel.batch.records.iter().filter(|record| signal.takes(record)) {
+        for record in parcel.batch.records.iter().filter(|record| kind.takes(record)) {
             count += 1;
             bytes += weight(record);
         }
@@ -47,11 +65,11 @@ impl Slice {
     }
 
     /// Takes the first `count` off, or those of the first `bytes`, one at least.
-    pub(super) fn split(&mut self, signal: Signal, count: usize, bytes: usize) -> Self {
+    pub(super) fn split(&mut self, kind: RecordKind, count: usize, bytes: usize) -> Self {
         let (mut head, mut at) = (Self { count: 0, bytes: 0, ..self.clone() }, self.from);
         while head.count < self.count && head.count < count.max(1) {
             let record = &self.parcel.batch.records[at];
-            if signal.takes(record) {
+            if kind.takes(record) {
                 let bytes_more = weight(record);
                 if head.count > 0 && head.bytes + bytes_more > bytes {
                     break;
@@ -66,11 +84,11 @@ impl Slice {
         head
     }
 
-    /// The records of the signal, with their numbers.
-    pub(super) fn records(&self, signal: Signal) -> impl Iterator<Item = (u64, &Record)> {
+    /// The records of the kind, with their numbers.
+    pub(super) fn records(&self, kind: RecordKind) -> impl Iterator<Item = (u64, &Record)> {
         (self.parcel.batch.first + self.from as u64..)
             .zip(&self.parcel.batch.records[self.from..self.to])
-            .filter(move |(_, record)| signal.takes(record))
+            .filter(move |(_, record)| kind.takes(record))
     }
 }
 

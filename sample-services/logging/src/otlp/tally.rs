@@ -12,6 +12,8 @@ use super::slice::Slice;
 pub(crate) struct Tally {
     /// Records that a collector said it has.
     pub(crate) accepted: u64,
+    /// Of these, those that are known to be of a service: all of a request of which none was rejected.
+    pub(crate) known: BTreeMap<ServiceName, u64>,
     /// Records that no collector will have, by service and reason.
     pub(crate) dropped: BTreeMap<(ServiceName, Dropped), u64>,
     /// Records that a collector took with their request and said to have rejected. Of which service it does not say.
@@ -40,6 +42,9 @@ impl Tally {
     /// Both together.
     pub(super) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
+        for (service, count) in &other.known {
+            *self.known.entry(service.clone()).or_default() += count;
+        }
         self.rejected += other.rejected;
         for (whose, count) in &other.dropped {
             *self.dropped.entry(whose.clone()).or_default() += count;
@@ -59,5 +64,22 @@ impl Tally {
         let all = taken.records as u64;
         self.rejected += rejected.min(all);
         self.accepted += all.saturating_sub(rejected);
+        if rejected == 0 {
+            for slice in &taken.slices {
+                *self.known.entry(slice.parcel.service.clone()).or_default() += slice.count as u64;
+            }
+        }
+    }
+}
+
+impl Dropped {
+    /// As metrics say it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "queue-full",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Stopped => "stopped",
+        }
     }
 }

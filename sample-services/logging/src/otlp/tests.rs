@@ -3,6 +3,7 @@
 mod arriving;
 mod collector;
 mod failing;
+mod measured;
 mod quiet;
 mod real;
 mod secure;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use super::config::{Config, Protocol};
 use super::samples::{event, parcel, span};
 use super::{Exporter, Report};
+use crate::metrics::Source;
 use crate::output::Board;
 use crate::parcel::Parcel;
 use watchdog_service::log::Record;
@@ -48,7 +50,7 @@ struct Told {
 impl Told {
     fn start(config: Config) -> Self {
         let board = Arc::new(Board::default());
-        Self { exporter: Exporter::start(config, &board).unwrap(), board }
+        Self { exporter: Exporter::start(config, &board, &Source::dry()).unwrap(), board }
     }
 
     async fn until(&self, what: &str, done: impl Fn(&Report) -> bool) -> Report {
@@ -71,9 +73,9 @@ impl Told {
     async fn close(self, deadline: Instant) -> Report {
         self.stop(deadline);
         let ended = tokio::task::spawn_blocking(move || {
-            let Exporter { signals, config, stop, thread } = self.exporter;
+            let Exporter { records, lines, lack, config, stop, thread } = self.exporter;
             thread.join().unwrap();
-            Exporter { signals, config, stop, thread: std::thread::spawn(|| {}) }.report()
+            Exporter { records, lines, lack, config, stop, thread: std::thread::spawn(|| {}) }.report()
         });
         ended.await.unwrap()
     }

@@ -4,6 +4,7 @@
 //! parcel ─┬─► queue ─► thread ─► FileSink ─► records/counter.jsonl
 //!         ├─► queue ─► thread ─► ConsoleSink
 //!         ├─► otlp: queues and a thread of its own kind
+//!         ├   prometheus takes none: it serves metrics
 //!         └─► queue, full ─► dropped, counted, and said in that output when there is room again
 //! ```
 //! A message of a lane is done when the next one is asked for. So that a kill loses nothing, the intake waits before
@@ -25,14 +26,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
+use watchdog_service::ServiceName;
 
+pub(crate) use self::backoff::Backoff;
 use self::console::ConsoleSink;
 use self::file::FileSink;
 use self::patience::Patience;
 use self::queue::Queue;
 use crate::format::Format;
+use crate::metrics::Source;
 use crate::otlp::Exporter;
 use crate::parcel::Parcel;
+use crate::scrape::Scraped;
 use crate::settings::OutputSettings;
 
 /// How long an output that is configured no more has for what it still holds.
@@ -92,11 +97,24 @@ impl Board {
     }
 }
 
+/// What came of the records that an output was handed since it was started. Of some a collector does not say whose they
+/// were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OutputCounts {
+    pub(crate) written: BTreeMap<Option<ServiceName>, u64>,
+    /// By reason.
+    pub(crate) dropped: BTreeMap<(Option<ServiceName>, &'static str), u64>,
+    /// Neither yet.
+    pub(crate) waiting: u64,
+}
+
 /// All outputs.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     /// What relative paths are below.
     folder: PathBuf,
+    /// Of metrics.
+    source: Source,
     running: BTreeMap<String, Output>,
     /// Configured no more, and not done yet.
     retired: Vec<Output>,
@@ -117,6 +135,8 @@ enum Drive {
     Sink { queue: Arc<Queue>, thread: JoinHandle<()>, patience: Patience },
     /// Queues and threads of its own.
     Otlp(Exporter),
+    /// No records: it is asked for metrics.
+    Prometheus(Scraped),
 }
 
 impl Item {
@@ -127,8 +147,8 @@ impl Item {
 }
 
 impl Outputs {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, running: BTreeMap::new(), retired: Vec::new(), board: Arc::default() }
+    pub(crate) fn new(folder: PathBuf, source: Source) -> Self {
+        Self { folder, source, running: BTreeMap::new(), retired: Vec::new(), board: Arc::default() }
     }
 
     /// Makes it these outputs. One that stays of its kind keeps its thread and its queue.
@@ -168,7 +188,10 @@ impl Outputs {
             }
             OutputSettings::Otlp(settings) => {
                 let config = settings.config().map_err(std::io::Error::other)?;
-                Drive::Otlp(Exporter::start(config, &self.board)?)
+                Drive::Otlp(Exporter::start(config, &self.board, &self.source)?)
+            }
+            OutputSettings::Prometheus(settings) => {
+                Drive::Prometheus(Scraped::start(settings.listen(), &self.board, &self.source)?)
             }
         };
         Ok(Output { name: name.to_owned(), settings: settings.clone(), drive })
@@ -199,6 +222,7 @@ impl Outputs {
             match &output.drive {
                 Drive::Sink { queue, .. } => queue.push(Arc::clone(&parcel)),
                 Drive::Otlp(exporter) => exporter.push(&parcel),
+                Drive::Prometheus(_) => {}
             }
         }
     }
@@ -231,6 +255,19 @@ impl Outputs {
         self.board.changed().await;
     }
 
+    /// What came of all that was handed over, by output; of those that take records.
+    pub(crate) fn counts(&self) -> BTreeMap<String, OutputCounts> {
+        let counts = self.running.iter().filter_map(|(name, output)| {
+            let counts = match &output.drive {
+                Drive::Sink { queue, .. } => queue.counts(),
+                Drive::Otlp(exporter) => exporter.report().counts(),
+                Drive::Prometheus(_) => return None,
+            };
+            Some((name.clone(), counts))
+        });
+        counts.collect()
+    }
+
     /// What is wrong with outputs; `None`: nothing.
     pub(crate) fn trouble(&self) -> Option<String> {
         let troubles: Vec<_> = self.running.values().filter_map(Output::trouble).collect();
@@ -261,7 +298,7 @@ impl Output {
         match &self.settings {
             OutputSettings::File(settings) => Some(settings.format.into()),
             OutputSettings::Console(settings) => Some(console::format(settings)),
-            OutputSettings::Otlp(_) => None,
+            OutputSettings::Otlp(_) | OutputSettings::Prometheus(_) => None,
         }
     }
 
@@ -272,7 +309,10 @@ impl Output {
             (Drive::Otlp(exporter), OutputSettings::Otlp(settings)) => {
                 exporter.configure(settings.config().expect("checked when it was read"));
             }
-            (Drive::Otlp(_), OutputSettings::File(_) | OutputSettings::Console(_)) => {
+            (Drive::Prometheus(scraped), OutputSettings::Prometheus(settings)) => {
+                scraped.configure(settings.listen());
+            }
+            (Drive::Otlp(_) | Drive::Prometheus(_), _) => {
                 unreachable!("one of another kind is another output")
             }
         }
@@ -284,6 +324,7 @@ impl Output {
         match &self.drive {
             Drive::Sink { queue, .. } => queue.stop(deadline),
             Drive::Otlp(exporter) => exporter.stop(deadline),
+            Drive::Prometheus(scraped) => scraped.stop(),
         }
     }
 
@@ -291,6 +332,7 @@ impl Output {
         match &self.drive {
             Drive::Sink { thread, .. } => thread.is_finished(),
             Drive::Otlp(exporter) => exporter.is_finished(),
+            Drive::Prometheus(scraped) => scraped.is_finished(),
         }
     }
 
@@ -300,6 +342,9 @@ impl Output {
             Drive::Otlp(exporter) => {
                 exporter.report().trouble.map(|trouble| format!("output `{}`: {trouble}", self.name))
             }
+            Drive::Prometheus(scraped) => {
+                scraped.trouble().map(|trouble| format!("output `{}`: {trouble}", self.name))
+            }
         }
     }
 
@@ -308,6 +353,7 @@ impl Output {
         match &self.drive {
             Drive::Sink { queue, .. } => queue.report(),
             Drive::Otlp(exporter) => exporter.report().say(&self.name),
+            Drive::Prometheus(_) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use watchdog_service::ServiceName;
 
-use super::{Board, Item, Load};
+use super::{Board, Item, Load, OutputCounts};
 use crate::now;
 use crate::parcel::{DroppedBy, Gap, Parcel};
 use crate::settings::OutputSettings;
@@ -30,6 +30,16 @@ enum Reason {
     Stopped,
 }
 
+impl Reason {
+    /// As records and metrics say it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "queue-full",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// What waits for one output. Shared by the intake, which pushes, and the output's thread, which takes.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -45,8 +55,9 @@ struct State {
     waiting: Load,
     /// Of all that waits or is in the thread's hands.
     bytes: usize,
-    /// How many parcels that is.
+    /// How many parcels that is, and records in them.
     open: usize,
+    records: u64,
     order: Option<OutputSettings>,
     /// Until when it may go on.
     stop: Option<Instant>,
@@ -147,8 +158,7 @@ impl Queue {
     pub(super) fn finish<'i>(&self, done: impl Iterator<Item = &'i Item>) {
         let mut state = self.state();
         for item in done {
-            state.bytes -= item.weight;
-            state.open -= 1;
+            state.take_out(item);
             match state.written.get_mut(&item.parcel.service) {
                 Some(written) => *written += item.records,
                 None => drop(state.written.insert(item.parcel.service.clone(), item.records)),
@@ -201,8 +211,7 @@ impl Queue {
         let rest: Vec<_> = load.drain(..).collect();
         let rest: Vec<_> = rest.into_iter().chain(std::mem::take(&mut state.waiting)).collect();
         for item in rest {
-            state.bytes -= item.weight;
-            state.open -= 1;
+            state.take_out(&item);
             state.lose(&item.parcel, Reason::Stopped);
         }
         self.look(state);
@@ -273,6 +282,17 @@ impl Queue {
         self.state().dropped()
     }
 
+    /// What came of all that was handed over.
+    pub(super) fn counts(&self) -> OutputCounts {
+        let state = self.state();
+        let written = state.written.iter().map(|(service, count)| (Some(service.clone()), *count));
+        let dropped = state
+            .lost
+            .iter()
+            .map(|((service, reason), lost)| ((Some(service.clone()), reason.as_str()), lost.total));
+        OutputCounts { written: written.collect(), dropped: dropped.collect(), waiting: state.records }
+    }
+
     /// Says at the end what came of all that was handed over.
     pub(super) fn report(&self) {
         let mut state = self.state();
@@ -297,7 +317,14 @@ impl State {
     fn put(&mut self, item: Item) {
         self.bytes += item.weight;
         self.open += 1;
+        self.records += item.records;
         self.waiting.push_back(item);
+    }
+
+    fn take_out(&mut self, item: &Item) {
+        self.bytes -= item.weight;
+        self.open -= 1;
+        self.records -= item.records;
     }
 
     fn lose(&mut self, parcel: &Parcel, reason: Reason) {
@@ -318,10 +345,7 @@ impl State {
             let gap = Gap {
                 at: now::nanos(),
                 by: DroppedBy::Output(output.to_owned()),
-                reason: match reason {
-                    Reason::Full => "queue-full",
-                    Reason::Stopped => "stopped",
-                },
+                reason: reason.as_str(),
                 count: std::mem::take(&mut lost.unsaid),
                 total: lost.total,
             };

@@ -16,7 +16,7 @@ fn file(path: &str) -> OutputSettings {
 }
 
 fn outputs<const N: usize>(folder: &TempDir, wanted: [(&str, OutputSettings); N]) -> Outputs {
-    let mut outputs = Outputs::new(folder.path().to_owned());
+    let mut outputs = Outputs::new(folder.path().to_owned(), Source::dry());
     outputs.configure(&map(wanted));
     outputs
 }
@@ -24,7 +24,7 @@ fn outputs<const N: usize>(folder: &TempDir, wanted: [(&str, OutputSettings); N]
 fn queue_of(outputs: &Outputs, name: &str) -> Arc<Queue> {
     match &outputs.running[name].drive {
         Drive::Sink { queue, .. } => Arc::clone(queue),
-        Drive::Otlp(_) => panic!("it has queues of its own"),
+        Drive::Otlp(_) | Drive::Prometheus(_) => panic!("it has no such queue"),
     }
 }
 
@@ -93,7 +93,13 @@ async fn what_came_is_what_was_written_and_what_was_dropped() {
             outputs.hand(sample::parcel(service, sample::batch(1, sent[at] + 1, 1_000)));
             sent[at] += 1_000;
         }
+        let OutputCounts { written, dropped, waiting } = &outputs.counts()["bad"];
+        assert_eq!(
+            written.values().sum::<u64>() + dropped.values().sum::<u64>() + waiting,
+            sent[0] + sent[1]
+        );
     }
+    assert!(outputs.counts()["bad"].waiting > 0);
     fs::remove_file(folder.path().join("gone")).unwrap();
     until(&outputs, "it works again", |trouble| trouble.is_none()).await;
     outputs.settle().await;
@@ -101,6 +107,8 @@ async fn what_came_is_what_was_written_and_what_was_dropped() {
         outputs.hand(sample::parcel(service, sample::batch(1, sent[at] + 1, 1)));
         sent[at] += 1;
     }
+    outputs.settle().await;
+    let counts = outputs.counts()["bad"].clone();
     outputs.stop(Instant::now() + PATIENCE).await;
     for (service, sent) in ["a", "b"].into_iter().zip(sent) {
         let (mut written, mut dropped) = (Vec::new(), 0);
@@ -124,6 +132,9 @@ async fn what_came_is_what_was_written_and_what_was_dropped() {
         }
         assert!(dropped > 0);
         assert_eq!(written.len() as u64 + dropped, sent);
+        let service = Some(service.parse().unwrap());
+        assert_eq!(counts.written[&service], written.len() as u64);
+        assert_eq!(counts.dropped[&(service, "queue-full")], dropped);
     }
 }
 

@@ -3,9 +3,11 @@
 mod directives;
 mod otlp;
 mod outputs;
+mod prometheus;
 mod quantity;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::de::Error;
@@ -107,6 +109,10 @@ pub(crate) enum SettingsError {
         "outputs.{first} and outputs.{second} write to the same files, {path:?}; expected a `path` for each"
     )]
     SamePath { first: String, second: String, path: String },
+    #[error(
+        "outputs.{first} and outputs.{second} listen at the same address, {listen}; expected a port for each"
+    )]
+    SameAddress { first: String, second: String, listen: SocketAddr },
 }
 
 impl Settings {
@@ -128,12 +134,23 @@ impl Settings {
         if !(0.0..=1.0).contains(&self.traces.ratio) {
             return Err(SettingsError::Ratio { found: self.traces.ratio.to_string() });
         }
-        let mut paths = BTreeMap::new();
+        let (mut paths, mut addresses) = (BTreeMap::new(), BTreeMap::new());
         for (name, output) in &self.outputs {
-            let OutputSettings::File(file) = output else { continue };
-            let path = file.path().to_owned();
-            if let Some(first) = paths.insert(path.clone(), name.clone()) {
-                return Err(SettingsError::SamePath { first, second: name.clone(), path });
+            let second = name.clone();
+            match output {
+                OutputSettings::File(file) => {
+                    let path = file.path().to_owned();
+                    if let Some(first) = paths.insert(path.clone(), name.clone()) {
+                        return Err(SettingsError::SamePath { first, second, path });
+                    }
+                }
+                OutputSettings::Prometheus(settings) => {
+                    let listen = settings.listen();
+                    if let Some(first) = addresses.insert(listen, name.clone()) {
+                        return Err(SettingsError::SameAddress { first, second, listen });
+                    }
+                }
+                OutputSettings::Console(_) | OutputSettings::Otlp(_) => {}
             }
         }
         Redaction::new(&self.redact).map_err(|(at, reason)| SettingsError::Redact { at, reason })
@@ -241,6 +258,23 @@ mod tests {
             (r#"{"redact": ["x*"]}"#, ["redact.0", "matches an empty text"]),
             (r#"{"outputs": {"a": {}, "b": {}}}"#, ["outputs.a and outputs.b", "expected a `path`"]),
             (r#"{"outputs": {"a": {"kind": "printer"}}}"#, ["kind: \"printer\"", "`console`"]),
+            (r#"{"outputs": {"a": {"kind": "prometheus"}}}"#, ["missing field", "`listen`"]),
+            (
+                r#"{"outputs": {"a": {"kind": "prometheus", "listen": "0.0.0.0:9464"}}}"#,
+                ["listen: \"0.0.0.0:9464\"", "of the loopback"],
+            ),
+            (
+                r#"{"outputs": {"a": {"kind": "prometheus", "listen": "localhost:9464"}}}"#,
+                ["listen: \"localhost:9464\"", "127.0.0.1:9464"],
+            ),
+            (
+                r#"{"outputs": {"a": {"kind": "prometheus", "listen": "127.0.0.1:0"}}}"#,
+                ["listen: \"127.0.0.1:0\"", "and a port"],
+            ),
+            (
+                r#"{"outputs": {"a": {"kind": "prometheus", "listen": "[::1]:94"}, "b": {"kind": "prometheus", "listen": "[::1]:94"}}}"#,
+                ["outputs.a and outputs.b", "[::1]:94"],
+            ),
             (r#"{"outputs": {"a": {"max_sise": "1MiB"}}}"#, ["max_sise", "`max_size`"]),
             (r#"{"outputs": {"a": {"max_size": "1"}}}"#, ["max_size: \"1\"", "a size like"]),
             (r#"{"outputs": {"a": {"max_size": "1B"}}}"#, ["max_size: \"1B\"", "at least 4KiB"]),

@@ -15,8 +15,8 @@ use crate::otlp::config::{Compression, Config, Endpoint, Protocol, Signal};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OtlpSettings {
-    /// Where it is: `http://` or `https://`, host and port. Over HTTP a path may follow; `/v1/logs` and `/v1/traces` are
-    /// put behind it.
+    /// Where it is: `http://` or `https://`, host and port. Over HTTP a path may follow; `/v1/logs`, `/v1/traces` and
+    /// `/v1/metrics` are put behind it.
     endpoint: String,
     /// `grpc`, most often at port 4317; or `http`, protobuf over HTTP, most often at port 4318. Default `grpc`.
     #[serde(default = "grpc")]
@@ -48,16 +48,23 @@ pub(crate) struct OtlpSettings {
     /// How long a request is tried again before it is dropped and the next one tried. Default `5m`.
     #[serde(default = "five_minutes")]
     retry_for: Period,
-    /// What is sent, `logs` and `traces`. Default both.
+    /// What is sent, `logs`, `traces` and `metrics`. Default all of them.
     #[serde(default = "everything")]
     #[schemars(length(min = 1))]
     signals: Vec<Signal>,
+    /// From one gathering of metrics to the next: while the collector is away older ones are replaced by newer ones.
+    /// Default `15s`, at least `1s`.
+    #[serde(default = "fifteen_seconds")]
+    metrics_interval: Period,
 }
 
 /// Headers of a request, by name.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(transparent)]
 struct Headers(BTreeMap<String, Secret<String>>);
+
+/// What others gathered within this time is taken.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The least that may wait.
 const LEAST_QUEUE: u64 = 1 << 20;
@@ -77,6 +84,10 @@ impl OtlpSettings {
             return Err(format!("batch_records: {}, expected 1 to 8192", self.batch_records));
         }
         let period = |period: Period| Duration::from_millis(period.as_millis());
+        let metrics_interval = period(self.metrics_interval);
+        if metrics_interval < LEAST_INTERVAL {
+            return Err(format!("metrics_interval: \"{}\", expected at least 1s", self.metrics_interval));
+        }
         Ok(Config {
             headers: self.headers.map()?,
             ca: self.ca.as_ref().map(Into::into),
@@ -87,6 +98,7 @@ impl OtlpSettings {
             queue: usize::try_from(self.queue.bytes()).unwrap_or(usize::MAX),
             retry_for: period(self.retry_for),
             signals: self.signals.clone(),
+            metrics_interval,
             ..Config::to(endpoint, self.protocol)
         })
     }
@@ -156,6 +168,10 @@ fn five_minutes() -> Period {
     Period::millis(300_000)
 }
 
+fn fifteen_seconds() -> Period {
+    Period::millis(15_000)
+}
+
 fn everything() -> Vec<Signal> {
     Signal::ALL.to_vec()
 }
@@ -182,7 +198,11 @@ mod tests {
             (r#"{"endpoint": "localhost:4317"}"#, ["endpoint: \"localhost:4317\"", "http://"]),
             (r#"{"endpoint": "http://a/otlp"}"#, ["endpoint: \"http://a/otlp\"", "over gRPC"]),
             (r#"{"endpoint": "http://a", "protocol": "thrift"}"#, ["thrift", "`http`"]),
-            (r#"{"endpoint": "http://a", "signals": ["logs", "dreams"]}"#, ["dreams", "`traces`"]),
+            (r#"{"endpoint": "http://a", "signals": ["logs", "dreams"]}"#, ["dreams", "`metrics`"]),
+            (
+                r#"{"endpoint": "http://a", "metrics_interval": "999ms"}"#,
+                ["metrics_interval: \"999ms\"", "at least 1s"],
+            ),
             (r#"{"endpoint": "http://a", "queue": "1KiB"}"#, ["queue: \"1KiB\"", "at least 1MiB"]),
             (r#"{"endpoint": "http://a", "batch_records": 0}"#, ["batch_records: 0", "1 to 8192"]),
             (

@@ -7,6 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::otlp::OtlpSettings;
+use super::prometheus::PrometheusSettings;
 use super::quantity::{Period, Size};
 use crate::format::Format;
 
@@ -27,6 +28,8 @@ pub(crate) enum OutputSettings {
     Console(ConsoleSettings),
     /// A collector of OpenTelemetry.
     Otlp(OtlpSettings),
+    /// Metrics alone, for Prometheus.
+    Prometheus(PrometheusSettings),
 }
 
 /// Files, one a service or one for all.
@@ -96,7 +99,7 @@ impl OutputSettings {
     pub(crate) fn keeps(&self) -> bool {
         match self {
             Self::File(_) => true,
-            Self::Console(_) | Self::Otlp(_) => false,
+            Self::Console(_) | Self::Otlp(_) | Self::Prometheus(_) => false,
         }
     }
 }
@@ -183,9 +186,12 @@ impl<'de> Deserialize<'de> for OutputSettings {
                 otlp.config().map_err(Error::custom)?;
                 Ok(Self::Otlp(otlp))
             }
-            Some(other) => {
-                Err(Error::custom(format!("kind: {other:?}, expected `file`, `console` or `otlp`")))
+            Some("prometheus") => {
+                serde_path_to_error::deserialize(table).map(Self::Prometheus).map_err(Error::custom)
             }
+            Some(other) => Err(Error::custom(format!(
+                "kind: {other:?}, expected `file`, `console`, `otlp` or `prometheus`"
+            ))),
         }
     }
 }
@@ -221,6 +227,14 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(asks, [("file".into(), false), ("console".into(), true), ("otlp".into(), true)]);
+        assert_eq!(
+            asks,
+            [
+                ("file".into(), false),
+                ("console".into(), true),
+                ("otlp".into(), true),
+                ("prometheus".into(), true)
+            ]
+        );
     }
 }

@@ -64,6 +64,11 @@ impl Timeline {
         Self { stretches, task }
     }
 
+    /// More may come: it may be asked for.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.stretches.is_closed()
+    }
+
     /// What comes next; without a grant nothing, for ever. Cancel safe.
     pub(crate) async fn next(&mut self) -> Stretch {
         if let Some(stretch) = self.stretches.recv().await {

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 
 use super::{attribute, attributes, grouped, scope};
-use crate::otlp::config::Signal;
+use crate::otlp::slice::RecordKind;
 use crate::otlp::slice::Slice;
 use watchdog_service::log::{Event, Level, Record};
 
@@ -14,7 +14,7 @@ use watchdog_service::log::{Event, Level, Record};
 const SCOPE: &str = "watchdog.scope";
 
 pub(super) fn request(slices: &[Slice]) -> ExportLogsServiceRequest {
-    let groups = grouped(Signal::Logs, slices, |number, record| match record {
+    let groups = grouped(RecordKind::Events, slices, |number, record| match record {
         Record::Event(event) => Some((event.target.as_str(), log_record(number, event))),
         Record::Span(_) => None,
     });

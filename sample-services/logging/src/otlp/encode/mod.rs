@@ -1,8 +1,9 @@
-//! From records to what OTLP calls them. Pure.
+//! From records and metrics to what OTLP calls them. Pure.
 //!
-//! One resource a process, and in it one scope a target, each in the order it comes first.
+//! Of records one resource a process, and in it one scope a target, each in the order it comes first.
 
 mod logs;
+mod metrics;
 mod traces;
 
 use std::collections::HashMap;
@@ -14,19 +15,24 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use watchdog_service::ServiceName;
 
-use super::config::Signal;
-use super::slice::Slice;
+use super::slice::{RecordKind, Slice};
+use crate::metrics::Gathering;
 use watchdog_service::log::{Field, Record, Value};
 
 /// The number that the process gave a record: with the resource it tells one record from all others, so that what was
 /// sent twice can be told. A collector that was cut off in the middle may have taken what is sent again.
 const NUMBER: &str = "watchdog.record.number";
 
+/// The bytes of all requests that it takes: a collector refuses one that is too long.
+pub(super) fn metrics(found: &Gathering) -> Vec<Bytes> {
+    metrics::requests(found).map(|request| request.encode_to_vec().into()).collect()
+}
+
 /// The bytes of a request.
-pub(super) fn request(signal: Signal, slices: &[Slice]) -> Bytes {
-    match signal {
-        Signal::Logs => logs::request(slices).encode_to_vec().into(),
-        Signal::Traces => traces::request(slices).encode_to_vec().into(),
+pub(super) fn request(kind: RecordKind, slices: &[Slice]) -> Bytes {
+    match kind {
+        RecordKind::Events => logs::request(slices).encode_to_vec().into(),
+        RecordKind::Spans => traces::request(slices).encode_to_vec().into(),
     }
 }
 
@@ -39,9 +45,9 @@ struct Scope<T> {
     records: Vec<T>,
 }
 
-/// All records of a signal by process and target; `encoded` makes one of them, of its number, and says its target.
+/// All records of a kind by process and target; `encoded` makes one of them, of its number, and says its target.
 fn grouped<T>(
-    signal: Signal,
+    kind: RecordKind,
     slices: &[Slice],
     encoded: impl Fn(u64, &Record) -> Option<(&str, T)>,
 ) -> Vec<(Resource, Vec<Scope<T>>)> {
@@ -54,7 +60,7 @@ fn grouped<T>(
                 (groups.len() - 1, HashMap::new())
             });
         let scopes = &mut groups[*group].1;
-        for (number, record) in slice.records(signal) {
+        for (number, record) in slice.records(kind) {
             let Some((target, one)) = encoded(number, record) else { continue };
             let scope = *targets.entry(target).or_insert_with(|| {
                 scopes.push(Scope { target: target.to_owned(), records: Vec::new() });

@@ -11,8 +11,8 @@ use crate::otlp::slice::weight;
 use crate::parcel::Parcel;
 use watchdog_service::log::{Event, Level, Span, SpanId, SpanKind, SpanStatus};
 
-fn slices(all: &[Arc<Parcel>], signal: Signal) -> Vec<Slice> {
-    all.iter().filter_map(|parcel| Slice::whole(parcel, signal)).collect()
+fn slices(all: &[Arc<Parcel>], kind: RecordKind) -> Vec<Slice> {
+    all.iter().filter_map(|parcel| Slice::whole(parcel, kind)).collect()
 }
 
 fn text(value: &str) -> Any {
@@ -45,7 +45,7 @@ fn an_event_in_a_span_is_a_log_record_with_its_ids() {
         scope: "add:save".to_owned(),
     });
     let told = parcel("counter", 3, 1, vec![record]);
-    let request = logs::request(&slices(&[told], Signal::Logs));
+    let request = logs::request(&slices(&[told], RecordKind::Events));
     let [of_process] = request.resource_logs.as_slice() else { panic!("{request:?}") };
     let resource = of_process.resource.as_ref().expect("a resource");
     assert_eq!(
@@ -96,7 +96,7 @@ fn a_span_keeps_its_parent_kind_links_and_status() {
         status: SpanStatus::Error("disk full".to_owned()),
     });
     let told = parcel("counter", 3, 1, vec![record]);
-    let request = traces::request(&slices(&[told], Signal::Traces));
+    let request = traces::request(&slices(&[told], RecordKind::Spans));
     let span = &request.resource_spans[0].scope_spans[0].spans[0];
     assert_eq!(
         (span.trace_id.as_slice(), span.span_id.as_slice()),
@@ -121,10 +121,10 @@ fn a_span_keeps_its_parent_kind_links_and_status() {
 #[test]
 fn what_belongs_to_no_trace_has_no_ids_and_a_root_has_no_parent() {
     let told = parcel("counter", 1, 1, vec![event("alone"), span("root")]);
-    let logs = logs::request(&slices(std::slice::from_ref(&told), Signal::Logs));
+    let logs = logs::request(&slices(std::slice::from_ref(&told), RecordKind::Events));
     let log = &logs.resource_logs[0].scope_logs[0].log_records[0];
     assert!(log.trace_id.is_empty() && log.span_id.is_empty() && log.flags == 0);
-    let traces = traces::request(&slices(&[told], Signal::Traces));
+    let traces = traces::request(&slices(&[told], RecordKind::Spans));
     let span = &traces.resource_spans[0].scope_spans[0].spans[0];
     assert!(span.parent_span_id.is_empty() && span.status.is_none());
 }
@@ -133,7 +133,7 @@ fn what_belongs_to_no_trace_has_no_ids_and_a_root_has_no_parent() {
 fn each_process_of_a_service_is_a_resource_of_its_own() {
     let of = |service, incarnation| parcel(service, incarnation, 1, vec![event("a")]);
     let all = [of("a", 1), of("b", 1), of("a", 2), of("a", 1)];
-    let request = logs::request(&slices(&all, Signal::Logs));
+    let request = logs::request(&slices(&all, RecordKind::Events));
     let found: Vec<_> = request
         .resource_logs
         .iter()
@@ -164,7 +164,7 @@ proptest! {
             Some((NUMBER, Any::IntValue(number))) => *number as u64,
             other => panic!("{other:?}"),
         };
-        let (logs, traces) = (slices(&all, Signal::Logs), slices(&all, Signal::Traces));
+        let (logs, traces) = (slices(&all, RecordKind::Events), slices(&all, RecordKind::Spans));
         let (sent_logs, sent_traces) = (logs::request(&logs), traces::request(&traces));
         let by_scope = sent_logs
             .resource_logs
@@ -184,13 +184,13 @@ proptest! {
         got.sort_unstable();
         prop_assert_eq!(got, (1..first).collect::<Vec<_>>());
         // What the queue counts with is no less than what goes over the wire, but for what tells one process and target.
-        for (signal, slices) in [(Signal::Logs, logs), (Signal::Traces, traces)] {
+        for (kind, slices) in [(RecordKind::Events, logs), (RecordKind::Spans, traces)] {
             let counted: usize = slices
                 .iter()
-                .flat_map(|slice| slice.records(signal))
+                .flat_map(|slice| slice.records(kind))
                 .map(|(_, record)| weight(record) + 64)
                 .sum();
-            prop_assert!(request(signal, &slices).len() <= counted + 128 * slices.len());
+            prop_assert!(request(kind, &slices).len() <= counted + 128 * slices.len());
         }
     }
 }

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as Encoded, Status};
 
 use super::{attribute, attributes, grouped, scope};
-use crate::otlp::config::Signal;
+use crate::otlp::slice::RecordKind;
 use crate::otlp::slice::Slice;
 use watchdog_service::log::{Record, Span, SpanKind, SpanStatus};
 
@@ -15,7 +15,7 @@ use watchdog_service::log::{Record, Span, SpanKind, SpanStatus};
 const LEVEL: &str = "level";
 
 pub(super) fn request(slices: &[Slice]) -> ExportTraceServiceRequest {
-    let groups = grouped(Signal::Traces, slices, |number, record| match record {
+    let groups = grouped(RecordKind::Spans, slices, |number, record| match record {
         Record::Span(span) => Some((span.target.as_str(), encoded(number, span))),
         Record::Event(_) => None,
     });

@@ -19,6 +19,12 @@ use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsS
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -62,6 +68,7 @@ pub(super) struct Received {
     pub(super) requests: usize,
     pub(super) logs: Vec<ExportLogsServiceRequest>,
     pub(super) traces: Vec<ExportTraceServiceRequest>,
+    pub(super) metrics: Vec<ExportMetricsServiceRequest>,
     pub(super) headers: Vec<HeaderMap>,
     pub(super) rejected: u64,
 }
@@ -219,8 +226,13 @@ async fn serve(protocol: Protocol, listener: TcpListener, shared: Arc<Shared>, t
         Protocol::Grpc => {
             let logs =
                 LogsServiceServer::from_arc(shared.clone()).accept_compressed(CompressionEncoding::Gzip);
-            let traces = TraceServiceServer::from_arc(shared).accept_compressed(CompressionEncoding::Gzip);
-            let server = tonic::transport::Server::builder().add_service(logs).add_service(traces);
+            let traces =
+                TraceServiceServer::from_arc(shared.clone()).accept_compressed(CompressionEncoding::Gzip);
+            let metrics = MetricsServiceServer::from_arc(shared).accept_compressed(CompressionEncoding::Gzip);
+            let server = tonic::transport::Server::builder()
+                .add_service(logs)
+                .add_service(traces)
+                .add_service(metrics);
             server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
         }
         Protocol::Http => {
@@ -260,18 +272,28 @@ async fn http(shared: &Shared, request: HttpRequest<Incoming>) -> HttpResponse<F
         flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
         body = plain.into();
     }
-    let is_logs = head.uri.path() == "/v1/logs";
-    assert!(is_logs || head.uri.path() == "/v1/traces", "{}", head.uri);
-    let answer = if is_logs {
-        let request = ExportLogsServiceRequest::decode(body).unwrap();
-        shared.judge(head.headers, |received| received.logs.push(request)).await
-    } else {
-        let request = ExportTraceServiceRequest::decode(body).unwrap();
-        shared.judge(head.headers, |received| received.traces.push(request)).await
+    let path = head.uri.path();
+    let answer = match path {
+        "/v1/logs" => {
+            let request = ExportLogsServiceRequest::decode(body).unwrap();
+            shared.judge(head.headers, |received| received.logs.push(request)).await
+        }
+        "/v1/traces" => {
+            let request = ExportTraceServiceRequest::decode(body).unwrap();
+            shared.judge(head.headers, |received| received.traces.push(request)).await
+        }
+        "/v1/metrics" => {
+            let request = ExportMetricsServiceRequest::decode(body).unwrap();
+            shared.judge(head.headers, |received| received.metrics.push(request)).await
+        }
+        other => panic!("{other}"),
     };
     let (status, body) = match answer {
-        Answer::Taken { rejected } if is_logs => (200, logs_answer(rejected).encode_to_vec()),
-        Answer::Taken { rejected } => (200, traces_answer(rejected).encode_to_vec()),
+        Answer::Taken { rejected } => match path {
+            "/v1/logs" => (200, logs_answer(rejected).encode_to_vec()),
+            "/v1/traces" => (200, traces_answer(rejected).encode_to_vec()),
+            _ => (200, metrics_answer(rejected).encode_to_vec()),
+        },
         Answer::Refused => {
             let status =
                 tonic_types::Status { code: 3, message: "not like this".to_owned(), details: Vec::new() };
@@ -329,6 +351,12 @@ fn traces_answer(rejected: i64) -> ExportTraceServiceResponse {
     ExportTraceServiceResponse { partial_success: (rejected > 0).then_some(partial) }
 }
 
+fn metrics_answer(rejected: i64) -> ExportMetricsServiceResponse {
+    let partial =
+        ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message: "too old".to_owned() };
+    ExportMetricsServiceResponse { partial_success: (rejected > 0).then_some(partial) }
+}
+
 fn grpc<T>(answer: &Answer, taken: impl FnOnce(i64) -> T) -> Result<Response<T>, Status> {
     match answer {
         Answer::Taken { rejected } => Ok(Response::new(taken(*rejected))),
@@ -361,5 +389,17 @@ impl TraceService for Shared {
         let headers = request.metadata().clone().into_headers();
         let request = request.into_inner();
         grpc(&self.judge(headers, |received| received.traces.push(request)).await, traces_answer)
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Shared {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let headers = request.metadata().clone().into_headers();
+        let request = request.into_inner();
+        grpc(&self.judge(headers, |received| received.metrics.push(request)).await, metrics_answer)
     }
 }

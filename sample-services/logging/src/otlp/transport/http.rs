@@ -50,6 +50,7 @@ impl Client {
         *request.uri_mut() = self.endpoint.join(match signal {
             Signal::Logs => "/v1/logs",
             Signal::Traces => "/v1/traces",
+            Signal::Metrics => "/v1/metrics",
         });
         *request.headers_mut() = self.headers.clone();
         match self.http.request(request).await {

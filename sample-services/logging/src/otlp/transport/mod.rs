@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
@@ -82,6 +83,9 @@ fn accepted(signal: Signal, answer: &[u8]) -> Verdict {
         }),
         Signal::Traces => ExportTraceServiceResponse::decode(answer)
             .map(|answer| answer.partial_success.map(|found| (found.rejected_spans, found.error_message))),
+        Signal::Metrics => ExportMetricsServiceResponse::decode(answer).map(|answer| {
+            answer.partial_success.map(|found| (found.rejected_data_points, found.error_message))
+        }),
     };
     match partial {
         Ok(partial) => {
