@@ -16,6 +16,7 @@ mod journal;
 mod layout;
 mod logging;
 mod logs;
+mod metrics;
 mod notify;
 mod otlp;
 mod records;

@@ -46,7 +46,7 @@ fn trouble(seen: &Seen) -> Option<String> {
 }
 
 #[test]
-fn a_call_between_two_services_is_one_trace_at_the_collector_which_may_be_away_for_a_while() {
+fn a_call_between_two_services_is_one_trace_at_the_collector_with_metrics_which_may_be_away_for_a_while() {
     let ports = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     let [grpc, http] = ports.map(|listener| listener.local_addr().expect("its address").to_string());
     let program_path = rotel();
@@ -56,13 +56,14 @@ fn a_call_between_two_services_is_one_trace_at_the_collector_which_may_be_away_f
         "--exporter=blackhole",
         "--debug-log=logs",
         "--debug-log=traces",
+        "--debug-log=metrics",
         "--debug-log-verbosity=detailed",
         &format!("--otlp-grpc-endpoint={grpc}"),
         &format!("--otlp-http-endpoint={http}"),
     ];
     let outputs = format!(
         "outputs = {{ far = {{ kind = \"otlp\", endpoint = \"http://{grpc}\", batch_interval = \"50ms\", \
-         headers = {{ authorization = \"Bearer canary\" }} }} }}"
+         metrics_interval = \"1s\", headers = {{ authorization = \"Bearer canary\" }} }} }}"
     );
     let wd = TestWatchdog::run(&[
         program("rotel", &arguments).key(&format!("ready = {{ tcp = \"{grpc}\" }}")),
@@ -76,6 +77,9 @@ fn a_call_between_two_services_is_one_trace_at_the_collector_which_may_be_away_f
     wd.until_some("a trace of both", || {
         traces(&printed()).values().any(|found| *found == both).then_some(())
     });
+    for metric in ["watchdog.service.cpu.time", "watchdog.lane.propagation", "watchdog.log.output.written"] {
+        wd.until_some(&format!("{metric} is there"), || printed().contains(metric).then_some(()));
+    }
     // Nobody is shown the token.
     for args in [&["get", "logging"][..], &["status", "--json"], &["logs", "logging", "-n", "1000"]] {
         let said = wd.cli(args).ok();
