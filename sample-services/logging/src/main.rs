@@ -16,8 +16,8 @@
 //!   service whom it is about is a field, beside all that the entry rests on. It needs the grant for `events`.
 //! - A wrong setting is refused with its place, and changes nothing.
 //!
-//! - A collector gets a record at least once: what waits for one is in memory and ends with this process, and what is sent
-//!   when the connection breaks is sent again. OpenTelemetry is linked here and nowhere else ([`otlp`]).
+//! - A collector, and the journal of systemd, get a record at least once: what waits for one is in memory and ends with this
+//!   process, and what is sent when the connection breaks, or came again after a kill, is sent again. OpenTelemetry is linked here and nowhere else ([`otlp`]).
 //!
 //! Absent: records of its own. What it has to say goes to standard error, or each would bring another one.
 //!

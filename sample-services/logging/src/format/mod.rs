@@ -1,6 +1,7 @@
 //! From records to lines. Every line is one record, whatever is in it, and none commands a terminal.
 
 mod escape;
+mod journal;
 mod json;
 mod logfmt;
 mod pretty;
@@ -9,6 +10,7 @@ mod time;
 use crate::parcel::{Gap, Parcel};
 use watchdog_service::log::Record;
 
+pub(crate) use self::journal::Entry;
 pub(crate) use self::time::stamp;
 
 /// How a record is written.
@@ -22,11 +24,13 @@ pub(crate) enum Format {
     Pretty,
     /// For people at a terminal.
     Colour,
+    /// No lines, but [entries](Entry) for the journal of systemd.
+    Journal,
 }
 
 impl Format {
     /// How many there are.
-    pub(crate) const COUNT: usize = Self::Colour as usize + 1;
+    pub(crate) const COUNT: usize = Self::Journal as usize + 1;
 }
 
 /// What a line says beside its record.
@@ -50,6 +54,7 @@ pub(crate) fn encode(format: Format, parcel: &Parcel, out: &mut Vec<u8>) {
         Format::Logfmt => lines(&mut logfmt::Logfmt::default(), parcel, out),
         Format::Pretty => lines(&mut pretty::Pretty::plain(), parcel, out),
         Format::Colour => lines(&mut pretty::Pretty::coloured(), parcel, out),
+        Format::Journal => journal::encode(parcel, out),
     }
 }
 
@@ -113,7 +118,8 @@ mod tests {
         Event, Field, Level, Span, SpanId, SpanKind, SpanStatus, TraceContext, TraceId, Value,
     };
 
-    const ALL: [Format; Format::COUNT] = [Format::Json, Format::Logfmt, Format::Pretty, Format::Colour];
+    /// All that are lines.
+    const ALL: [Format; 4] = [Format::Json, Format::Logfmt, Format::Pretty, Format::Colour];
 
     fn encoded(format: Format, parcel: &Parcel) -> String {
         String::from_utf8(parcel.lines(format).to_vec()).unwrap()

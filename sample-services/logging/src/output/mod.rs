@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! parcel ─┬─► queue ─► thread ─► FileSink ─► records/counter.jsonl
-//!         ├─► queue ─► thread ─► ConsoleSink
+//!         ├─► queue ─► thread ─► ConsoleSink, JournalSink
 //!         ├─► otlp: queues and a thread of its own kind
 //!         ├   prometheus takes none: it serves metrics
 //!         └─► queue, full ─► dropped, counted, and said in that output when there is room again
@@ -14,6 +14,7 @@
 mod backoff;
 mod console;
 mod file;
+mod journal;
 mod patience;
 mod queue;
 mod runner;
@@ -31,6 +32,7 @@ use watchdog_service::ServiceName;
 pub(crate) use self::backoff::Backoff;
 use self::console::ConsoleSink;
 use self::file::FileSink;
+use self::journal::JournalSink;
 use self::patience::Patience;
 use self::queue::Queue;
 use crate::format::Format;
@@ -186,6 +188,10 @@ impl Outputs {
                 let settings = settings.clone();
                 self.drive(name, move || Box::new(ConsoleSink::new(&settings)))?
             }
+            OutputSettings::Journald(settings) => {
+                let settings = settings.clone();
+                self.drive(name, move || Box::new(JournalSink::new(&settings)))?
+            }
             OutputSettings::Otlp(settings) => {
                 let config = settings.config().map_err(std::io::Error::other)?;
                 Drive::Otlp(Exporter::start(config, &self.board, &self.source)?)
@@ -298,6 +304,7 @@ impl Output {
         match &self.settings {
             OutputSettings::File(settings) => Some(settings.format.into()),
             OutputSettings::Console(settings) => Some(console::format(settings)),
+            OutputSettings::Journald(_) => Some(Format::Journal),
             OutputSettings::Otlp(_) | OutputSettings::Prometheus(_) => None,
         }
     }

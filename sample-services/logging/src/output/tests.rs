@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::parcel::sample;
-use crate::settings::FileSettings;
+use crate::settings::{FileSettings, JournaldSettings};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -205,4 +206,70 @@ async fn an_output_that_is_taken_away_writes_what_it_holds() {
     outputs.configure(&map([("b", file("b-{service}.jsonl"))]));
     outputs.stop(Instant::now() + PATIENCE).await;
     assert_eq!(numbers(&folder.path().join("s.jsonl")), (1..=100).collect::<Vec<_>>());
+}
+
+/// A journal in a folder, as far as its socket goes.
+fn journal(folder: &TempDir) -> UnixDatagram {
+    let socket = UnixDatagram::bind(folder.path().join("socket")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// The message of the next entry.
+fn message(journal: &UnixDatagram) -> String {
+    let mut bytes = vec![0; 1 << 20];
+    let length = journal.recv(&mut bytes).unwrap();
+    let text = String::from_utf8(bytes[..length].to_vec()).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("MESSAGE=")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_journal_has_an_entry_a_record_and_is_waited_for_while_it_is_away() {
+    let folder = TempDir::new().unwrap();
+    let settings = OutputSettings::Journald(JournaldSettings::at(folder.path().join("socket")));
+    let outputs = outputs(&folder, [("journal", settings)]);
+    outputs.hand(sample::parcel("a", sample::batch(1, 1, 3)));
+    until(&outputs, "it is away", |trouble| {
+        trouble.is_some_and(|it| it.contains("cannot write to the journal"))
+    })
+    .await;
+    let first = journal(&folder);
+    assert_eq!([(); 3].map(|()| message(&first)), ["record 1", "record 2", "record 3"]);
+    until(&outputs, "it is there", |trouble| trouble.is_none()).await;
+    // Another one takes its place, as when it is restarted.
+    drop(first);
+    fs::remove_file(folder.path().join("socket")).unwrap();
+    let second = journal(&folder);
+    outputs.hand(sample::parcel("a", sample::batch(1, 4, 1)));
+    assert_eq!(message(&second), "record 4");
+    outputs.stop(Instant::now() + PATIENCE).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_no_datagram_holds_is_cut_and_the_next_one_goes_too() {
+    let folder = TempDir::new().unwrap();
+    let journal = journal(&folder);
+    let settings = OutputSettings::Journald(JournaldSettings::at(folder.path().join("socket")));
+    let outputs = outputs(&folder, [("journal", settings)]);
+    let mut batch = sample::batch(1, 1, 2);
+    batch.records[0] = sample::event(&"x".repeat(4 << 20));
+    outputs.hand(sample::parcel("a", batch));
+    let cut = message(&journal);
+    assert!(cut.len() < 8 << 10 && cut.starts_with("xxx"), "{}", cut.len());
+    assert_eq!(message(&journal), "record 2");
+    outputs.stop(Instant::now() + PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_reads_nothing_holds_up_no_end() {
+    let folder = TempDir::new().unwrap();
+    let _silent = journal(&folder);
+    let settings = OutputSettings::Journald(JournaldSettings::at(folder.path().join("socket")));
+    let outputs = outputs(&folder, [("journal", settings)]);
+    let queue = queue_of(&outputs, "journal");
+    outputs.hand(sample::parcel("a", sample::batch(1, 1, 5_000)));
+    until(&outputs, "it is silent", |trouble| trouble.is_some()).await;
+    outputs.stop(Instant::now()).await;
+    let counts = queue.counts();
+    assert!(counts.waiting == 0, "{counts:?}");
 }

@@ -1,6 +1,7 @@
 //! What the operator sets, all of it live: `watchdog set logging filter.counter="info,counter::add=debug"`.
 
 mod directives;
+mod journald;
 mod otlp;
 mod outputs;
 mod prometheus;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use watchdog_service::ServiceName;
 
 pub(crate) use self::directives::Directives;
+pub(crate) use self::journald::JournaldSettings;
 pub(crate) use self::outputs::{ConsoleFormat, ConsoleSettings, FileSettings, OutputSettings, SERVICE};
 pub(crate) use self::quantity::Period;
 #[cfg(test)]
@@ -150,7 +152,7 @@ impl Settings {
                         return Err(SettingsError::SameAddress { first, second, listen });
                     }
                 }
-                OutputSettings::Console(_) | OutputSettings::Otlp(_) => {}
+                OutputSettings::Console(_) | OutputSettings::Journald(_) | OutputSettings::Otlp(_) => {}
             }
         }
         Redaction::new(&self.redact).map_err(|(at, reason)| SettingsError::Redact { at, reason })

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::journald::JournaldSettings;
 use super::otlp::OtlpSettings;
 use super::prometheus::PrometheusSettings;
 use super::quantity::{Period, Size};
@@ -26,6 +27,8 @@ pub(crate) enum OutputSettings {
     File(FileSettings),
     /// The standard output of the logging service.
     Console(ConsoleSettings),
+    /// The journal of systemd.
+    Journald(JournaldSettings),
     /// A collector of OpenTelemetry.
     Otlp(OtlpSettings),
     /// Metrics alone, for Prometheus.
@@ -99,7 +102,7 @@ impl OutputSettings {
     pub(crate) fn keeps(&self) -> bool {
         match self {
             Self::File(_) => true,
-            Self::Console(_) | Self::Otlp(_) | Self::Prometheus(_) => false,
+            Self::Console(_) | Self::Journald(_) | Self::Otlp(_) | Self::Prometheus(_) => false,
         }
     }
 }
@@ -181,6 +184,9 @@ impl<'de> Deserialize<'de> for OutputSettings {
             Some("console") => {
                 serde_path_to_error::deserialize(table).map(Self::Console).map_err(Error::custom)
             }
+            Some("journald") => {
+                serde_path_to_error::deserialize(table).map(Self::Journald).map_err(Error::custom)
+            }
             Some("otlp") => {
                 let otlp: OtlpSettings = serde_path_to_error::deserialize(table).map_err(Error::custom)?;
                 otlp.config().map_err(Error::custom)?;
@@ -190,7 +196,7 @@ impl<'de> Deserialize<'de> for OutputSettings {
                 serde_path_to_error::deserialize(table).map(Self::Prometheus).map_err(Error::custom)
             }
             Some(other) => Err(Error::custom(format!(
-                "kind: {other:?}, expected `file`, `console`, `otlp` or `prometheus`"
+                "kind: {other:?}, expected `file`, `console`, `journald`, `otlp` or `prometheus`"
             ))),
         }
     }
@@ -232,6 +238,7 @@ mod tests {
             [
                 ("file".into(), false),
                 ("console".into(), true),
+                ("journald".into(), true),
                 ("otlp".into(), true),
                 ("prometheus".into(), true)
             ]

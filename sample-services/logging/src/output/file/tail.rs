@@ -108,7 +108,7 @@ fn read(format: Format, line: &[u8]) -> Option<(Cow<'_, str>, Last)> {
             let (incarnation, number) = (value("incarnation")?.parse().ok()?, value("number")?.parse().ok()?);
             Some((value("service")?.into(), Last { incarnation, number }))
         }
-        Format::Pretty | Format::Colour => None,
+        Format::Pretty | Format::Colour | Format::Journal => None,
     }
 }
 
