@@ -266,12 +266,14 @@ mod tests {
 
     #[tokio::test]
     async fn who_gave_up_is_not_gathered_for() {
-        let (gatherer, source, _desk) =
-            Gatherer::new(Some(Arc::new(WatchdogQuery::over(Core(&[], Arc::default())))));
+        let calls = Arc::default();
+        let query = WatchdogQuery::over(Core(&["status", "intercoms"], Arc::clone(&calls)));
+        let (gatherer, source, _desk) = Gatherer::new(Some(Arc::new(query)));
         let (reply, answer) = oneshot::channel();
         source.0.send(reply).await.unwrap();
         drop((answer, source));
-        // It ends at once, for nobody is left to ask.
+        // It ends, for nobody is left to ask.
         gatherer.run().await;
+        assert_eq!(*calls.lock().unwrap(), 0);
     }
 }

@@ -3,6 +3,7 @@ use http::HeaderValue;
 use super::*;
 use crate::otlp::config::{Compression, Signal};
 use crate::otlp::tests::collector::{Collector, Mode};
+use crate::output::OutputCounts;
 
 #[tokio::test]
 async fn what_is_told_arrives_as_it_was_told() {
@@ -62,4 +63,32 @@ async fn what_is_not_wanted_is_not_sent() {
     let report = exporter.end().await;
     assert_eq!((report.tally.accepted, collector.received().spans()), (1, 1));
     assert!(collector.received().logs.is_empty());
+}
+
+#[tokio::test]
+async fn what_came_of_records_is_known_of_each_service_but_where_a_collector_blurs_it() {
+    let all = |counts: &OutputCounts| {
+        let written: Vec<_> =
+            counts.written.iter().map(|(service, count)| (service.clone(), *count)).collect();
+        let dropped: Vec<_> =
+            counts.dropped.iter().map(|((service, why), count)| (service.clone(), *why, *count)).collect();
+        (written, dropped, counts.waiting)
+    };
+    let service = |name: &str| Some(name.parse().unwrap());
+    for protocol in BOTH {
+        let collector = Collector::start(protocol, Mode::Take);
+        let exporter = Told::start(collector.config());
+        exporter.push(&events("a", 0, 3));
+        exporter.push(&spans("b", 2));
+        exporter.until("all is taken", |report| report.tally.accepted == 5).await;
+        collector.mode(Mode::Refuse);
+        exporter.push(&events("b", 0, 4));
+        exporter.until("it is refused", |report| report.tally.lost() == 4).await;
+        collector.mode(Mode::Partial(1));
+        exporter.push(&spans("a", 3));
+        let counts = exporter.end().await.counts();
+        let written = vec![(None, 2), (service("a"), 3), (service("b"), 2)];
+        let dropped = vec![(None, "rejected", 1), (service("b"), "refused", 4)];
+        assert_eq!(all(&counts), (written, dropped, 0));
+    }
 }

@@ -168,5 +168,10 @@ async fn a_stop_waits_for_no_metrics_that_could_not_go() {
         (Collector::start(Protocol::Http, Mode::Busy), Asked::start(sample::gathering()));
     let exporter = start(Config { retry_max: Duration::from_secs(3600), ..often(&collector) }, &asked);
     exporter.until("one has failed", |report| report.trouble.is_some()).await;
-    exporter.close(Instant::now() + Duration::from_secs(3600)).await;
+    exporter.stop(Instant::now() + Duration::from_secs(3600));
+    let until = Instant::now() + Duration::from_secs(60);
+    while !exporter.is_finished() {
+        assert!(Instant::now() < until, "it waits");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
