@@ -77,8 +77,13 @@ pub(super) fn encode(parcel: &Parcel, out: &mut Vec<u8>) {
                 numbered(out, number, &event.target);
                 event.within.into_iter().for_each(|within| ids(out, within));
                 out.extend_from_slice(b"MESSAGE=");
+                let from = out.len();
                 escaped(out, &event.message);
                 event.fields.iter().for_each(|Field { key, value }| field(out, key, value));
+                // Of an event that has nothing but fields, the blank before the first.
+                if event.message.is_empty() && from < out.len() {
+                    out.remove(from);
+                }
             }
             Record::Span(span) => {
                 head(out, &mut clock, origin, priority(span.level), "span", span.end);
@@ -227,6 +232,20 @@ mod tests {
         assert!(text(entry.head).ends_with("why=\"a\\nb\"\n"));
         assert_eq!(text(&entry.cut(30)), "PRIORITY=6\nSYSLOG_IDENTIFIER=\n");
         assert_eq!(entry.cut(10_000), entry.head);
+    }
+
+    #[test]
+    fn an_event_of_fields_alone_begins_with_the_first() {
+        let mut batch = sample::batch(1, 1, 2);
+        for (record, fields) in batch.records.iter_mut().zip([vec![], vec![("told", 3), ("total", 6)]]) {
+            let Record::Event(event) = record else { panic!("it is an event") };
+            event.message.clear();
+            let field = |(key, value): (&str, u64)| Field { key: key.into(), value: Value::Unsigned(value) };
+            event.fields = fields.into_iter().map(field).collect();
+        }
+        let parcel = sample::parcel("a", batch);
+        let messages = entries(&parcel).into_iter().map(|entry| text(entry.head).lines().last().unwrap());
+        assert_eq!(messages.collect::<Vec<_>>(), ["MESSAGE=", "MESSAGE=told=3 total=6"]);
     }
 
     proptest! {
