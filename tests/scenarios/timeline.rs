@@ -130,6 +130,20 @@ fn each_event_is_on_record_once_whoever_is_killed_meanwhile() {
 }
 
 #[test]
+fn what_comes_again_to_a_logging_service_without_its_state_is_known_by_the_file() {
+    let wd = start(GRANT);
+    kill(&wd, "a");
+    let before = written(&wd);
+    wd.cli(&["stop", "logging"]).ok();
+    wd.cli(&["state", "reset", "logging"]).ok();
+    wd.cli(&["start", "logging"]).ok();
+    kill(&wd, "a");
+    let found = numbers(&written(&wd));
+    assert!(found.len() > before.len());
+    assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_event_log_that_began_anew_is_recorded_from_its_beginning() {
     let mut wd = start(GRANT);
     kill(&wd, "a");
@@ -144,6 +158,29 @@ fn an_event_log_that_began_anew_is_recorded_from_its_beginning() {
         (numbers(&anew).last() == Some(&newest)).then_some(anew)
     });
     assert_eq!(numbers(&anew), (1..=anew.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn all_that_an_old_event_log_holds_is_recorded_when_the_logging_service_first_starts() {
+    const OLD: u64 = 9_000;
+    let mut wd = TestWatchdog::idle();
+    let line = |number| {
+        format!(
+            "{{\"number\":{number},\"at_us\":{number},\"service\":null,\"incarnation\":null,\"what\":\"started\",\
+             \"cause\":null,\"text\":\"entry {number}\",\"revision\":null,\"sequence\":null}}\n"
+        )
+    };
+    fs::create_dir_all(wd.path(".watchdog/logs")).expect("the folder of logs");
+    let old: String = (1..=OLD).map(line).collect();
+    fs::write(wd.path(".watchdog/logs/events.jsonl"), old).expect("an event log");
+    wd.configure("", &[sample("logging").key(GRANT)]);
+    wd.run_again();
+    wd.until("it is ready", Seen::all_ready);
+    let records = written(&wd);
+    assert_eq!(numbers(&records)[..OLD as usize], (1..=OLD).collect::<Vec<_>>());
+    assert!(numbers(&records).is_sorted_by(|a, b| b - a == 1));
+    assert_eq!(records[8].get("message"), Some(&"entry 9".into()));
+    assert_eq!(wd.status().of("logging").starts, 1);
 }
 
 #[test]
