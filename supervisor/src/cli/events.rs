@@ -8,7 +8,7 @@ use super::figures::time;
 use super::look::{Look, Paint, harmless, harmless_json};
 use super::report::CliError;
 
-/// Show what happened, oldest first: starts, ends and their causes, settings, state, operators.
+/// Show what happened, oldest first: starts, ends and their causes, settings, state, operators, warnings of the core.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watchdog events -n 20 -f\n\nWith --json one line is one entry.")]
 pub(super) struct Arguments {
