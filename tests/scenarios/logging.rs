@@ -219,7 +219,7 @@ fn outputs_and_redaction_change_while_it_runs() {
         // Of an output of no known kind nobody knows what is secret: its value is not repeated.
         (
             "outputs.file.kind=printer",
-            ["outputs.file.kind", "\"file\", \"console\", \"otlp\" or \"prometheus\""],
+            ["outputs.file.kind", "\"console\", \"journald\", \"otlp\" or \"prometheus\""],
         ),
         ("outputs.file.colour=red", ["outputs.file.colour", "unknown"]),
         (r#"redact=["("]"#, ["redact.0", "unclosed group"]),
