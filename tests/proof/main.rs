@@ -54,13 +54,14 @@ fn logs(_: u64) -> Result<String, Broken> {
     let plan = logging::Plan { records: 50_000, kills: 10, filters: 1_000 };
     let shown = logging::logging(plan)?;
     Ok(format!(
-        "made={} written={} dropped={} kills={} filters={} longest_filter_ms={} grown_kib={} seconds={:.1}",
+        "made={} written={} dropped={} kills={} filters={} filter_ms_p50={} filter_ms_max={} grown_kib={} seconds={:.1}",
         shown.made,
         shown.written,
         shown.dropped,
         plan.kills,
         plan.filters,
-        shown.filter.as_millis(),
+        shown.filter.0.as_millis(),
+        shown.filter.1.as_millis(),
         shown.grown / 1024,
         shown.took.as_secs_f64(),
     ))

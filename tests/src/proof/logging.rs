@@ -11,6 +11,8 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -40,8 +42,9 @@ pub struct Shown {
     pub written: u64,
     /// Those that are counted as dropped.
     pub dropped: u64,
-    /// From the acknowledgement of a filter until the service was heard to say that it is in force, the longest.
-    pub filter: Duration,
+    /// From the acknowledgement of a filter until both services were heard to say that it is in force: half of the changes
+    /// took no longer, and the longest.
+    pub filter: (Duration, Duration),
     /// By how many bytes the largest relay grew while filters changed.
     pub grown: u64,
     /// How long it took.
@@ -84,34 +87,53 @@ pub fn logging(plan: Plan) -> Result<Shown, Broken> {
     let seen = wd.until("all are ready", Seen::all_ready);
     let processes = RELAYS.map(|name| seen.of(name).process());
 
-    let mut made = 0;
-    let bursts = plan.records / BURST;
-    for burst in 0..bursts {
+    let say = |burst: u64| {
         for relay in RELAYS {
             let message = format!(r#"{{"Say": {{"first": {}, "count": {BURST}}}}}"#, burst * BURST);
             wd.cli(&["send", relay, &message]).ok();
-            made += BURST;
         }
+    };
+    let mut bursts = plan.records / BURST;
+    for burst in 0..bursts {
+        say(burst);
         if plan.kills > 0 && burst % (bursts / plan.kills).max(1) == 1 {
             wd.kill("logging", Signal::SIGKILL);
         }
     }
 
     let memory = || processes.iter().map(|process| proc::memory(process.pid)).collect::<Vec<_>>();
-    let (mut filter, mut before) = (Duration::ZERO, Vec::new());
-    for change in 0..plan.filters {
-        let debug = change % 2 == 0;
-        let directives = if debug { "debug" } else { "info" };
-        wd.cli(&["set", "logging", &format!("filter.{}={directives}", RELAYS[0])]).ok();
-        let acknowledged = Instant::now();
-        let waits = format!(r#"{{"Until": {{"debug": {debug}}}}}"#);
-        // The way of the question to it and back is part of what is measured.
-        wd.cli(&["send", RELAYS[0], &waits]).ok();
-        filter = filter.max(acknowledged.elapsed());
-        if change == plan.filters / 10 {
-            before = memory();
+    let mut before = Vec::new();
+    // While the relays go on saying things.
+    let mut times = Vec::new();
+    let over = AtomicBool::new(false);
+    bursts += thread::scope(|threads| {
+        let load = threads.spawn(|| {
+            let more = (bursts..).take_while(|_| !over.load(Ordering::Relaxed));
+            more.inspect(|burst| say(*burst)).count() as u64
+        });
+        let load_ends = Over(&over);
+        for change in 0..plan.filters {
+            let debug = change % 2 == 0;
+            let directives = if debug { "debug" } else { "info" };
+            wd.cli(&["set", "logging", &format!("filter.default={directives}")]).ok();
+            let acknowledged = Instant::now();
+            let waits = format!(r#"{{"Until": {{"debug": {debug}}}}}"#);
+            // The way of the question to them and back is part of what is measured.
+            thread::scope(|both| {
+                for relay in RELAYS {
+                    both.spawn(|| wd.cli(&["send", relay, &waits]).ok());
+                }
+            });
+            times.push(acknowledged.elapsed());
+            if change == plan.filters / 10 {
+                before = memory();
+            }
         }
-    }
+        drop(load_ends);
+        load.join().expect("it goes on saying things")
+    });
+    times.sort_unstable();
+    let made = bursts * BURST * RELAYS.len() as u64;
     let grown = memory().iter().zip(&before).map(|(after, before)| after.saturating_sub(*before)).max();
     let grown = grown.unwrap_or(0);
     if grown > GROWTH {
@@ -145,7 +167,18 @@ pub fn logging(plan: Plan) -> Result<Shown, Broken> {
         return Err(Broken("a relay was restarted".to_owned()));
     }
     wd.stop();
+    let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+    let filter = (middle, times.last().copied().unwrap_or_default());
     Ok(Shown { made, written, dropped, filter, grown, took: begin.elapsed() })
+}
+
+/// Ends the load, however the changes end.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What is in the files of a service.
