@@ -15,12 +15,10 @@
 //! | `MESSAGE` | what happened, with the fields behind it |
 //! | `F_KEY` | each field by itself: its key in capitals, what no key may have in it as `_` |
 
-use std::time::Duration;
-
 use super::escape::escaped;
 use super::logfmt::field;
 use super::time::Clock;
-use super::{Origin, hex, integer, show, signed};
+use super::{Origin, hex, integer, show, signed, took};
 use crate::parcel::{DroppedBy, Gap, Parcel};
 use watchdog_service::log::{Event, Field, Level, Record, Span, SpanStatus, TraceContext, Value};
 
@@ -140,9 +138,7 @@ fn said_span(out: &mut Vec<u8>, span: &Span) {
         out.push(b'\n');
     }
     out.extend_from_slice(b"MESSAGE=");
-    escaped(out, &span.name);
-    let took = Duration::from_nanos(span.end.saturating_sub(span.start));
-    show(out, format_args!(" took {took:?}").to_string().replace('µ', "u"));
+    took(out, span);
     if let SpanStatus::Error(why) = &span.status {
         field(out, "failed", &Value::Text(why.clone()));
     }

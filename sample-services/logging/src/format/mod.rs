@@ -7,8 +7,10 @@ mod logfmt;
 mod pretty;
 mod time;
 
+use std::time::Duration;
+
 use crate::parcel::{Gap, Parcel};
-use watchdog_service::log::Record;
+use watchdog_service::log::{Record, Span};
 
 pub(crate) use self::journal::Entry;
 pub(crate) use self::time::stamp;
@@ -69,6 +71,13 @@ fn lines(lines: &mut impl Lines, parcel: &Parcel, out: &mut Vec<u8>) {
         lines.record(out, origin, number, record);
         out.push(b'\n');
     }
+}
+
+/// What a span is for people: its name, and how long it took.
+fn took(out: &mut Vec<u8>, span: &Span) {
+    escape::escaped(out, &span.name);
+    let took = Duration::from_nanos(span.end.saturating_sub(span.start));
+    show(out, format_args!(" took {took:?}").to_string().replace('µ', "u"));
 }
 
 /// As `Display` has it.

@@ -1,11 +1,9 @@
 //! A line for people: when, how grave, who, what; the rest behind it.
 
-use std::time::Duration;
-
 use super::escape::escaped;
 use super::logfmt::field;
 use super::time::Clock;
-use super::{Lines, Origin, hex, integer, show};
+use super::{Lines, Origin, hex, integer, show, took};
 use crate::parcel::{DroppedBy, Gap};
 use watchdog_service::log::{Event, Field, Level, Record, Span, SpanStatus, TraceContext, Value};
 
@@ -83,9 +81,7 @@ impl Pretty {
             out.push(b':');
         });
         out.push(b' ');
-        escaped(out, &span.name);
-        let took = Duration::from_nanos(span.end.saturating_sub(span.start));
-        show(out, format_args!(" took {took:?}").to_string().replace('µ', "u"));
+        took(out, span);
         if let SpanStatus::Error(why) = &span.status {
             self.paint(out, BAD, |out| field(out, "failed", &Value::Text(why.clone())));
         }
