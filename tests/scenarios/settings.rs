@@ -296,6 +296,12 @@ fn cfg_3_the_history_says_who_what_and_what_became_of_it_and_outlives_everything
     wd.until("the values before are in force", |seen| {
         seen.of("a").settings.as_ref().is_some_and(|settings| settings.revision.get() == 3)
     });
+    wd.until_some("status says so", || {
+        let said = wd.cli(&["status", "a"]).ok().stdout;
+        said.contains("revision 3, in force; the change before was refused: three is a crowd").then_some(())
+    });
+    let said = wd.cli(&["get", "a"]).ok().stdout;
+    assert!(said.starts_with("# a: revision 3, in force with the values of before; "), "{said}");
     set(&wd, &["word=x", "--no-wait"]).ok();
     assert_eq!(a.order(Order::Next), Shown::SettingsUpdated);
     let _accepts = a.begin(Order::Next);

@@ -215,7 +215,7 @@ pub struct EndStatus {
 pub struct SettingsStatus {
     /// The newest revision.
     pub revision: Revision,
-    /// What became of it.
+    /// What became of it; `Refused` when it is in force with the values of before, since the change was not taken.
     pub verdict: VerdictStatus,
     /// The service's reason for the last refusal, if the newest revision came of one.
     pub refused: Option<String>,

@@ -69,7 +69,7 @@ fn text(service: &ServiceName, view: &SettingsView, origin: bool) -> String {
     let verdict = match view.verdict {
         VerdictStatus::Accepted => "in force",
         VerdictStatus::Pending => "pending",
-        VerdictStatus::Refused => "refused",
+        VerdictStatus::Refused => "in force with the values of before; the change before was refused",
     };
     let mut text = format!("# {service}: revision {}, {verdict}\n", view.revision);
     for one in &view.values {
@@ -141,6 +141,9 @@ mod tests {
              empty = {}  # default\n\
              token = (secret)  # set\n"
         );
+        let refused = SettingsView { verdict: VerdictStatus::Refused, ..view.clone() };
+        let head = text(&"counter".parse().unwrap(), &refused, false);
+        assert!(head.starts_with("# counter: revision 4, in force with the values of before; "), "{head}");
         let within: Vec<_> = within(&view, "filter").map(|one| one.path.as_str()).collect();
         let values = serde_json::from_str(&view.json).unwrap();
         assert_eq!(within, ["filter.level", "filter.hosts"]);

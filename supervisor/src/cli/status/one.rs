@@ -54,9 +54,9 @@ pub(in crate::cli) fn detail(service: &ServiceStatus, look: &Look) -> String {
     }
     if let Some(settings) = &service.settings {
         let verdict = match settings.verdict {
-            VerdictStatus::Accepted => "in force",
+            // After a refusal the newest revision has the values of before.
+            VerdictStatus::Accepted | VerdictStatus::Refused => "in force",
             VerdictStatus::Pending => "pending",
-            VerdictStatus::Refused => "refused",
         };
         let mut words = format!("revision {}, {verdict}", settings.revision);
         if settings.waiting > 0 {
