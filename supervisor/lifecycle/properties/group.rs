@@ -270,6 +270,8 @@ proptest! {
                 prop_assert!(!is_failed, "{member}");
             }
             run.run_out();
+            // Who requires a member and is in no group of its own, too.
+            run.check_rest();
         }
     }
 

@@ -163,10 +163,7 @@ impl Run {
                 match absence {
                     Absence::Stopped => assert_ne!(service.wanted(), &Wanted::Up, "{name} stops for {on}"),
                     Absence::Failed => {
-                        let of = self.roster.groups().find(|(_, policy, _)| policy.members.contains(on));
-                        let has_failed = matches!(service.phase(), Phase::Failed { .. })
-                            || of.is_some_and(|(_, _, group)| group.failed().is_some());
-                        assert!(has_failed, "{name} stops for {on}: {service:?}");
+                        assert!(self.has_failed(on), "{name} stops for {on}: {service:?}");
                     }
                 }
                 true
@@ -180,6 +177,13 @@ impl Run {
                 assert!(!lives, "{name} stops before {dependant}: {phase:?}");
             }
         }
+    }
+
+    /// It has failed, or its group has.
+    fn has_failed(&self, name: &ServiceName) -> bool {
+        let of = self.roster.groups().find(|(_, policy, _)| policy.members.contains(name));
+        of.is_some_and(|(_, _, group)| group.failed().is_some())
+            || matches!(self.roster.get(name).unwrap().phase(), Phase::Failed { .. })
     }
 
     /// Whoever requires it, over any number of links that hold: nobody requires what is on its way out.
@@ -211,7 +215,7 @@ impl Run {
                         panic!("{name} is forgotten: {standing:?}");
                     };
                     let of = self.roster.get(by).unwrap();
-                    let is_cause = of.wanted() != &Wanted::Up || of.phase().as_str() == "failed";
+                    let is_cause = of.wanted() != &Wanted::Up || self.has_failed(by);
                     assert!(is_cause && self.dependants(by).contains(name), "{name} by {by}");
                 }
                 (Wanted::Up, Phase::Ready(_)) => {

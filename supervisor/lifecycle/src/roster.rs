@@ -149,9 +149,11 @@ impl Roster {
         chance: Chance,
     ) -> Vec<ServiceCommand> {
         let mut out = Vec::new();
-        self.asked_of_member(name, &event, now, chance, &mut out);
-        if self.feed(name, event, now, chance, &mut out) || !out.is_empty() {
-            self.settle(self.concerned(name), now, chance.next(), &mut out);
+        let forgiven = self.asked_of_member(name, &event, now, chance, &mut out);
+        if self.feed(name, event, now, chance, &mut out) || !out.is_empty() || !forgiven.is_empty() {
+            let mut concerned = self.concerned(name);
+            concerned.extend(forgiven.iter().flat_map(|member| self.touched(member)));
+            self.settle(concerned, now, chance.next(), &mut out);
         }
         out
     }
@@ -396,8 +398,17 @@ impl Roster {
         }
     }
 
-    /// The service, all that wait for it and all it waits for, over any number of links.
+    /// All whose gate may be another one now. A failed group is one with all its members.
     fn concerned(&self, name: &ServiceName) -> BTreeSet<ServiceName> {
+        let group = self.entries.get(name).and_then(|entry| self.group_of(entry));
+        match group.filter(|(_, group)| group.failed().is_some()) {
+            Some((policy, _)) => policy.members.iter().flat_map(|member| self.touched(member)).collect(),
+            None => self.touched(name),
+        }
+    }
+
+    /// The service, all that wait for it and all it waits for, over any number of links.
+    fn touched(&self, name: &ServiceName) -> BTreeSet<ServiceName> {
         let mut found = self.reach(name, |entry| entry.required_by.iter().chain(&entry.followed_by));
         found.append(&mut self.reach(name, |entry| {
             let waits_for = entry.policy.requires.iter().chain(&entry.policy.after);

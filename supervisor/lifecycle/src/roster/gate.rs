@@ -124,33 +124,33 @@ impl Roster {
 
     /// Something that has to stop before it still lives.
     fn is_held_up(&self, name: &ServiceName, entry: &Entry) -> bool {
-        if entry.service.is_scaled_away() && self.shutdown.is_none() {
-            return false;
-        }
-        let mut open: Vec<&ServiceName> = entry.must_stop_before(self.shutdown).collect();
-        open.extend(self.members_to_stop_before(name, entry));
+        let mut open = self.stop_before(name, entry);
         let mut seen = BTreeSet::new();
         while let Some(name) = open.pop() {
             if !seen.insert(name) {
                 continue;
             }
             let Some(other) = self.entries.get(name) else { continue };
-            if entry.service.is_removed() && self.shutdown.is_none() && *other.service.wanted() == Wanted::Up
-            {
-                // It goes on without what is removed.
-                continue;
-            }
             if other.holds_up() {
                 return true;
             }
-            // Whoever requires it does not stop for what it requires: it may run without.
-            if other.service.is_scaled_away() && self.shutdown.is_none() {
-                continue;
-            }
-            open.extend(other.must_stop_before(self.shutdown));
-            open.extend(self.members_to_stop_before(name, other));
+            open.extend(self.stop_before(name, other));
         }
         false
+    }
+
+    /// Who has to stop before it, by one link. Who is to be up does not stop for what is on its way out, and so not
+    /// for what that one requires: it goes on without.
+    fn stop_before<'a>(&'a self, name: &ServiceName, entry: &'a Entry) -> Vec<&'a ServiceName> {
+        if entry.service.is_scaled_away() && self.shutdown.is_none() {
+            return Vec::new();
+        }
+        let all = entry.must_stop_before(self.shutdown).chain(self.members_to_stop_before(name, entry));
+        let goes_on = |other: &ServiceName| {
+            let is_without = entry.service.is_removed() && self.shutdown.is_none();
+            is_without && self.get(other).is_some_and(|other| *other.wanted() == Wanted::Up)
+        };
+        all.filter(|other| !goes_on(other)).collect()
     }
 
     /// It will soon be ready, or have had its turn: worth waiting for where only the order matters. A task has had it

@@ -62,7 +62,7 @@ impl Roster {
     }
 
     /// What a verb on one member means for its group, before the member hears of it: a group that failed comes back
-    /// as one.
+    /// as one. The members of a group that did.
     pub(super) fn asked_of_member(
         &mut self,
         name: &ServiceName,
@@ -70,26 +70,27 @@ impl Roster {
         now: Moment,
         chance: Chance,
         out: &mut Vec<ServiceCommand>,
-    ) {
+    ) -> Vec<ServiceName> {
         let Event::Asked { verb: Verb::Start | Verb::Restart | Verb::Reset | Verb::Reload, by } = event
         else {
-            return;
+            return Vec::new();
         };
         let group = self.entries.get(name).and_then(|entry| entry.group.clone());
-        let Some((policy, group)) = group.and_then(|group| self.groups.get_mut(&group)) else { return };
-        if group.failed().is_none() {
-            return;
-        }
+        let group = group.and_then(|group| self.groups.get_mut(&group));
+        let Some((policy, group)) = group.filter(|(_, group)| group.failed().is_some()) else {
+            return Vec::new();
+        };
         group.forgive();
-        let others: Vec<_> = policy.members.iter().filter(|member| *member != name).cloned().collect();
-        for other in others {
+        let members = policy.members.clone();
+        for other in members.iter().filter(|member| *member != name) {
             let is_given_up =
-                self.get(&other).is_some_and(|other| matches!(other.phase(), Phase::Failed { .. }));
+                self.get(other).is_some_and(|other| matches!(other.phase(), Phase::Failed { .. }));
             if is_given_up {
                 let event = Event::Asked { verb: Verb::Reset, by: by.clone() };
-                self.feed(&other, event, now, chance, out);
+                self.feed(other, event, now, chance, out);
             }
         }
+        members
     }
 
     /// A member failed by itself.
@@ -116,7 +117,7 @@ impl Roster {
         members.iter().filter_map(live).collect()
     }
 
-    fn group_of(&self, entry: &Entry) -> Option<&(GroupPolicy, Group)> {
+    pub(super) fn group_of(&self, entry: &Entry) -> Option<&(GroupPolicy, Group)> {
         self.groups.get(entry.group.as_ref()?)
     }
 
