@@ -15,6 +15,7 @@ pub mod manifest;
 mod name;
 pub mod plan;
 pub mod record;
+pub mod resources;
 pub mod session;
 pub mod status;
 pub mod trace;
