@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) executable: Option<RawFd>,
     pub(crate) argv: Vector,
     pub(crate) env: Vector,
+    /// Staged `cgroup.procs` of v1 cgroups.
+    pub(crate) join: Vec<RawFd>,
     pub(crate) steps: Vec<(ChildStep, Option<CString>)>,
     /// Staged number and number wanted.
     pub(crate) attach: Vec<(RawFd, RawFd)>,
@@ -64,6 +66,7 @@ impl Plan {
             executable: None,
             argv,
             env,
+            join: Vec::new(),
             steps: Vec::new(),
             attach: Vec::new(),
             pid_record: None,
@@ -89,6 +92,7 @@ impl Plan {
         let Some(index) = progress.checked_sub(2) else {
             return if progress == 0 { FailedStep::Unshare } else { FailedStep::PidRecord };
         };
+        let Some(index) = index.checked_sub(self.join.len()) else { return FailedStep::Join };
         if let Some((step, _)) = self.steps.get(index) {
             return FailedStep::Child(step.clone());
         }
@@ -126,6 +130,10 @@ fn become_program(plan: &Plan) -> Result<std::convert::Infallible, i32> {
     plan.begin();
     if let Some((file, incarnation)) = plan.pid_record {
         write_record(file, incarnation, &plan.start_time)?;
+    }
+    for procs in &plan.join {
+        plan.begin();
+        join(*procs)?;
     }
     for (step, path) in &plan.steps {
         plan.begin();
@@ -211,6 +219,14 @@ fn reset_signals(not_default: u64) -> Result<(), i32> {
     let args = [libc::SIG_SETMASK as usize, (&raw const none) as usize, 0, size_of::<u64>(), 0, 0];
     // SAFETY: the kernel reads one word.
     unsafe { checked(libc::SYS_rt_sigprocmask, args)? };
+    Ok(())
+}
+
+/// Before the steps, which may take away the right to. The number 0 is whoever writes it.
+fn join(procs: RawFd) -> Result<(), i32> {
+    let own = b"0";
+    // SAFETY: a buffer of the length told; a descriptor of this child's own table.
+    unsafe { checked(libc::SYS_write, [procs as usize, own.as_ptr() as usize, own.len(), 0, 0, 0])? };
     Ok(())
 }
 

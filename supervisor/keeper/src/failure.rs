@@ -188,6 +188,7 @@ fn step_name(step: &FailedStep) -> String {
         FailedStep::Child(ChildStep::Nice(_)) => "nice",
         FailedStep::Attach(number) => return format!("descriptor {number}"),
         FailedStep::Exec => "exec",
+        FailedStep::Join => "join cgroup",
     }
     .to_owned()
 }

@@ -120,7 +120,7 @@ mod tests {
     use watchdog_protocol::Incarnation;
 
     use super::*;
-    use crate::protocol::{CoreEnd, CoreFailure, SpawnRequest, Stored};
+    use crate::protocol::{Attach, CoreEnd, CoreFailure, FailedStep, SpawnRequest, Stored};
 
     fn spawn(env: &str) -> ToKeeper {
         let service = "counter".parse().unwrap();
@@ -179,6 +179,12 @@ mod tests {
             (ToKeeper::Ready, &[0, 9]),
             (ToKeeper::Replace { label: vec![5], ready_within_ms: 9 }, &[0, 10, 1, 5, 9]),
         ];
+        let mut request = SpawnRequest::new("a".parse().unwrap(), incarnation, Path::new("/b"));
+        for what in [Attach::Child(3), Attach::Cgroup, Attach::PidRecord, Attach::Program, Attach::Join] {
+            request = request.attach(what);
+        }
+        let spawn = &[0, 0, 1, b'a', 7, 2, b'/', b'b', 1, 2, b'/', b'b', 0, 0, 5, 0, 3, 1, 2, 3, 4];
+        assert_eq!(ToKeeper::Spawn(request).encode().unwrap().bytes, spawn);
         for (message, bytes) in to {
             assert_eq!(message.encode().unwrap().bytes, bytes, "{message:?}");
         }
@@ -186,6 +192,15 @@ mod tests {
         let from = [
             (FromKeeper::Descriptors(vec![Stored { name: vec![1], count: 2 }]), &[0, 1, 1, 1, 1, 2][..]),
             (FromKeeper::HandedOver, &[0, 2]),
+            (
+                FromKeeper::SpawnFailed {
+                    service: "a".parse().unwrap(),
+                    incarnation,
+                    step: FailedStep::Join,
+                    errno: 19,
+                },
+                &[0, 4, 1, b'a', 7, 10, 38],
+            ),
             (FromKeeper::OrphanReaped { pid: 4 }, &[0, 6, 4]),
             (FromKeeper::Orphans(vec![4]), &[0, 7, 1, 4]),
             (FromKeeper::Signalled { signal: 15 }, &[0, 8, 30]),

@@ -26,7 +26,7 @@ use serde_bytes::ByteBuf;
 use watchdog_protocol::{Incarnation, LaneEpoch, ServiceName};
 
 /// The version told in [`Hello`]. It grows when a variant is added.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Descriptors of one packet, and so of one stored name: the kernel takes 253, a round number is easier to check.
 pub const MAX_DESCRIPTORS: usize = 100;
@@ -365,6 +365,9 @@ pub enum Attach {
     /// The file to run, whatever its path leads to by now; the request's program is then only its name. No script:
     /// its interpreter would find the descriptor closed.
     Program,
+    /// The `cgroup.procs` of a v1 cgroup, open for writing: the child joins it before its steps. One for each
+    /// hierarchy. It costs milliseconds, and the child alone waits for it. Since [`VERSION`] 3.
+    Join,
 }
 
 /// One system call of the child between its birth and exec.
@@ -419,6 +422,8 @@ pub enum FailedStep {
     Attach(u32),
     /// Running the program.
     Exec,
+    /// Joining an attached v1 cgroup. Since [`VERSION`] 3.
+    Join,
 }
 
 impl SpawnRequest {

@@ -5,7 +5,7 @@
 //! stage descriptors at 64.., pipe
 //! clone ────────────────────────────────────► shares memory and table
 //! waits for `apart` (1 s) ◄────────────────── close_range(128.., UNSHARE): a table of its own
-//! closes what was staged, goes on             steps, attach, signals, exec
+//! closes what was staged, goes on             cgroups, steps, attach, signals, exec
 //! pipe at end of file ◄────────────────────── closed by exec or by its end: the plan says which
 //! ```
 //! Before `apart` the keeper may close nothing the child needs: the table is one. Plan and stack stay until the
@@ -139,6 +139,11 @@ impl Spawner {
                     let file = in_window(*descriptor)?;
                     plan.executable = Some(file.as_raw_fd());
                     staged.push(file);
+                }
+                Attach::Join => {
+                    let procs = in_window(*descriptor)?;
+                    plan.join.push(procs.as_raw_fd());
+                    staged.push(procs);
                 }
                 Attach::PidRecord => {
                     let file = in_window(*descriptor)?;

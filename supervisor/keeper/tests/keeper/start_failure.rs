@@ -86,8 +86,11 @@ fn a_step_that_fails_is_named_with_what_it_concerns() {
 
     let nobody = ChildStep::Ids { uid: 65534, gid: 65534, groups: Vec::new() };
     let root = ChildStep::Ids { uid: 0, gid: 0, groups: Vec::new() };
-    let request = program("c", "/bin/true").step(nobody).step(root.clone());
-    assert_eq!(failure(&mut core, &request), (FailedStep::Child(root), libc::EPERM));
+    // A descriptor that is joined before shifts no step's name.
+    let file = File::create(stage.path("procs")).unwrap();
+    let request = program("c", "/bin/true").step(nobody).step(root.clone()).attach(Attach::Join);
+    core.spawn(&request, &[file.as_fd()]);
+    assert_eq!(failed(&mut core), (FailedStep::Child(root), libc::EPERM));
 
     let twice = program("d", "/bin/true").step(ChildStep::SetSid);
     assert_eq!(failure(&mut core, &twice), (FailedStep::Child(ChildStep::SetSid), libc::EPERM));
@@ -98,6 +101,9 @@ fn a_step_that_fails_is_named_with_what_it_concerns() {
 
     core.spawn(&program("f", "/bin/true").attach(Attach::Cgroup), &[read_only.as_fd()]);
     assert_eq!(failed(&mut core), (FailedStep::CloneIntoCgroup, libc::EBADF));
+
+    core.spawn(&program("g", "/bin/true").attach(Attach::Join), &[read_only.as_fd()]);
+    assert_eq!(failed(&mut core), (FailedStep::Join, libc::EBADF));
     stage.finish(core);
 }
 
@@ -184,13 +190,24 @@ fn a_failed_start_is_told_again_until_it_is_acknowledged() {
     stage.finish(core);
 }
 
-/// A cgroup of version 2 of our own, where this machine has that tree and lets us.
+/// A cgroup of our own, where this machine has that tree and lets us.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
+    /// Of version 2.
     fn make(name: &str) -> Option<Self> {
+        Self::make_in(name, |line| line.contains(" - cgroup2 "))
+    }
+
+    /// Of version 1, in the hierarchy of `pids`.
+    fn make_v1(name: &str) -> Option<Self> {
+        let is_pids = |line: &str| line.rsplit([' ', ',']).any(|option| option == "pids");
+        Self::make_in(name, |line| line.contains(" - cgroup ") && is_pids(line))
+    }
+
+    fn make_in(name: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let root = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
+        let root = mounts.lines().find(|line| is_wanted(line))?.split(' ').nth(4)?;
         let path = Path::new(root).join(format!("keeper-test-{name}-{}", std::process::id()));
         std::fs::create_dir(&path).ok()?;
         Some(Self(path))
@@ -215,6 +232,31 @@ fn a_child_is_born_in_its_cgroup() {
     let child = core.spawned(&sh("a", "sleep 1000").attach(Attach::Cgroup), &[folder.as_fd()]);
     let procs = std::fs::read_to_string(cgroup.0.join("cgroup.procs")).unwrap();
     assert_eq!(procs.lines().next(), Some(child.pid.to_string().as_str()));
+    stage.finish(core);
+}
+
+#[test]
+fn a_child_joins_a_v1_cgroup_before_it_gives_up_the_right_to() {
+    let Some(cgroup) = Cgroup::make_v1("joined") else {
+        return eprintln!("no cgroup1 tree to write to: not tried");
+    };
+    let (stage, mut core) = Stage::with_core();
+    let procs = OpenOptions::new().write(true).open(cgroup.0.join("cgroup.procs")).unwrap();
+    let (mut said, write) = std::io::pipe().unwrap();
+    let ids = ChildStep::Ids { uid: 65534, gid: 65534, groups: Vec::new() };
+    // What it starts is in there too.
+    let request = sh("a", "cat /proc/self/cgroup; echo end").step(ids).step(ChildStep::NoNewPrivs);
+    let request = request.attach(Attach::Join).attach(Attach::Child(1));
+    core.spawned(&request, &[procs.as_fd(), write.as_fd()]);
+    let name = cgroup.0.file_name().unwrap().to_str().unwrap();
+    let mut place = None;
+    while place.is_none() {
+        let line = crate::stage::line(&mut said);
+        assert_ne!(line, "end", "it is not in {name}");
+        place = line.contains(":pids:").then_some(line);
+    }
+    assert!(place.unwrap().ends_with(name));
+    core.exited("a");
     stage.finish(core);
 }
 
