@@ -91,7 +91,7 @@ impl Roster {
     }
 
     /// The first cause why it must not run: what failed or is stopped at the end of the chain.
-    fn blocked_by(&self, entry: &Entry) -> Option<(ServiceName, Absence)> {
+    pub(super) fn blocked_by(&self, entry: &Entry) -> Option<(ServiceName, Absence)> {
         let required = |entry: &Entry| {
             let named = entry.policy.requires.iter().flat_map(|name| self.named(name));
             named.collect::<Vec<_>>().into_iter().rev()

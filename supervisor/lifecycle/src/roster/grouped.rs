@@ -155,7 +155,9 @@ impl Roster {
             Strategy::OneForOne => &[],
             Strategy::RestForOne | Strategy::OneForAll => policy.before(name),
         };
-        let to_come = before.iter().filter(|other| self.entries.get(*other).is_some_and(Entry::is_to_come));
+        // One that may not run, for what it requires is not there, is as one that is stopped: the others go on.
+        let is_to_come = |entry: &Entry| entry.is_to_come() && self.blocked_by(entry).is_none();
+        let to_come = before.iter().filter(|other| self.entries.get(*other).is_some_and(&is_to_come));
         ending.map(|(other, _)| other).chain(to_come).collect()
     }
 
