@@ -20,7 +20,7 @@ use watchdog_seqpacket::Marks;
 
 use super::events::Entry as Event;
 use super::{Core, CoreError, Process, now, started_at};
-use crate::processes::{Identity, ProcessTable, ownership};
+use crate::processes::{Identity, Members, ProcessTable, ownership};
 
 /// How often something killed is looked at until it is gone. A kill takes effect within a millisecond, unless the
 /// process is in the kernel.
@@ -291,20 +291,24 @@ impl Core {
 
     /// The processes of a service that still live, its leader included.
     pub(super) fn left_of(&self, service: &ServiceName) -> Result<Vec<u32>, CoreError> {
-        let entry = self.entry(service);
-        let pids: Vec<i32> = match &entry.cgroup {
-            Some(cgroup) => cgroup.pids().unwrap_or_default(),
-            None => {
-                let table = ProcessTable::read().map_err(CoreError::Proc)?;
-                let keeper = self.keeper_hello.pid.cast_signed();
-                let core = std::process::id().cast_signed();
-                ownership::members(&table, keeper, core, &self.sessions_of_processes(), service)
-                    .iter()
-                    .map(|process| process.identity.pid)
-                    .collect()
-            }
+        let pids = match self.members(service) {
+            Members::InCgroup(cgroup) => cgroup.pids().unwrap_or_default(),
+            members @ Members::Below { .. } => members.pids().map_err(CoreError::Proc)?,
         };
         Ok(pids.into_iter().map(i32::cast_unsigned).collect())
+    }
+
+    /// How its processes are found.
+    pub(super) fn members(&self, service: &ServiceName) -> Members {
+        match &self.entry(service).cgroup {
+            Some(cgroup) => Members::InCgroup(cgroup.clone()),
+            None => Members::Below {
+                keeper: self.keeper_hello.pid.cast_signed(),
+                core: std::process::id().cast_signed(),
+                sessions: self.sessions_of_processes(),
+                service: service.clone(),
+            },
+        }
     }
 
     /// The sessions of all leaders, also of those that just ended: the session's number is their pid.
