@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 mod core;
+pub mod limiting;
 mod nearest;
 mod notify;
 pub mod probe;

@@ -24,6 +24,7 @@ use watchdog_seqpacket::inherited_descriptor;
 
 use crate::config::{self, Config, ConfigErrors};
 use crate::core::InForce;
+use crate::limiting;
 use crate::processes::cgroup::CgroupTree;
 use crate::processes::leftovers::{self, LeftoverError, STATE};
 use crate::store::journal::{self, JournalError};
@@ -119,6 +120,8 @@ pub fn run(path: &Path) -> Result<Infallible, RunError> {
         sweep(folder).map_err(|source| RunError::Folder { path: folder.clone(), source })?;
     }
     journal::check(&section.state)?;
+    // Why it does not come by controllers is found again by the core, and told by `doctor`.
+    let _ = limiting::settle(&section.state);
     let tree = CgroupTree::make(&section.state).ok();
     let ended = leftovers::end(&section.runtime, &section.state, tree.as_ref(), PATIENCE)?;
     for leftover in &ended {

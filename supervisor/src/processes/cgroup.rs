@@ -5,13 +5,13 @@
 //! /sys/fs/cgroup[/unified]/<our own cgroup>/watchdog-<state folder, hashed>/counter
 //!                                                                           nginx
 //! ```
-//! Tracking and killing only: no controller is enabled, so the rule against processes in inner cgroups does not
-//! touch ours, and a tree without controllers (v1 beside v2) does as well.
+//! Here for tracking and killing, which needs no controller: a tree without (v1 beside v2) does as well. Where there
+//! are some, [`limiting`](crate::limiting) has the services' limits in the same cgroups.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -21,12 +21,22 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use watchdog_protocol::ServiceName;
 
+pub(crate) use self::mounts::{Here, Tree};
+
+mod mounts;
+
 /// Why services get no cgroup. What `status` shows; supervision goes on by process group and adopted orphans.
 #[derive(Debug, thiserror::Error)]
 pub enum NoCgroup {
     /// No v2 tree is mounted.
     #[error("no cgroup v2 file system is mounted")]
     NotMounted,
+    /// No v1 tree has it.
+    #[error("no cgroup v1 file system with the controller `{controller}` is mounted")]
+    NoController {
+        /// Its name.
+        controller: String,
+    },
     /// Our own place in it is not visible from here.
     #[error("our own cgroup {own:?} is not below the mounted tree")]
     Outside {
@@ -65,25 +75,17 @@ impl CgroupTree {
     /// # Errors
     /// [`NoCgroup`]: there is none to be had, which is no failure of the watchdog.
     pub fn make(state_folder: &Path) -> Result<Self, NoCgroup> {
-        const MOUNTS: &str = "/proc/self/mountinfo";
-        const OWN: &str = "/proc/self/cgroup";
-        let mounts = fs::read(MOUNTS).map_err(|source| NoCgroup::Read { path: MOUNTS, source })?;
-        let own = fs::read(OWN).map_err(|source| NoCgroup::Read { path: OWN, source })?;
-        let own = own_cgroup(&own).ok_or(NoCgroup::NotMounted)?;
-        let mounts = v2_mounts(&mounts);
-        if mounts.is_empty() {
-            return Err(NoCgroup::NotMounted);
+        let mut here = Here::read()?.folder(Tree::Unified)?;
+        if here.ends_with(leaf_name(state_folder)) {
+            here.pop();
         }
-        let here = mounts
-            .iter()
-            .find_map(|mount| Some(mount.at.join(own.strip_prefix(&mount.root).ok()?)))
-            .ok_or(NoCgroup::Outside { own })?;
         Self::within(&here, state_folder)
     }
 
     fn within(here: &Path, state_folder: &Path) -> Result<Self, NoCgroup> {
         let tree = Self { path: here.join(tree_name(state_folder)) };
-        tree.service_named("probe")
+        // No service has this name.
+        tree.service_named("probe.")
             .and_then(|probe| probe.remove())
             .map_err(|source| NoCgroup::Make { path: tree.path.clone(), source })?;
         Ok(tree)
@@ -123,7 +125,7 @@ impl CgroupTree {
     /// # Errors
     /// `ResourceBusy` while a process is in it.
     pub fn remove(&self) -> io::Result<()> {
-        remove(&self.path)
+        remove_all(&self.path)
     }
 
     fn service_named(&self, name: &str) -> io::Result<Cgroup> {
@@ -182,18 +184,7 @@ impl Cgroup {
     /// # Errors
     /// Reading its list.
     pub fn pids(&self) -> io::Result<Vec<i32>> {
-        let mut pids = Vec::new();
-        let mut open = vec![self.path.clone()];
-        while let Some(path) = open.pop() {
-            match fs::read_to_string(path.join("cgroup.procs")) {
-                Ok(text) => pids
-                    .extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0)),
-                Err(error) if is_gone(&error) => continue,
-                Err(error) => return Err(error),
-            }
-            open.extend(below(&path)?);
-        }
-        Ok(pids)
+        pids_in(&self.path)
     }
 
     /// Sends SIGKILL to all of it: at once by `cgroup.kill` (Linux 5.14), else one by one. It has ended when it is
@@ -224,8 +215,25 @@ impl Cgroup {
     /// # Errors
     /// `ResourceBusy` while a process is in it.
     pub fn remove(&self) -> io::Result<()> {
-        remove(&self.path)
+        remove_all(&self.path)
     }
+}
+
+/// All processes in a cgroup of either version and below it, as [`Cgroup::pids`].
+pub(crate) fn pids_in(path: &Path) -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        match fs::read_to_string(path.join("cgroup.procs")) {
+            Ok(text) => {
+                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+            }
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        }
+        open.extend(below(&path)?);
+    }
+    Ok(pids)
 }
 
 fn kept_open<'a>(place: &'a OnceLock<Arc<File>>, path: &Path) -> io::Result<&'a File> {
@@ -236,12 +244,13 @@ fn kept_open<'a>(place: &'a OnceLock<Arc<File>>, path: &Path) -> io::Result<&'a 
     Ok(place.get_or_init(|| opened))
 }
 
-/// ENODEV: removed while one of its files was open.
-fn is_gone(error: &io::Error) -> bool {
+/// It is not there, or no more. ENODEV: removed while one of its files was open.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
-fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// The cgroups right below one.
+pub(crate) fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if is_gone(&error) => return Ok(Vec::new()),
@@ -257,9 +266,10 @@ fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a cgroup with all below it; one that is not there is removed.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     for folder in below(path)? {
-        remove(&folder)?;
+        remove_all(&folder)?;
     }
     match fs::remove_dir(path) {
         Err(error) if is_gone(&error) => Ok(()),
@@ -267,60 +277,19 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Stable across builds, so that the next watchdog, also a newer one, finds it: FNV-1a of the canonical path.
-fn tree_name(state_folder: &Path) -> String {
+/// The name of the cgroup in which the watchdog of that state folder itself is, where it has to be in none that has
+/// others below it. Beside the one that holds its services.
+pub(crate) fn leaf_name(state_folder: &Path) -> String {
+    format!("{}.itself", tree_name(state_folder))
+}
+
+/// The name of the cgroup that holds those of a state folder's services. Stable across builds, so that the next watchdog, also a newer one, finds it: FNV-1a of the canonical path.
+pub(crate) fn tree_name(state_folder: &Path) -> String {
     let path = fs::canonicalize(state_folder).unwrap_or_else(|_| state_folder.to_owned());
     let hash = path.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     });
     format!("watchdog-{hash:016x}")
-}
-
-#[derive(Debug, PartialEq)]
-struct Mount {
-    /// The cgroup that is mounted.
-    root: PathBuf,
-    /// Where.
-    at: PathBuf,
-}
-
-/// The v2 trees in a mountinfo.
-fn v2_mounts(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-            let separator = fields.iter().position(|field| field == b"-")?;
-            (*fields.get(separator + 1)? == b"cgroup2")
-                .then(|| Some(Mount { root: unescape(fields.get(3)?), at: unescape(fields.get(4)?) }))?
-        })
-        .collect()
-}
-
-/// The kernel writes blanks and the like in a path as `\040`.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
-/// The v2 line of `/proc/self/cgroup`: `0::/path`.
-fn own_cgroup(text: &[u8]) -> Option<PathBuf> {
-    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
-    Some(PathBuf::from(std::ffi::OsString::from_vec(line.to_vec())))
 }
 
 #[cfg(test)]

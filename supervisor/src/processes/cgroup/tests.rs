@@ -3,24 +3,6 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 
 #[test]
-fn v2_is_found_pure_hybrid_and_with_blanks_in_its_path() {
-    let hybrid = b"31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
-        33 31 0:30 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
-        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:4 - cgroup2 cgroup2 rw\n";
-    let mount = |root: &str, at: &str| Mount { root: root.into(), at: at.into() };
-    assert_eq!(v2_mounts(hybrid), [mount("/", "/sys/fs/cgroup/unified")]);
-    let odd = b"41 31 0:38 /a /sys/fs/my\\040cgroup rw - cgroup2 cgroup2 rw\n";
-    assert_eq!(v2_mounts(odd), [mount("/a", "/sys/fs/my cgroup")]);
-    assert_eq!(v2_mounts(b"31 23 0:28 / / rw - ext4 /dev/root rw\n\n"), []);
-}
-
-#[test]
-fn our_own_cgroup_is_the_line_without_controllers() {
-    assert_eq!(own_cgroup(b"9:pids:/x\n0::/user.slice/a b\n"), Some("/user.slice/a b".into()));
-    assert_eq!(own_cgroup(b"9:pids:/x\n"), None);
-}
-
-#[test]
 fn the_name_is_of_the_state_folder_and_stays() {
     assert_eq!(tree_name(Path::new("/no/such/folder")), tree_name(Path::new("/no/such/folder")));
     assert_ne!(tree_name(Path::new("/no/such/folder")), tree_name(Path::new("/no/such/folder2")));
