@@ -178,27 +178,31 @@ impl Hierarchies {
     }
 
     /// Moves all processes into a group, those too that are forked meanwhile. Whether there was one to move.
+    ///
+    /// Over once a look finds nobody outside. Who was listed and has ended since may have forked in between, so that
+    /// was no such look. It is sure when all are listed at one instant, as a tracking cgroup does; `/proc` does not.
     fn gather(&self, group: &Path, pids: Pids<'_>) -> io::Result<bool> {
         let procs = group.join("cgroup.procs");
-        let (mut moved, mut left_out, mut first_error) = (false, HashSet::new(), None);
+        let (mut moved, mut done_with, mut first_error) = (false, HashSet::new(), None);
         for _ in 0..LOOKS {
+            let all = pids();
+            // Only now: what is forked inside meanwhile is not taken for outside.
             let inside: HashSet<i32> = pids_in(group)?.into_iter().collect();
-            let is_outside = |pid: &i32| {
-                // What is dead can't be moved, and forks no more.
-                !inside.contains(pid)
-                    && !left_out.contains(pid)
-                    && Process::read(*pid).is_ok_and(|process| !process.is_dead())
-            };
-            let outside: Vec<i32> = pids().into_iter().filter(is_outside).collect();
+            let outside: Vec<i32> =
+                all.into_iter().filter(|pid| !inside.contains(pid) && !done_with.contains(pid)).collect();
             if outside.is_empty() {
                 return first_error.map_or(Ok(moved), Err);
             }
             for pid in outside {
+                if !Process::read(pid).is_ok_and(|process| !process.is_dead()) {
+                    done_with.insert(pid);
+                    continue;
+                }
                 match self.files.write(&procs, &pid.to_string()) {
                     Ok(()) => moved = true,
                     Err(err) if err.raw_os_error() == Some(Errno::ESRCH as i32) => {}
                     Err(err) => {
-                        left_out.insert(pid);
+                        done_with.insert(pid);
                         first_error = first_error.or(Some(err));
                     }
                 }

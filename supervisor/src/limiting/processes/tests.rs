@@ -87,6 +87,18 @@ fn an_unprivileged_watchdog_moves_the_soft_limit_alone_and_gives_it_back() {
 }
 
 #[test]
+fn a_hard_limit_falls_only_where_it_can_rise_again() {
+    let given = nofile(100, 200);
+    assert_eq!(means(ROOT).rlimit(Some(64), given, 64), nofile(64, 64));
+    assert_eq!(means(ROOT).rlimit(Some(300), given, 200), nofile(300, 300));
+    assert_eq!(means(ROOT).rlimit(None, given, 64), given);
+    assert_eq!(means(NOBODY).rlimit(Some(64), given, 200), nofile(64, 200));
+    assert_eq!(means(NOBODY).rlimit(Some(300), given, 200), nofile(200, 200));
+    assert_eq!(means(NOBODY).rlimit(None, given, 200), given);
+    assert_eq!(means(NOBODY).rlimit(None, given, 80), nofile(80, 80), "somebody else lowered it");
+}
+
+#[test]
 fn a_privileged_watchdog_moves_the_hard_limit_too() {
     if !Privileges::read().resource {
         return eprintln!("no CAP_SYS_RESOURCE: not tried");

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::processes::ProcessTable;
+use crate::processes::cgroup::CgroupTree;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +26,7 @@ struct Stage {
     means: Hierarchies,
     service: ServiceName,
     children: Vec<Child>,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl Stage {
@@ -40,7 +41,7 @@ impl Stage {
         let state = tempfile::tempdir().unwrap();
         let means = Hierarchies::probe(state.path());
         assert_eq!(means.support(LimitKey::MemoryMax), Support::Full, "{:?}", means.shortcomings());
-        Some(Self { means, service: "counter".parse().unwrap(), children: Vec::new(), _state: state })
+        Some(Self { means, service: "counter".parse().unwrap(), children: Vec::new(), state })
     }
 
     fn group(&self, controller: &str) -> PathBuf {
@@ -170,31 +171,31 @@ fn a_fork_bomb_is_stopped_by_the_number_of_tasks() {
 #[test]
 fn processes_that_fork_while_they_are_moved_are_all_inside_at_the_end() {
     let Some(mut stage) = Stage::make() else { return };
-    // Each lives for an instant and leaves another one behind, whose parent is then no longer there to be known by.
-    let forking = "hop() { sleep 0.05; hop & }; hop & hop & hop & hop & hop & echo on; exec sleep 1000";
-    let (pid, mut said) = stage.start(&Limits::default(), &format!("exec setsid sh -c '{forking}'"));
-    said.read_exact(&mut [0; 3]).unwrap();
-    let session = || -> Vec<i32> {
-        let table = ProcessTable::read().unwrap();
-        let all = table.all().filter(|process| process.session == pid && !process.is_dead());
-        all.map(|process| process.identity.pid).collect()
+    let Ok(tree) = CgroupTree::make(stage.state.path()) else {
+        return eprintln!("no cgroup that lists all at one instant: not tried");
     };
+    let tracking = tree.service(&stage.service).unwrap();
+    // Each lives for an instant and leaves another one behind, whose parent is then no longer there to be known by.
+    let forking =
+        "hop() { sleep 0.02; hop & }; hop & hop & hop & hop & hop & hop & hop & hop & echo on; sleep 1000";
+    let track = format!("echo 0 > {}/cgroup.procs", tracking.path().display());
+    let (_, mut said) = stage.start(&Limits::default(), &format!("{track}; {forking}"));
+    said.read_exact(&mut [0; 3]).unwrap();
+    let all = || tracking.pids().unwrap();
     let limited = limits(&[(LimitKey::TasksMax, 10_000)]);
-    let told = stage.apply(&Limits::default(), &limited, &session);
+    let told = stage.apply(&Limits::default(), &limited, &all);
     let place = format!("/{}/counter", stage.means.trees["pids"].file_name().unwrap().to_str().unwrap());
     let is_inside = |pid: i32| {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         text.lines().any(|line| line.contains(":pids:") && line.ends_with(&place))
     };
-    let is_alive = |pid: i32| Process::read(pid).is_ok_and(|process| !process.is_dead());
-    let mut outside: Vec<i32> = (0..50).flat_map(|_| session()).filter(|pid| !is_inside(*pid)).collect();
-    // One that is ending is said to be in the root.
-    let end = Instant::now() + PATIENCE;
-    while !outside.is_empty() && Instant::now() < end && outside.iter().all(|pid| !is_inside(*pid)) {
-        outside.retain(|pid| is_alive(*pid));
-    }
-    let all_of_it = nix::unistd::Pid::from_raw(pid);
-    nix::sys::signal::killpg(all_of_it, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // One that is ending is said to be in the root: what sleeps before and after is not ending.
+    let sleeps = |pid: i32| Process::read(pid).is_ok_and(|process| process.state == 'S');
+    let is_outside = |pid: &i32| sleeps(*pid) && !is_inside(*pid) && sleeps(*pid);
+    let outside: Vec<i32> = (0..50).flat_map(|_| all()).filter(is_outside).collect();
+    tracking.kill().unwrap();
+    until("all have ended", || !tracking.populated().unwrap());
+    tree.remove().unwrap();
     assert_eq!((told, outside), (NotInForce::new(), Vec::new()));
 }
 
