@@ -4,6 +4,7 @@
 //! watchdog, and without a configuration.
 
 mod finding;
+mod limits;
 mod machine;
 mod place;
 

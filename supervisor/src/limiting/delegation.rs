@@ -101,6 +101,19 @@ pub(super) fn enable(files: &dyn Files, tree: &Path) -> BTreeMap<&'static str, S
     refusals
 }
 
+/// Why which controllers do not reach a tree as it is.
+pub(super) fn not_handed_on(tree: &Path) -> BTreeMap<&'static str, String> {
+    let own = tree.parent().unwrap_or(tree);
+    let has =
+        |folder: &Path, name: &str| words(&folder.join("cgroup.controllers")).iter().any(|word| word == name);
+    let missing = CONTROLLERS.into_iter().filter(|name| !has(tree, name));
+    let why = |name: &'static str| match has(own, name) {
+        true => format!("{} hands none on yet, as long as processes are in it", own.display()),
+        false => format!("{} has none", own.display()),
+    };
+    missing.map(|name| (name, why(name))).collect()
+}
+
 fn hand_on(files: &dyn Files, from: &Path, controller: &str) -> Result<(), String> {
     let has = |file: &str| words(&from.join(file)).iter().any(|word| word == controller);
     if has("cgroup.subtree_control") {

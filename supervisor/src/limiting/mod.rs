@@ -135,8 +135,17 @@ impl Means {
     ///
     /// `tree` is where services are tracked, where there is one.
     pub fn probe(state_folder: &Path, tree: Option<&CgroupTree>) -> Self {
+        Self::with(Unified::probe(tree), state_folder)
+    }
+
+    /// As [`probe`](Self::probe), and takes no controllers: for who only wants to know.
+    pub fn look(state_folder: &Path, tree: Option<&CgroupTree>) -> Self {
+        Self::with(Unified::look(tree), state_folder)
+    }
+
+    fn with(unified: Unified, state_folder: &Path) -> Self {
         Self::of(vec![
-            Box::new(Unified::probe(tree)),
+            Box::new(unified),
             Box::new(Hierarchies::probe(state_folder)),
             Box::new(Processes::probe()),
         ])

@@ -1,4 +1,5 @@
 use super::*;
+use crate::processes::cgroup::{Here, Tree, tree_name};
 
 /// Carries what it is told to, and notes what it is asked.
 #[derive(Debug)]
@@ -104,11 +105,15 @@ fn the_whole_is_named_by_the_best_that_carries_more_than_descriptors() {
 }
 
 #[test]
-fn this_machine_is_probed_and_keeps_nothing_of_it() {
+fn this_machine_is_probed_and_nothing_of_it_stays() {
     let state = tempfile::tempdir().unwrap();
-    let means = Means::probe(state.path(), None);
-    assert!(["cgroup-v2", "cgroup-v1", "none"].contains(&means.back_end()), "{means:?}");
-    assert_ne!(means.support(LimitKey::Nofile), Support::Refused(String::new()));
+    let means = Means::look(state.path(), None);
+    assert!(["cgroup-v1", "none"].contains(&means.back_end()), "{means:?}");
+    assert!(!matches!(means.support(LimitKey::Nofile), Support::Refused(_)));
     assert!(!matches!(means.freeze_support(), Support::Refused(_)));
-    means.clear();
+    let here = Here::read().unwrap();
+    for controller in ["cpu", "memory", "pids", "freezer"] {
+        let Ok(own) = here.folder(Tree::Of(controller)) else { continue };
+        assert!(!own.join(tree_name(state.path())).exists(), "{controller}");
+    }
 }

@@ -23,7 +23,7 @@ use super::files::{Files, Kernel, read_word};
 use super::scale::{PERIOD_US, bfq_weight, quota_us, shares};
 use super::{BackEnd, Change, NotInForce, Pids, Prepared};
 use crate::processes::Process;
-use crate::processes::cgroup::{Here, Tree, pids_in, tree_name};
+use crate::processes::cgroup::{Here, NoCgroup, Tree, pids_in, tree_name};
 
 /// How often processes outside a group are looked for. Each look takes in all there are, so only one that forks
 /// faster than it is looked at needs more than a few.
@@ -69,9 +69,11 @@ impl Hierarchies {
         let name = tree_name(state_folder);
         let here = Here::read();
         let place = |controller| match &here {
-            Ok(here) => {
-                here.folder(Tree::Of(controller)).map(|own| own.join(&name)).map_err(|none| none.to_string())
-            }
+            Ok(here) => match here.folder(Tree::Of(controller)) {
+                Ok(own) => Ok(own.join(&name)),
+                Err(NoCgroup::NoController { .. }) => Err("it is not mounted".to_owned()),
+                Err(none) => Err(none.to_string()),
+            },
             Err(err) => Err(err.to_string()),
         };
         Self::among(Box::new(Kernel), place, &schedulers(Path::new("/sys/block")))
@@ -84,20 +86,24 @@ impl Hierarchies {
     ) -> Self {
         let mut found =
             Self { files, trees: BTreeMap::new(), support: BTreeMap::new(), shortcomings: Vec::new() };
+        let mut missing = BTreeMap::<String, Vec<&str>>::new();
         for controller in ["cpu", "memory", "blkio", "pids", "freezer"] {
             if let Err(why) = place_of(controller).and_then(|tree| found.examine(controller, tree, disks)) {
-                for key in LimitKey::ALL.into_iter().filter(|key| controller_of(*key) == Some(controller)) {
-                    found.support.insert(key, Support::Refused(why.clone()));
-                }
-                found.shortcomings.push(format!("cgroup v1 has no `{controller}` for us: {why}"));
+                let keys = LimitKey::ALL.into_iter().filter(|key| controller_of(*key) == Some(controller));
+                let refused = format!("cgroup v1 gives us no {controller}: {why}");
+                found.support.extend(keys.map(|key| (key, Support::Refused(refused.clone()))));
+                missing.entry(why).or_default().push(controller);
             }
+        }
+        for (why, controllers) in missing {
+            found.shortcomings.push(format!("cgroup v1 gives us no {}: {why}", controllers.join(", ")));
         }
         found
     }
 
     /// Which files a group has is known once there is one: the root has others.
     fn examine(&mut self, controller: &'static str, tree: PathBuf, disks: &Schedulers) -> Result<(), String> {
-        let cannot = |err: io::Error| format!("cannot make a cgroup in {}: {err}", tree.display());
+        let cannot = |err: io::Error| format!("cannot make a cgroup in it: {err}");
         // No name of a service has a dot.
         let probe = tree.join("probe.");
         self.files.make(&probe).map_err(cannot)?;
@@ -110,6 +116,8 @@ impl Hierarchies {
         // Not of a new group, and so not there for us, where we may not move anybody.
         let may_move = OpenOptions::new().write(true).open(probe.join("cgroup.procs"));
         let removed = self.files.remove(&probe);
+        // What holds groups of services stays.
+        let _ = fs::remove_dir(&tree);
         may_move.and(removed).map_err(cannot)?;
         self.trees.insert(controller, tree);
         Ok(())

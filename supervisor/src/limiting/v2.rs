@@ -17,7 +17,7 @@ use watchdog_keeper::protocol::Limit;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::resources::{LimitKey, Limits, Support};
 
-use super::delegation::enable;
+use super::delegation::{enable, not_handed_on};
 use super::files::{Files, Kernel, read_word};
 use super::scale::{bfq_weight, cpu_max};
 use super::{BackEnd, Change, NotInForce, Pids, Prepared};
@@ -69,10 +69,20 @@ pub(super) struct Unified {
 
 impl Unified {
     pub(super) fn probe(tree: Option<&CgroupTree>) -> Self {
-        Self::within(Box::new(Kernel), tree.map(CgroupTree::path))
+        Self::within(Box::new(Kernel), tree.map(CgroupTree::path), enable)
     }
 
-    pub(super) fn within(files: Box<dyn Files>, tree: Option<&Path>) -> Self {
+    /// As it is without our doing.
+    pub(super) fn look(tree: Option<&CgroupTree>) -> Self {
+        Self::within(Box::new(Kernel), tree.map(CgroupTree::path), |_, tree| not_handed_on(tree))
+    }
+
+    /// `take` gets hold of the controllers, and says why of which not.
+    fn within(
+        files: Box<dyn Files>,
+        tree: Option<&Path>,
+        take: impl FnOnce(&dyn Files, &Path) -> BTreeMap<&'static str, String>,
+    ) -> Self {
         let mut found = Self {
             files,
             tree: tree.map(Path::to_owned),
@@ -81,14 +91,16 @@ impl Unified {
             shortcomings: Vec::new(),
         };
         match tree {
-            Some(tree) => found.examine(tree),
+            Some(tree) => {
+                let refusals = take(&*found.files, tree);
+                found.examine(tree, &refusals);
+            }
             None => found.shortcomings.push("services have no cgroup v2 at all".to_owned()),
         }
         found
     }
 
-    fn examine(&mut self, tree: &Path) {
-        let refusals = enable(&*self.files, tree);
+    fn examine(&mut self, tree: &Path, refusals: &BTreeMap<&'static str, String>) {
         // No name of a service has a dot.
         let probe = tree.join("probe.");
         if let Err(err) = self.files.make(&probe) {
@@ -111,7 +123,7 @@ impl Unified {
         }
         let _ = self.files.remove(&probe);
         let mut reasons = BTreeMap::<&str, Vec<&str>>::new();
-        for (controller, why) in &refusals {
+        for (controller, why) in refusals {
             reasons.entry(why).or_default().push(controller);
         }
         for (why, controllers) in reasons {

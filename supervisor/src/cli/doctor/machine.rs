@@ -13,6 +13,7 @@ use watchdog_protocol::limits::DEFAULT_LANE_BYTES;
 use watchdog_seqpacket::Seqpacket;
 
 use super::finding::Finding;
+use super::limits;
 use crate::cli::figures::size;
 use crate::core::chain;
 use crate::processes::cgroup::CgroupTree;
@@ -32,6 +33,7 @@ pub(super) fn examine() -> Vec<Finding> {
     vec![
         kernel(&uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()),
         cgroups(),
+        limits::examine(),
         pressure(Path::new("/proc/pressure")),
         peer_pidfd(),
         exit_by_pidfd(),

@@ -27,6 +27,7 @@ fn the_watchdog_alone_in_a_cgroup_given_to_it_moves_to_a_leaf_and_gets_the_contr
     assert_eq!(enable(&fake, &tree), BTreeMap::new());
     fake.make(&tree.join("counter")).unwrap();
     assert!(tree.join("counter/memory.max").exists());
+    assert_eq!(not_handed_on(&tree.join("counter")), BTreeMap::new());
     // The next core, or the next watchdog in the same place, finds it done.
     settle_in(&fake, &unit, "watchdog-1.itself", OWN, || panic!("nothing is left to ask")).unwrap();
 }
@@ -45,6 +46,8 @@ fn nobody_is_moved_where_others_are_too_or_the_cgroup_is_not_ours() {
     fake.make(&tree).unwrap();
     let why = format!("processes are in {}, which so can hand on nothing", unit.display());
     assert_eq!(enable(&fake, &tree), CONTROLLERS.map(|name| (name, why.clone())).into());
+    let seen = format!("{} hands none on yet, as long as processes are in it", unit.display());
+    assert_eq!(not_handed_on(&tree), CONTROLLERS.map(|name| (name, seen.clone())).into());
 }
 
 #[test]
@@ -57,6 +60,7 @@ fn without_controllers_nothing_is_asked_and_nobody_moved() {
     fake.make(&tree).unwrap();
     let why = format!("{} has none", folder.path().display());
     assert_eq!(enable(&fake, &tree)["memory"], why);
+    assert_eq!(not_handed_on(&tree)["memory"], why);
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn tree(controllers: &str) -> (tempfile::TempDir, Fake, Unified, ServiceName) {
     let fake = Fake::with(folder.path(), controllers);
     let tree = folder.path().join("watchdog-1");
     fake.make(&tree).unwrap();
-    let unified = Unified::within(Box::new(fake.clone()), Some(&tree));
+    let unified = Unified::within(Box::new(fake.clone()), Some(&tree), enable);
     fake.make(&tree.join("counter")).unwrap();
     fake.told();
     (folder, fake, unified, "counter".parse().unwrap())
