@@ -51,7 +51,7 @@ const EXECUTABLE: &str = "/proc/self/exe";
 pub const CHECK: &str = "core-check";
 
 /// What is kept in the state folder beside the states themselves.
-const STATE_FOLDERS: [&str; 3] = ["settings", "wanted", "registered"];
+const STATE_FOLDERS: [&str; 4] = ["settings", "wanted", "limits", "registered"];
 
 /// Why nothing runs.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ mod instances;
 mod intercom;
 mod journal;
 mod layout;
+mod limits;
 mod logging;
 mod logs;
 mod metrics;

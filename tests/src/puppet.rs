@@ -78,6 +78,10 @@ pub enum Order {
     CountServices,
     /// Stops a service, by the grant of this one.
     Stop { service: String },
+    /// Changes a limit of a service, by the grant of this one, and shows all it has now.
+    Limit { service: String, change: String },
+    /// Freezes a service, by the grant of this one.
+    Freeze { service: String },
     /// Shows the first cause of a service's state, by the grant of this one.
     Why { service: String },
     /// Shows a service's state as JSON, by the grant of this one.

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watchdog_protocol::control::Change;
 use watchdog_protocol::layout::Encoded;
+use watchdog_protocol::resources::{LimitChange, LimitKey};
 use watchdog_protocol::why::Origin;
 use watchdog_protocol::{Contract, Revision};
 use watchdog_query::WatchdogQuery;
@@ -119,6 +120,10 @@ async fn play<T: Remembered, M: Spoken>(mut ctx: Strings<T, M>) -> Result<(), Se
                 }
                 Order::CountServices => say(from, count(query.as_ref()).await).await,
                 Order::Stop { service } => say(from, stop(query.as_ref(), &service).await).await,
+                Order::Limit { service, change } => {
+                    say(from, limit(query.as_ref(), &service, &change).await).await;
+                }
+                Order::Freeze { service } => say(from, freeze(query.as_ref(), &service).await).await,
                 Order::SendByGrant { to, text } => {
                     say(from, send_by_grant(query.as_ref(), &to, &text).await).await;
                 }
@@ -184,6 +189,25 @@ async fn stop(query: Option<&WatchdogQuery>, service: &str) -> Shown {
     match query {
         None => no_grant(),
         Some(query) => outcome(query.stop(&[name], Some(USUAL)).await.map(drop)),
+    }
+}
+
+async fn limit(query: Option<&WatchdogQuery>, service: &str, change: &str) -> Shown {
+    let name: ServiceName = service.parse().expect("a scenario names services well");
+    let Some(query) = query else { return no_grant() };
+    let (key, value) = change.split_once('=').expect("a scenario writes changes well");
+    let key = LimitKey::ALL.into_iter().find(|known| known.as_str() == key).expect("a key there is");
+    let value = Some(key.parse(value).expect("a scenario writes changes well"));
+    let changes = vec![LimitChange { key, value }];
+    let limited = query.limit(&name, changes, Some("tried".to_owned()), USUAL).await;
+    answer(limited.map(|view| view.services[0].limits.to_string()))
+}
+
+async fn freeze(query: Option<&WatchdogQuery>, service: &str) -> Shown {
+    let name: ServiceName = service.parse().expect("a scenario names services well");
+    match query {
+        None => no_grant(),
+        Some(query) => outcome(query.freeze(&[name], Some("tried".to_owned()), USUAL).await.map(drop)),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::fit::Finding;
 use crate::graph::Graph;
 use crate::layout::Asks;
 use crate::plan::Plan;
+use crate::resources::{LimitChange, LimitsView};
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
 use crate::why::Why;
 use crate::{Contract, MessageId, RequestId, Revision, Sequence, ServiceName};
@@ -271,6 +272,36 @@ pub enum Request {
         /// What it says of itself, as JSON text.
         manifest: String,
     },
+    /// Changes limits, all or none. Answered by [`Outcome::Limits`] of this service: they are on disk, and in force as
+    /// far as it says.
+    Limit {
+        /// Whose.
+        service: ServiceName,
+        /// What.
+        changes: Vec<LimitChange>,
+        /// Why, in words; told in the event.
+        reason: Option<String>,
+    },
+    /// The limits of these services, or of all. Answered by [`Outcome::Limits`].
+    Limits {
+        /// Names.
+        services: Vec<ServiceName>,
+    },
+    /// Lets all their processes stand still where they are, until [`Request::Thaw`] or the end of the process. Answered
+    /// by [`Outcome::Status`].
+    Freeze {
+        /// Names. Each is running, or nothing changes.
+        services: Vec<ServiceName>,
+        /// Why, in words; told in the event.
+        reason: Option<String>,
+    },
+    /// Lets them go on. Answered by [`Outcome::Status`].
+    Thaw {
+        /// Names.
+        services: Vec<ServiceName>,
+        /// Why, in words; told in the event.
+        reason: Option<String>,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -369,6 +400,8 @@ pub enum Outcome {
     Answered(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Of [`Request::Fit`].
     Findings(Vec<Finding>),
+    /// Of [`Request::Limit`] and [`Request::Limits`].
+    Limits(Box<LimitsView>),
 }
 
 /// What became of a settings change.

@@ -165,6 +165,15 @@ impl fmt::Display for Limits {
     }
 }
 
+/// A new value of one limit; `None` takes it away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitChange {
+    /// Which.
+    pub key: LimitKey,
+    /// In the unit of [`Limits`].
+    pub value: Option<u64>,
+}
+
 /// How far this machine, and the rights we have on it, carry a limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -193,6 +193,8 @@ pub struct ServiceStatus {
     /// The configuration's file says something else of it than is in force, or its program was built anew since its
     /// process started: `watchdog diff` tells what.
     pub drift: bool,
+    /// All its processes stand still, until `thaw` or their end.
+    pub frozen: bool,
 }
 
 /// Why and when a process ended.

@@ -37,6 +37,7 @@ use watchdog_protocol::graph::Graph;
 use watchdog_protocol::layout::Encoded;
 use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::plan::Plan;
+use watchdog_protocol::resources::{LimitChange, LimitsView};
 use watchdog_protocol::status::{InboxStatus, Status};
 use watchdog_protocol::why::Why;
 use watchdog_protocol::{Manifest, MessageId, RequestId, Revision, ServiceName};
@@ -585,6 +586,63 @@ impl WatchdogQuery {
     /// [`QueryError`].
     pub async fn unregister(&self, service: &ServiceName) -> Result<String, QueryError> {
         self.words(Request::Unregister { service: service.clone() }, None).await
+    }
+
+    /// The limits of these services, or of all when none is named, and what they are made of on this machine.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn limits(&self, services: &[ServiceName]) -> Result<LimitsView, QueryError> {
+        match self.call(Request::Limits { services: services.to_vec() }, None).await? {
+            Outcome::Limits(view) => Ok(*view),
+            _ => Err(QueryError::Unexpected { expected: "limits" }),
+        }
+    }
+
+    /// Changes limits of a service, all or none, `reason` being told in the event. They hold across restarts of the
+    /// service and of the watchdog. Waits until they are on disk and in force for what lives; what could not be put in
+    /// force is no error, and told.
+    ///
+    /// # Errors
+    /// [`QueryError`]; a limit that this machine does not carry at all is refused and changes nothing.
+    pub async fn limit(
+        &self,
+        service: &ServiceName,
+        changes: Vec<LimitChange>,
+        reason: Option<String>,
+        wait: Duration,
+    ) -> Result<LimitsView, QueryError> {
+        let request = Request::Limit { service: service.clone(), changes, reason };
+        match self.call(request, Some(wait)).await? {
+            Outcome::Limits(view) => Ok(*view),
+            _ => Err(QueryError::Unexpected { expected: "limits" }),
+        }
+    }
+
+    /// Lets all processes of these services stand still where they are, until [`thaw`](Self::thaw) or their end: a
+    /// stop, a kill and a restart thaw first, and the next process runs. Waits until nothing of them runs.
+    ///
+    /// # Errors
+    /// [`QueryError`]; when one of them does not run, nothing changes.
+    pub async fn freeze(
+        &self,
+        services: &[ServiceName],
+        reason: Option<String>,
+        wait: Duration,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Freeze { services: services.to_vec(), reason }, Some(wait)).await
+    }
+
+    /// Lets them go on. One that is not frozen stays as it is.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn thaw(
+        &self,
+        services: &[ServiceName],
+        reason: Option<String>,
+    ) -> Result<Changed, QueryError> {
+        self.change(Request::Thaw { services: services.to_vec(), reason }, None).await
     }
 
     /// What differs between the configuration's file, what is in force, and what running processes started with; and

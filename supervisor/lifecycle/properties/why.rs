@@ -154,6 +154,7 @@ fn statuses() -> impl Strategy<Value = ServiceStatus> {
             queued: 0,
             survivors: vec![],
             drift: false,
+            frozen: false,
         })
 }
 

@@ -20,12 +20,15 @@ mod doctor;
 mod events;
 mod exit;
 mod figures;
+mod freeze;
 mod get;
 mod given;
 mod graph;
 mod history;
 mod intercoms;
 mod kill;
+mod limit;
+mod limits;
 mod logs;
 mod look;
 mod place;
@@ -63,6 +66,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::console::{Console, Format};
 pub use self::exit::Exit;
+use self::freeze::Still;
 use self::look::ColorChoice;
 use self::report::CliError;
 pub(crate) use self::run::keep;
@@ -128,6 +132,17 @@ enum Verb {
     #[command(after_help = "Example:\n  watchdog reset counter")]
     Reset(wish::Arguments),
     Scale(scale::Arguments),
+    Limit(limit::Arguments),
+    Limits(limits::Arguments),
+    /// Let all processes of services stand still where they are, until `thaw`.
+    ///
+    /// A stop, a kill and a restart thaw first. The next process of the service runs. While it is frozen a service is
+    /// not called hung.
+    #[command(after_help = "Example:\n  watchdog freeze batch --reason \"the node catches up\"")]
+    Freeze(freeze::Arguments),
+    /// Let frozen services go on.
+    #[command(after_help = "Example:\n  watchdog thaw batch")]
+    Thaw(freeze::Arguments),
     Set(set::Arguments),
     Get(get::Arguments),
     Unset(unset::Arguments),
@@ -220,6 +235,10 @@ impl Verb {
                 Self::Kill(arguments) => arguments.execute(console).await,
                 Self::Reset(arguments) => arguments.execute(Wish::Reset, console).await,
                 Self::Scale(arguments) => arguments.execute(console).await,
+                Self::Limit(arguments) => arguments.execute(console).await,
+                Self::Limits(arguments) => arguments.execute(console).await,
+                Self::Freeze(arguments) => arguments.execute(Still::Freeze, console).await,
+                Self::Thaw(arguments) => arguments.execute(Still::Thaw, console).await,
                 Self::Set(arguments) => arguments.execute(console).await,
                 Self::Get(arguments) => arguments.execute(console).await,
                 Self::Unset(arguments) => arguments.execute(console).await,

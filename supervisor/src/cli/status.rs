@@ -175,6 +175,9 @@ fn phase(service: &ServiceStatus) -> String {
     if !service.blocked_by.is_empty() {
         text += &format!(", blocked by {}", names(&service.blocked_by));
     }
+    if service.frozen {
+        text += ", frozen";
+    }
     if service.drift {
         text += ", differs";
     }
@@ -188,6 +191,7 @@ fn paint(service: &ServiceStatus) -> Paint {
     match (service.phase, &service.health) {
         (_, _) if !service.survivors.is_empty() => Paint::Bad,
         (PhaseStatus::Failed, _) => Paint::Bad,
+        (_, _) if service.frozen => Paint::Doubtful,
         (PhaseStatus::Ready, Health::Ok) => Paint::Good,
         (PhaseStatus::Ready, Health::Failing { .. }) => Paint::Bad,
         (PhaseStatus::Ready, Health::Degraded { .. })

@@ -75,6 +75,7 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
         queued: 3,
         survivors: vec![],
         drift: false,
+        frozen: false,
     }
 }
 

@@ -25,7 +25,7 @@ use super::reload::Worked;
 use super::session::FromSession;
 use super::upgrade::Leave;
 use super::words::Said;
-use super::{Core, CoreError, Shutdown, chain, now};
+use super::{Core, CoreError, Shutdown, chain, limits, now};
 use crate::capture::{Sign, SignOf};
 use crate::config::LogSigns;
 use crate::notify::Notified;
@@ -62,6 +62,8 @@ enum Input {
     Described(Box<Described>),
     Candidate(Result<Candidate, Failure>),
     Reload(Box<Worked>),
+    /// Limits were put in force, or a service stands still.
+    Limiting(limits::Worked),
     /// Something was sent back to the operator on this lane.
     Answer(LaneEpoch),
     /// This core said something that is to be remembered.
@@ -112,6 +114,7 @@ impl Core {
             lane = self.answers.arrived() => Ok(Input::Answer(lane)),
             candidate = self.upgrade.answered() => Ok(Input::Candidate(candidate)),
             worked = self.reloads.worked() => Ok(Input::Reload(Box::new(worked))),
+            worked = self.limiting.worked() => Ok(Input::Limiting(worked)),
             Some(call) = inputs.calls.recv() => Ok(Input::Call(call)),
             entry = inputs.said.next() => Ok(Input::Said(Box::new(entry))),
             // Not at once: until this task waits, no socket is looked at and no other task runs.
@@ -169,6 +172,10 @@ impl Core {
                 Ok(())
             }
             Input::Reload(worked) => self.reload_worked(*worked).await,
+            Input::Limiting(worked) => {
+                self.limiting_worked(worked);
+                Ok(())
+            }
             Input::Answer(lane) => self.take_answers(lane).await,
             Input::Said(entry) => {
                 self.events.add(*entry);
@@ -322,6 +329,7 @@ impl Core {
     }
 
     async fn ask_stop(&mut self, service: &ServiceName, incarnation: Incarnation) -> Result<(), CoreError> {
+        self.thaw_to_end(service);
         if self.entry(service).spec.kind() == Kind::Service {
             self.tell(service, &ToService::Stop, Vec::new());
         } else {
@@ -441,6 +449,7 @@ impl Core {
         let outcome = done.outcome.as_ref().map(drop).map_err(|err| chain(&**err));
         if !self.settings_stored(&done)
             && !self.state_stored(&done)
+            && !self.limits_stored(&done)
             && !self.audit.stored(&done)
             && let Err(reason) = &outcome
         {

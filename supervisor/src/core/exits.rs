@@ -19,6 +19,7 @@ use watchdog_protocol::{Incarnation, ServiceName};
 use watchdog_seqpacket::Marks;
 
 use super::events::Entry as Event;
+use super::limits::Still;
 use super::{Core, CoreError, Process, now, started_at};
 use crate::processes::{Identity, Members, ProcessTable, ownership};
 
@@ -76,6 +77,8 @@ impl Core {
         let early = std::mem::take(&mut entry.early);
         entry.last_pid = Some(child.pid);
         entry.started = Some(started_at(child.start_time));
+        self.limit_born(&child.service);
+        let entry = self.entry_mut(&child.service);
         let is_late = entry.clearing == Some(child.incarnation);
         self.fact(&child.service, child.incarnation, Fact::Spawned);
         self.heed_notifications(&child.service)?;
@@ -176,12 +179,16 @@ impl Core {
         self.settings_ended(&service, incarnation);
         let exit = match report.status {
             ExitStatus::Code(code) => Exit::Code(code),
-            ExitStatus::Signal { signal, core_dumped } => Exit::Signal { signal, dumped: core_dumped },
+            ExitStatus::Signal { signal, core_dumped } => match self.out_of_memory(&service, signal) {
+                Some(evidence) => Exit::Oom { evidence },
+                None => Exit::Signal { signal, dumped: core_dumped },
+            },
         };
         let last_lines = self.capture.last_lines(&service).await;
         let entry = self.entry_mut(&service);
         if entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {
             entry.process = None;
+            entry.still = Still::Runs;
         }
         let last_word = entry.last_word.take();
         let report = watchdog_lifecycle::ExitReport { exit, last_lines, last_word };
@@ -214,6 +221,7 @@ impl Core {
         service: &ServiceName,
         incarnation: Incarnation,
     ) -> Result<(), CoreError> {
+        self.thaw_to_end(service);
         let entry = self.entry_mut(service);
         entry.clearing = Some(incarnation);
         if entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {

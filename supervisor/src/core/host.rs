@@ -6,6 +6,7 @@ use watchdog_lifecycle::{Fact, HostLook, Moment};
 use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::events::Entry as Logged;
+use super::limits::Still;
 use super::{Core, CoreError, now};
 use crate::processes::strain::Strain;
 
@@ -27,9 +28,11 @@ impl Core {
         let present = now();
         let pids = self.pids(service);
         let entry = self.entry_mut(service);
+        let is_frozen = entry.still == Still::Frozen;
         let strain = Strain::read(&pids, entry.cgroup.as_ref());
         let before = entry.strain.replace(Box::new(Seen { incarnation, at: present, strain }));
-        let mut look = HostLook { frozen: strain.frozen, ..HostLook::default() };
+        // Where there is no cgroup to be frozen, its processes are halted.
+        let mut look = HostLook { frozen: strain.frozen || is_frozen, ..HostLook::default() };
         if let Some(before) = before.filter(|before| before.incarnation == incarnation) {
             // A thread that ended takes its time with it.
             let since = |now: Duration, then: Duration| now.saturating_sub(then);

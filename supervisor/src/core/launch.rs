@@ -37,11 +37,12 @@ pub(crate) struct Logging<'c> {
     pub(crate) logs: &'c Path,
 }
 
-/// The request without its descriptors.
+/// The request without its descriptors. `limited` are resource limits in place of those that are [`given`].
 pub(crate) fn request(
     spec: &ServiceSpec,
     incarnation: Incarnation,
-    original_limits: &[Limit],
+    given: Vec<Limit>,
+    limited: &[Limit],
     notify: &str,
     logging: &Logging<'_>,
 ) -> Result<SpawnRequest, NoLaunch> {
@@ -80,24 +81,31 @@ pub(crate) fn request(
     for (key, value) in &environment {
         request = request.env(key, value);
     }
-    request.steps = steps(spec, original_limits)?;
+    request.steps = steps(spec, given, limited)?;
     Ok(request)
 }
 
-fn steps(spec: &ServiceSpec, original_limits: &[Limit]) -> Result<Vec<ChildStep>, NoLaunch> {
+/// The resource limits it starts with, unless it is limited by an operator. The keeper raised its own; a service starts
+/// from what the operator's shell had. No core file unless asked for: it may hold secrets and fills the disk of a
+/// service that crashes in a loop.
+pub(crate) fn given(spec: &ServiceSpec, original_limits: &[Limit]) -> Vec<Limit> {
+    let mut limits = original_limits.to_vec();
+    set(&mut limits, Limit { resource: crate::config::Resource::Core.number(), soft: 0, hard: 0 });
+    for (resource, limit) in &spec.launch.rlimits {
+        set(&mut limits, Limit { resource: resource.number(), soft: limit.soft, hard: limit.hard });
+    }
+    limits
+}
+
+fn set(limits: &mut Vec<Limit>, limit: Limit) {
+    limits.retain(|other| other.resource != limit.resource);
+    limits.push(limit);
+}
+
+fn steps(spec: &ServiceSpec, mut limits: Vec<Limit>, limited: &[Limit]) -> Result<Vec<ChildStep>, NoLaunch> {
     let launch = &spec.launch;
     let mut steps = vec![ChildStep::SetSid, ChildStep::Umask(launch.umask)];
-    // The keeper raised its own limits; a service starts from what the operator's shell had. No core file unless
-    // asked for: it may hold secrets and fills the disk of a service that crashes in a loop.
-    let mut limits: Vec<Limit> = original_limits.to_vec();
-    let mut set = |resource: u32, soft: u64, hard: u64| {
-        limits.retain(|limit| limit.resource != resource);
-        limits.push(Limit { resource, soft, hard });
-    };
-    set(crate::config::Resource::Core.number(), 0, 0);
-    for (resource, limit) in &launch.rlimits {
-        set(resource.number(), limit.soft, limit.hard);
-    }
+    limited.iter().for_each(|limit| set(&mut limits, *limit));
     steps.extend(limits.into_iter().map(ChildStep::Rlimit));
     if let Some(user) = &launch.user {
         steps.push(ids(user)?);

@@ -32,6 +32,7 @@ mod introduce;
 mod keeper_link;
 mod lanes;
 mod launch;
+mod limits;
 mod logs;
 mod note;
 mod notified;
@@ -136,6 +137,7 @@ pub(crate) struct Core {
     comparisons: fit::Comparisons,
     probes: Probes,
     cgroups: Option<CgroupTree>,
+    limiting: limits::Limiting,
     /// The newest end of a write, by file.
     stored: BTreeMap<PathBuf, (ChangeNumber, Result<(), String>)>,
     from_sessions: mpsc::Sender<FromSession>,
@@ -216,6 +218,9 @@ struct Entry {
     /// What is, or will be, on disk of what the operator wants.
     kept: Option<Kept>,
     kept_change: Option<ChangeNumber>,
+    /// `None`: it has none, and never had.
+    limits: Option<Box<limits::Held>>,
+    still: limits::Still,
 }
 
 /// Where a service's output goes in: the write ends of pipes that are captured.

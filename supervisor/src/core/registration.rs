@@ -376,6 +376,8 @@ impl Core {
             built: 0,
             kept: None,
             kept_change: None,
+            limits: None,
+            still: super::limits::Still::Runs,
         };
         self.entries.insert(name.clone(), Box::new(entry));
         if name.as_str() == LOGGING {
@@ -383,6 +385,8 @@ impl Core {
         }
         let state = self.load_state(&name);
         self.entry_mut(&name).state = state;
+        let limits = self.load_limits(&name);
+        self.entry_mut(&name).limits = limits;
         Ok(())
     }
 

@@ -107,13 +107,16 @@ impl Core {
         self.renew_cgroup(service).map_err(failed("cgroup"))?;
         self.move_dead_letters(service);
         self.make_outlets(service).await?;
+        let given = self.given_limits(service);
+        let prepared = self.prepare_limits(service, &given);
+        let keeper_joins = self.keeper_joins();
         let entry = self.entry(service);
         let kind = entry.spec.kind();
         let notify = notify::address(self.keeper_hello.epoch, service);
         let is_there = self.entries.keys().any(|name| name.as_str() == LOGGING);
         let logging = launch::Logging { is_there, logs: &self.config.watchdog.logs };
-        let original_limits = &self.keeper_hello.original_limits;
-        let mut request = launch::request(&entry.spec, incarnation, original_limits, &notify, &logging)?;
+        let mut request =
+            launch::request(&entry.spec, incarnation, given, &prepared.rlimits, &notify, &logging)?;
         let record = self.pid_record(service).map_err(failed("pid record"))?;
         let session = match kind {
             Kind::Service => Some(self.open_session(service, incarnation).await?),
@@ -132,6 +135,9 @@ impl Core {
         if let Some(cgroup) = &entry.cgroup {
             attach(Attach::Cgroup, cgroup.folder().map_err(failed("cgroup"))?);
         }
+        if keeper_joins {
+            prepared.join.iter().for_each(|cgroup| attach(Attach::Join, cgroup.as_fd()));
+        }
         if let Some(theirs) = &session {
             attach(Attach::Child(SESSION_NUMBER), theirs.as_fd());
         }
@@ -145,8 +151,11 @@ impl Core {
     /// A cgroup that was killed kills whatever is born into it from outside, on Linux 6.14 and later: the kernel
     /// compares the count of its kills with that of the cgroup the parent is in. A new folder has no count.
     fn renew_cgroup(&mut self, service: &ServiceName) -> io::Result<()> {
+        let has_ooms = self.limiting.means.oom_kills(service) > 0;
         let entry = self.entries.get_mut(service).expect("the roster and the entries hold the same names");
         let Some(tree) = &self.cgroups else { return Ok(()) };
+        // Its counts are to be those of the next process.
+        entry.cgroup_worn |= has_ooms && entry.cgroup.is_some();
         if let Some(worn) = entry.cgroup.as_ref().filter(|_| entry.cgroup_worn) {
             worn.remove()?;
             entry.cgroup = None;

@@ -15,6 +15,7 @@ use watchdog_protocol::status::{
 };
 use watchdog_protocol::why::Why;
 
+use super::limits::Still;
 use super::{Core, Shutdown, now};
 use crate::config;
 use crate::processes::proc::Process;
@@ -124,6 +125,7 @@ impl Core {
             messages_out: totals.messages_out,
             queued: totals.queued,
             drift: self.has_drifted(name),
+            frozen: entry.still == Still::Frozen,
             ..recorded(name, kind(policy), service, present)
         })
     }
@@ -229,6 +231,7 @@ pub(super) fn recorded(
         queued: 0,
         survivors: phase.survivors().to_vec(),
         drift: false,
+        frozen: false,
     }
 }
 

@@ -39,6 +39,7 @@ use super::in_force::InForce;
 use super::keeper_link::{KeeperLink, LinkError};
 use super::lanes::answers::Answers;
 use super::lanes::{Lane, Lanes};
+use super::limits::Limiting;
 use super::note::{Note, Noted};
 use super::registration::{Found, registered, registered_folder};
 use super::reload::{Before, Reloads};
@@ -53,6 +54,7 @@ use super::{
 };
 use crate::capture::{Capture, Hand, Logs, Sign};
 use crate::config::{self, CheckedService, Config, ServiceSpec};
+use crate::limiting::Means;
 use crate::notify::Notified;
 use crate::probe::Probes;
 use crate::processes::cgroup::{Cgroup, CgroupTree};
@@ -268,6 +270,7 @@ impl Core {
             describing: JoinSet::new(),
             comparisons: Comparisons::default(),
             probes: Probes::new(),
+            limiting: Limiting::new(Means::probe(&section.state, cgroups.as_ref())),
             cgroups,
             stored: BTreeMap::new(),
             from_sessions: tells.sessions,
@@ -425,6 +428,7 @@ impl Core {
 
     /// Everything is stopped: nothing is in them.
     fn remove_cgroups(&mut self) {
+        self.limiting.means.clear();
         let cgroups = self.entries.values().filter_map(|entry| entry.cgroup.as_ref());
         let removed = cgroups.map(Cgroup::remove).chain(self.cgroups.iter().map(CgroupTree::remove));
         // One that something got into meanwhile hurts nobody, and is used again.
@@ -582,6 +586,7 @@ impl Core {
         entry.started = Some(started_at(child.start_time));
         self.fact(&child.service, child.incarnation, Fact::Spawned);
         self.watch_log(&child.service, child.incarnation);
+        self.restore_limits(&child.service);
     }
 
     /// It serves: tells the keeper, and from here on what it says is no last word any more.

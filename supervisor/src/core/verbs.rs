@@ -180,6 +180,15 @@ impl Core {
             Request::Diff { services } => self.diff_asked(asked, services),
             Request::Reload { plan } => self.reload_asked(asked, plan),
             Request::Fit { service, manifest } => self.fit_asked(&asked, &service, manifest),
+            Request::Limits { services } => {
+                let view = self.limits_view(&self.named_services(&services));
+                end(&asked.replies, Ok(Outcome::Limits(Box::new(view))));
+            }
+            Request::Limit { service, changes, reason } => {
+                self.limit_asked(asked, &service, &changes, reason.as_deref());
+            }
+            Request::Freeze { services, reason } => self.freeze_asked(asked, &services, reason.as_deref()),
+            Request::Thaw { services, reason } => self.thaw_asked(&asked, &services, reason.as_deref()),
             Request::Send { service, contract, asks, payload } => {
                 self.send_asked(asked, &service, Post { contract, asks, payload }).await?;
             }
@@ -470,6 +479,10 @@ pub(super) fn verb_of(request: &Request) -> &'static str {
         Request::Diff { .. } => "diff",
         Request::Reload { .. } => "reload",
         Request::Send { .. } => "send",
+        Request::Limit { .. } => "limit",
+        Request::Limits { .. } => "limits",
+        Request::Freeze { .. } => "freeze",
+        Request::Thaw { .. } => "thaw",
         // No grant lists it.
         Request::Fit { .. } => "check",
     }
@@ -506,7 +519,10 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::Reset { services }
         | Request::Intercoms { services }
         | Request::Logs { services, .. }
-        | Request::DeadLetters { services } => Named::Services(services),
+        | Request::DeadLetters { services }
+        | Request::Limits { services }
+        | Request::Freeze { services, .. }
+        | Request::Thaw { services, .. } => Named::Services(services),
         Request::Set { service, .. }
         | Request::Rollback { service, .. }
         | Request::Get { service }
@@ -524,6 +540,7 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::DeadDrop { service, .. }
         | Request::Send { service, .. }
         | Request::Fit { service, .. }
+        | Request::Limit { service, .. }
         | Request::Audit { service: Some(service), .. } => Named::Service(service),
         Request::Audit { service: None, .. } => Named::None,
         Request::Scale { service, .. } => Named::Instances(service),

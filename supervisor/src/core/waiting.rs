@@ -7,6 +7,7 @@ use watchdog_protocol::control::{Failure, FailureKind, Outcome, Reply};
 use watchdog_protocol::{Incarnation, RequestId, ServiceName};
 
 use super::audit::Replies;
+use super::limits::{Freezing, Limited};
 use super::send::Question;
 use super::{Core, Shutdown, now};
 use crate::store::writer::ChangeNumber;
@@ -45,6 +46,10 @@ pub(super) enum Target {
     Upgrade { id: RequestId },
     /// That a service answers.
     Answer(Question),
+    /// That limits are in force, as far as they can be.
+    Limited(Limited),
+    /// That processes stand still.
+    Frozen(Freezing),
 }
 
 pub(super) enum Look {
@@ -100,6 +105,8 @@ impl Core {
             | Target::Down { .. }
             | Target::Scaled { .. }
             | Target::Reloaded(_)
+            | Target::Limited(_)
+            | Target::Frozen(_)
             | Target::Shutdown => {}
         }
         if let Some(failed) = self.failed_change(&waiter.durable) {
@@ -127,6 +134,8 @@ impl Core {
                 }
             },
             Target::Reloaded(reloaded) => self.look_at_reloaded(reloaded),
+            Target::Limited(limited) => self.look_at_limits(limited),
+            Target::Frozen(freezing) => self.look_at_freezing(freezing),
             Target::Shutdown if self.roster.is_at_rest() => Look::Done(Outcome::Done("stopped".to_owned())),
             Target::Shutdown => {
                 let live =

@@ -41,3 +41,10 @@ impl Files for Kernel {
 pub(super) fn read_word(file: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(file)?.trim().to_owned())
 }
+
+/// The number behind a word, in a file of such lines; 0 where there is none.
+pub(super) fn counted(path: &Path, word: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}

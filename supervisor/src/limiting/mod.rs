@@ -82,6 +82,11 @@ trait BackEnd: fmt::Debug + Send + Sync {
     /// As the kernel says.
     fn is_frozen(&self, service: &ServiceName, pids: Pids<'_>) -> bool;
 
+    /// How many processes of a service the kernel ended for lack of memory, since its cgroup was made.
+    fn oom_kills(&self, _service: &ServiceName) -> u64 {
+        0
+    }
+
     /// Takes away what it made for a service without processes.
     fn forget(&self, service: &ServiceName);
 
@@ -248,6 +253,12 @@ impl Means {
     /// Whether a service is frozen, as the kernel says: nothing is remembered.
     pub fn is_frozen(&self, service: &ServiceName, pids: Pids<'_>) -> bool {
         self.back_ends[self.freezer].is_frozen(service, pids)
+    }
+
+    /// How many processes of a service the kernel ended for lack of memory, since its newest process was
+    /// [prepared](Self::prepare): as far as a cgroup counts them, and where the tracking cgroup is made anew after some.
+    pub fn oom_kills(&self, service: &ServiceName) -> u64 {
+        self.back_ends.iter().map(|it| it.oom_kills(service)).max().unwrap_or(0)
     }
 
     /// A service without processes that is gone for good: what was made for it goes too.

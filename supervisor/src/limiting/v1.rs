@@ -19,7 +19,7 @@ use watchdog_keeper::protocol::Limit;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::resources::{LimitKey, Limits, Support};
 
-use super::files::{Files, Kernel, read_word};
+use super::files::{Files, Kernel, counted, read_word};
 use super::scale::{PERIOD_US, bfq_weight, quota_us, shares};
 use super::{BackEnd, Change, NotInForce, Pids, Prepared};
 use crate::processes::Process;
@@ -313,6 +313,10 @@ impl BackEnd for Hierarchies {
             if asked(&keys, limits).next().is_none() {
                 continue;
             }
+            if controller == "memory" && self.oom_kills(service) > 0 {
+                // Of those nobody is to be reminded when the next one ends.
+                let _ = self.files.remove(&group);
+            }
             let failed = self.furnish(&group, &keys, limits);
             let procs = OpenOptions::new().write(true).open(group.join("cgroup.procs"));
             match procs {
@@ -400,6 +404,11 @@ impl BackEnd for Hierarchies {
         group
             .and_then(|group| read_word(&group.join("freezer.state")).ok())
             .is_some_and(|state| state != "THAWED")
+    }
+
+    fn oom_kills(&self, service: &ServiceName) -> u64 {
+        self.group("memory", service)
+            .map_or(0, |group| counted(&group.join("memory.oom_control"), "oom_kill"))
     }
 
     fn forget(&self, service: &ServiceName) {

@@ -18,7 +18,7 @@ use watchdog_protocol::ServiceName;
 use watchdog_protocol::resources::{LimitKey, Limits, Support};
 
 use super::delegation::{enable, not_handed_on};
-use super::files::{Files, Kernel, read_word};
+use super::files::{Files, Kernel, counted, read_word};
 use super::scale::{bfq_weight, cpu_max};
 use super::{BackEnd, Change, NotInForce, Pids, Prepared};
 use crate::processes::cgroup::CgroupTree;
@@ -227,6 +227,10 @@ impl BackEnd for Unified {
     fn is_frozen(&self, service: &ServiceName, _pids: Pids<'_>) -> bool {
         let cgroup = self.cgroup(service);
         cgroup.is_some_and(|cgroup| read_word(&cgroup.join("cgroup.freeze")).is_ok_and(|word| word == "1"))
+    }
+
+    fn oom_kills(&self, service: &ServiceName) -> u64 {
+        self.cgroup(service).map_or(0, |cgroup| counted(&cgroup.join("memory.events"), "oom_kill"))
     }
 
     /// The tracking cgroup is not ours: whoever made it removes it.

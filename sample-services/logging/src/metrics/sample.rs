@@ -79,6 +79,7 @@ fn service(of: &str) -> ServiceStatus {
         queued: 3,
         survivors: vec![],
         drift: false,
+        frozen: false,
     }
 }
 

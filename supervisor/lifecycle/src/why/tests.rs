@@ -152,6 +152,7 @@ fn status(service: &str, phase: PhaseStatus, number: u64) -> ServiceStatus {
         queued: 0,
         survivors: vec![],
         drift: false,
+        frozen: false,
     }
 }
 

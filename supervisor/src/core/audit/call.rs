@@ -12,6 +12,7 @@ use super::DISK;
 use super::trail::Lost;
 use crate::core::control::Caller;
 use crate::core::from_service::shortened;
+use crate::core::limits;
 use crate::core::verbs::{names_in, verb_of};
 use crate::core::wall_time;
 
@@ -158,7 +159,8 @@ fn details_of(request: &Request) -> Option<String> {
         | Request::DeadLetters { .. }
         | Request::DeadLetter { .. }
         | Request::Audit { .. }
-        | Request::Diff { .. } => return None,
+        | Request::Diff { .. }
+        | Request::Limits { .. } => return None,
         Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }
@@ -184,6 +186,12 @@ fn details_of(request: &Request) -> Option<String> {
         }
         Request::Register { file, .. } => file.clone(),
         Request::Upgrade { program, .. } => program.clone().unwrap_or_default(),
+        Request::Limit { changes, reason, .. } => {
+            limits::in_words(changes) + &limits::because(reason.as_deref())
+        }
+        Request::Freeze { reason, .. } | Request::Thaw { reason, .. } => {
+            reason.clone().map(shortened).unwrap_or_default()
+        }
     })
 }
 

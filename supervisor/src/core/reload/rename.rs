@@ -55,8 +55,9 @@ impl Belongings {
 
     /// Those that the journal may have something of, the one that is moved last at the end: it says whether a service
     /// is there.
-    fn kept(&self, name: &ServiceName) -> [PathBuf; 3] {
+    fn kept(&self, name: &ServiceName) -> [PathBuf; 4] {
         [
+            record::path(&self.state.join("limits"), name.as_str()),
             record::path(&self.state.join("wanted"), name.as_str()),
             record::path(&self.state.join("settings"), name.as_str()),
             snapshot::path(&self.state, name),
@@ -91,8 +92,13 @@ impl Belongings {
             move_one(&kept::previous(from), &kept::previous(to))?;
             move_one(from, to)?;
         }
-        for folder in [self.state.clone(), self.state.join("wanted"), self.state.join("settings")] {
-            File::open(folder)?.sync_all()?;
+        for folder in [".", "wanted", "settings", "limits"] {
+            match File::open(self.state.join(folder)) {
+                Ok(folder) => folder.sync_all()?,
+                // Nothing was ever put there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
