@@ -21,6 +21,7 @@
 
 mod affinity;
 mod delegation;
+mod disks;
 #[cfg(test)]
 mod fake;
 mod files;

@@ -281,20 +281,25 @@ impl BackEnd for Processes {
 
     fn freeze(&self, _service: &ServiceName, pids: Pids<'_>) -> io::Result<()> {
         let until = Instant::now() + FREEZE_DEADLINE;
+        let mut ended = HashSet::new();
         loop {
-            // One that was forked by another before that one stood still runs.
-            let running: Vec<i32> = pids()
-                .into_iter()
-                .filter(|pid| Process::read(*pid).is_ok_and(|process| !is_stopped(&process)))
-                .collect();
-            if running.is_empty() {
+            // One that was forked by another before that one stood still runs; also by one that is no longer there.
+            let mut is_still = true;
+            for pid in pids() {
+                match Process::read(pid) {
+                    Ok(process) if process.state == 'T' => {}
+                    Ok(process) if !process.is_dead() => {
+                        is_still = false;
+                        signal(pid, Signal::SIGSTOP)?;
+                    }
+                    _ => is_still &= !ended.insert(pid),
+                }
+            }
+            if is_still {
                 return Ok(());
             }
             if Instant::now() > until {
                 return Err(io::ErrorKind::TimedOut.into());
-            }
-            for pid in running {
-                signal(pid, Signal::SIGSTOP)?;
             }
             std::thread::sleep(FREEZE_PAUSE);
         }

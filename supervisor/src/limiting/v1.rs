@@ -8,7 +8,7 @@
 //! that loses its limits stays in, unlimited, until its next start. What is moved while it forks is looked for until
 //! nobody is outside.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use watchdog_keeper::protocol::Limit;
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::resources::{LimitKey, Limits, Support};
 
+use super::disks::{Schedulers, io_support, schedulers};
 use super::files::{Files, Kernel, counted, read_word};
 use super::scale::{PERIOD_US, bfq_weight, quota_us, shares};
 use super::{BackEnd, Change, NotInForce, Pids, Prepared};
@@ -60,9 +61,6 @@ pub(super) struct Hierarchies {
     support: BTreeMap<LimitKey, Support>,
     shortcomings: Vec<String>,
 }
-
-/// What a disk is scheduled by.
-type Schedulers = BTreeMap<String, String>;
 
 impl Hierarchies {
     pub(super) fn probe(state_folder: &Path) -> Self {
@@ -255,38 +253,6 @@ fn support(key: LimitKey, is_there: bool, file: &str, disks: &Schedulers) -> Sup
         LimitKey::IoWeight => io_support(disks),
         _ => Support::Full,
     }
-}
-
-/// A weight is the business of a disk's scheduler, and of them BFQ alone minds it.
-pub(super) fn io_support(disks: &Schedulers) -> Support {
-    let (with, without): (Vec<_>, Vec<_>) = disks.iter().partition(|(_, scheduler)| *scheduler == "bfq");
-    let named = |disks: &[(&String, &String)]| {
-        disks.iter().map(|(disk, _)| disk.as_str()).collect::<Vec<_>>().join(", ")
-    };
-    if with.is_empty() {
-        let words: BTreeSet<&str> = without.iter().map(|(_, scheduler)| scheduler.as_str()).collect();
-        let found = words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-        let found = if found.is_empty() { "there is none".to_owned() } else { format!("it is {found}") };
-        return Support::Refused(format!("it needs a disk whose scheduler is `bfq`, and {found}"));
-    }
-    match without.is_empty() {
-        true => Support::Full,
-        false => Support::Weaker(format!("only on {}, whose scheduler is `bfq`", named(&with))),
-    }
-}
-
-/// The scheduler of each disk, the word in brackets. Memory and files that play a disk have none that matters.
-pub(super) fn schedulers(block: &Path) -> Schedulers {
-    let is_made_up = |name: &str| ["loop", "ram", "zram"].iter().any(|prefix| name.starts_with(prefix));
-    let disks = fs::read_dir(block).into_iter().flatten().flatten();
-    disks
-        .filter_map(|disk| {
-            let name = disk.file_name().into_string().ok().filter(|name| !is_made_up(name))?;
-            let line = read_word(&disk.path().join("queue/scheduler")).ok()?;
-            let (_, behind) = line.split_once('[')?;
-            Some((name, behind.split_once(']')?.0.to_owned()))
-        })
-        .collect()
 }
 
 impl BackEnd for Hierarchies {

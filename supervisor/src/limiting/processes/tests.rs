@@ -2,6 +2,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::processes::ProcessTable;
+use crate::processes::cgroup::CgroupTree;
 
 const ROOT: Privileges = Privileges { nice: true, resource: true, is_root: true };
 const NOBODY: Privileges = Privileges { nice: false, resource: false, is_root: false };
@@ -175,8 +176,10 @@ fn who_cannot_take_a_nice_value_back_moves_that_of_sessions_or_none() {
     let limited = limits(&[(LimitKey::CpuWeight, 10)]);
     assert_eq!(family.apply(&by_session, &Limits::default(), &limited, &[]), NotInForce::new());
     assert_eq!(family.each(|pid| getpriority_process(Pid::from_raw(pid)).unwrap()), [by_session.nice; 2]);
-    let of_session = fs::read_to_string(format!("/proc/{}/autogroup", family.pid())).unwrap();
-    assert!(of_session.trim().ends_with(" nice 10"), "{of_session}");
+    let of_session = || fs::read_to_string(format!("/proc/{}/autogroup", family.pid())).unwrap();
+    assert!(of_session().trim().ends_with(" nice 10"), "{}", of_session());
+    assert_eq!(family.apply(&by_session, &limited, &Limits::default(), &[]), NotInForce::new());
+    assert!(of_session().trim().ends_with(&format!(" nice {}", by_session.nice)), "{}", of_session());
 }
 
 #[test]
@@ -202,6 +205,35 @@ fn a_family_that_is_stopped_stands_still_until_it_goes_on() {
     means.thaw(&service, &pids).unwrap();
     assert!(!means.is_frozen(&service, &pids));
     assert!(!means.is_frozen(&service, &Vec::new), "nobody is nobody frozen");
+}
+
+#[test]
+fn a_family_that_forks_while_it_is_stopped_stands_still_as_a_whole() {
+    let state = tempfile::tempdir().unwrap();
+    let Ok(tree) = CgroupTree::make(state.path()) else {
+        return eprintln!("no cgroup that lists all at one instant: not tried");
+    };
+    let (means, service) = (means(NOBODY), "counter".parse().unwrap());
+    let cgroup = tree.service(&service).unwrap();
+    let hopping = "hop() { sleep 0.01; hop & }; hop & hop & hop & hop & echo; exec sleep 1000";
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("echo 0 > \"$0/cgroup.procs\"; {hopping}")]).arg(cgroup.path());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 1]).unwrap();
+    let pids = || cgroup.pids().unwrap();
+    means.freeze(&service, &pids).unwrap();
+    let living = || pids().into_iter().filter_map(|pid| Process::read(pid).ok()).filter(|it| !it.is_dead());
+    let states: Vec<char> = (0..50).flat_map(|_| living().map(|it| it.state).collect::<Vec<_>>()).collect();
+    let is_frozen = means.is_frozen(&service, &pids);
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while cgroup.populated().unwrap() {
+        assert!(Instant::now() < end, "they do not end");
+        std::thread::yield_now();
+    }
+    tree.remove().unwrap();
+    assert!(is_frozen && states.iter().all(|state| *state == 'T'), "{states:?}");
 }
 
 #[test]

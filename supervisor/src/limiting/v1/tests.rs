@@ -364,33 +364,3 @@ fn each_limit_is_judged_by_itself() {
     assert_eq!(means.support(LimitKey::Cpu), Support::Refused(read_only.to_owned()));
     assert_eq!(means.shortcomings(), [read_only, "cgroup v1 gives us no pids, freezer: it is not here"]);
 }
-
-#[test]
-fn a_share_of_the_disks_needs_a_scheduler_that_minds_it_and_is_refused_with_those_there_are() {
-    let disks = |all: &[(&str, &str)]| -> Schedulers {
-        all.iter().map(|(disk, scheduler)| (disk.to_string(), scheduler.to_string())).collect()
-    };
-    let refused =
-        |found: &str| Support::Refused(format!("it needs a disk whose scheduler is `bfq`, and {found}"));
-    assert_eq!(io_support(&disks(&[])), refused("there is none"));
-    assert_eq!(
-        io_support(&disks(&[("vda", "none"), ("sda", "mq-deadline"), ("vdb", "none")])),
-        refused("it is `mq-deadline`, `none`")
-    );
-    assert_eq!(io_support(&disks(&[("sda", "bfq")])), Support::Full);
-}
-
-#[test]
-fn schedulers_are_read_of_disks_alone() {
-    let block = tempfile::tempdir().unwrap();
-    for (disk, line) in [("vda", "[none] mq-deadline bfq\n"), ("sda", "none [bfq]\n"), ("loop0", "[none]\n")]
-    {
-        let queue = block.path().join(disk).join("queue");
-        fs::create_dir_all(&queue).unwrap();
-        fs::write(queue.join("scheduler"), line).unwrap();
-    }
-    fs::create_dir(block.path().join("dm-0")).unwrap();
-    let found: Vec<_> = schedulers(block.path()).into_iter().collect();
-    let expected = [("sda", "bfq"), ("vda", "none")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-    assert_eq!(found, expected);
-}
