@@ -28,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("counter", &["watchdog-service"]),
     ("bumper", &["counter", "watchdog-service"]),
     ("logging", &["watchdog-service"]),
+    ("resource-manager", &[]),
     ("watchdog-tests", &["counter", "watchdog-protocol", "watchdog-query", "watchdog-service"]),
 ];
 
