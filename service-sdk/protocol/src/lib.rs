@@ -19,6 +19,7 @@ pub mod resources;
 pub mod session;
 pub mod status;
 pub mod trace;
+pub mod usage;
 pub mod why;
 
 pub use generation::{
