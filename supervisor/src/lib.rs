@@ -22,6 +22,7 @@ mod reload;
 pub mod run;
 pub mod store;
 mod tail;
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use crate::layout::Asks;
 use crate::plan::Plan;
 use crate::resources::{LimitChange, LimitsView};
 use crate::status::{EventRecord, InboxStatus, LogRecord, Status, VerdictStatus};
+use crate::usage::Usage;
 use crate::why::Why;
 use crate::{Contract, MessageId, RequestId, Revision, Sequence, ServiceName};
 
@@ -302,6 +303,14 @@ pub enum Request {
         /// Why, in words; told in the event.
         reason: Option<String>,
     },
+    /// What these services use, or all when none is named, and the machine. Answered by [`Outcome::Usage`]: a new reading,
+    /// or one that is not older than a tenth of a second.
+    Usage {
+        /// Names.
+        services: Vec<ServiceName>,
+        /// Also what is dear to read: a tenth of a millisecond a process and more.
+        pss: bool,
+    },
 }
 
 /// The most records of [`Request::Logs`] before those that come.
@@ -402,6 +411,8 @@ pub enum Outcome {
     Findings(Vec<Finding>),
     /// Of [`Request::Limit`] and [`Request::Limits`].
     Limits(Box<LimitsView>),
+    /// Of [`Request::Usage`].
+    Usage(Box<Usage>),
 }
 
 /// What became of a settings change.

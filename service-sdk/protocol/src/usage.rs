@@ -1,6 +1,8 @@
 //! What services and the machine use. Counters only grow, so that a reader makes rates of two readings; what the kernel
 //! does not tell, or not to us, is `None`, and never a 0.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Incarnation, ServiceName};
@@ -10,7 +12,7 @@ use crate::{Incarnation, ServiceName};
 pub struct Usage {
     /// When it was begun: microseconds since the machine was started, time asleep left out.
     pub at_us: u64,
-    /// Services, programs and tasks, by name.
+    /// Services, programs and tasks: all by name, else as they were asked for.
     pub services: Vec<ServiceUsage>,
     /// The machine they run on.
     pub machine: MachineUsage,
@@ -144,9 +146,11 @@ pub struct Stalled {
 }
 
 impl Stalled {
-    /// The worst of them: what stood still most.
-    pub fn worst(&self) -> Option<f64> {
-        [self.cpu_some, self.memory_some, self.io_some].into_iter().flatten().reduce(f64::max)
+    /// What at least one thread waited for longest, and how long.
+    pub fn worst(&self) -> Option<(&'static str, f64)> {
+        let all = [("cpu", self.cpu_some), ("memory", self.memory_some), ("io", self.io_some)];
+        let known = all.into_iter().filter_map(|(what, percent)| Some((what, percent?)));
+        known.reduce(|worst, next| if next.1 > worst.1 { next } else { worst })
     }
 }
 
@@ -164,7 +168,7 @@ pub struct MachineRates {
 pub struct Rates {
     /// The time between them, in microseconds.
     pub span_us: u64,
-    /// Those of the second reading that were in the first, by name.
+    /// Those of the second reading that were in the first, as they are there.
     pub services: Vec<ServiceRates>,
     /// Of the machine.
     pub machine: MachineRates,
@@ -174,10 +178,8 @@ impl Usage {
     /// What was used since an older reading. `None`: it is not older.
     pub fn since(&self, before: &Self) -> Option<Rates> {
         let span_us = self.at_us.checked_sub(before.at_us).filter(|span| *span > 0)?;
-        let of = |now: &ServiceUsage| {
-            let then = before.services.iter().find(|then| then.name == now.name)?;
-            Some(now.since(then, span_us))
-        };
+        let known: HashMap<_, _> = before.services.iter().map(|then| (&then.name, then)).collect();
+        let of = |now: &ServiceUsage| Some(now.since(known.get(&now.name)?, span_us));
         let services = self.services.iter().filter_map(of).collect();
         let (now, then) = (&self.machine, &before.machine);
         let between = Between { span_us, restarted: false };
@@ -304,7 +306,7 @@ mod tests {
         let counter = &rates.services[0];
         assert_eq!((counter.cpu_percent, counter.waiting), (Some(150.0), Some(0.5)));
         assert_eq!((counter.read, counter.written), (Some(4096.0), None));
-        assert_eq!((counter.throttled_percent, counter.stalled.worst()), (Some(25.0), Some(10.0)));
+        assert_eq!((counter.throttled_percent, counter.stalled.worst()), (Some(25.0), Some(("cpu", 10.0))));
         assert_eq!(counter.stalled.io_full, None);
         assert!(!counter.restarted);
     }

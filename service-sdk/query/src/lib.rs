@@ -39,6 +39,7 @@ use watchdog_protocol::limits::MAX_FRAME;
 use watchdog_protocol::plan::Plan;
 use watchdog_protocol::resources::{LimitChange, LimitsView};
 use watchdog_protocol::status::{InboxStatus, Status};
+use watchdog_protocol::usage::Usage;
 use watchdog_protocol::why::Why;
 use watchdog_protocol::{Manifest, MessageId, RequestId, Revision, ServiceName};
 
@@ -198,6 +199,19 @@ impl WatchdogQuery {
         match self.call(Request::Status { services: services.to_vec() }, None).await? {
             Outcome::Status(status) => Ok(*status),
             _ => Err(QueryError::Unexpected { expected: "a status" }),
+        }
+    }
+
+    /// What these services use, or all when none is named, and the machine: counters, of which two readings are rates
+    /// ([`Usage::since`]). A new reading, or one that is not older than a tenth of a second. With `pss` also what is dear to
+    /// read: a tenth of a millisecond a process and more.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn usage(&self, services: &[ServiceName], pss: bool) -> Result<Usage, QueryError> {
+        match self.call(Request::Usage { services: services.to_vec(), pss }, None).await? {
+            Outcome::Usage(usage) => Ok(*usage),
+            _ => Err(QueryError::Unexpected { expected: "a reading of use" }),
         }
     }
 

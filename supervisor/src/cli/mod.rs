@@ -49,6 +49,7 @@ mod trace;
 mod unregister;
 mod unset;
 mod upgrade;
+mod usage;
 mod verdict;
 mod wait;
 mod why;
@@ -152,6 +153,7 @@ enum Verb {
     Logs(logs::Arguments),
     Trace(trace::Arguments),
     Status(status::Arguments),
+    Usage(usage::Arguments),
     Why(why::Arguments),
     Bundle(bundle::Arguments),
     Events(events::Arguments),
@@ -248,6 +250,7 @@ impl Verb {
                 Self::Logs(arguments) => arguments.execute(console).await,
                 Self::Trace(arguments) => arguments.execute(console),
                 Self::Status(arguments) => arguments.execute(console).await,
+                Self::Usage(arguments) => arguments.execute(console).await,
                 Self::Why(arguments) => arguments.execute(console).await,
                 Self::Bundle(arguments) => arguments.execute(console).await,
                 Self::Audit(arguments) => arguments.execute(console).await,

@@ -50,6 +50,7 @@ mod stored;
 mod takeover;
 mod unfit;
 mod upgrade;
+mod usage;
 mod verbs;
 mod waiting;
 mod words;
@@ -75,6 +76,7 @@ use crate::notify::Notified;
 use crate::probe::Probes;
 use crate::processes::cgroup::{Cgroup, CgroupTree};
 use crate::store::writer::{ChangeNumber, Writer};
+use crate::usage::Meter;
 use events::EventLog;
 use exits::Ending;
 use keeper_link::{KeeperLink, LinkError};
@@ -136,6 +138,7 @@ pub(crate) struct Core {
     describing: JoinSet<registration::Described>,
     comparisons: fit::Comparisons,
     probes: Probes,
+    meter: Meter,
     cgroups: Option<CgroupTree>,
     limiting: limits::Limiting,
     /// The newest end of a write, by file.

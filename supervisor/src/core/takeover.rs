@@ -61,6 +61,7 @@ use crate::processes::cgroup::{Cgroup, CgroupTree};
 use crate::processes::leftovers;
 use crate::run::{former_incarnations, kept_config};
 use crate::store::writer::Writer;
+use crate::usage::Meter;
 
 /// The version of the keeper that wants to know when a core serves.
 const READY_SINCE: u16 = 2;
@@ -271,6 +272,7 @@ impl Core {
             comparisons: Comparisons::default(),
             probes: Probes::new(),
             limiting: Limiting::new(Means::probe(&section.state, cgroups.as_ref())),
+            meter: Meter::new(&section.state),
             cgroups,
             stored: BTreeMap::new(),
             from_sessions: tells.sessions,

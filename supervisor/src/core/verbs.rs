@@ -189,6 +189,7 @@ impl Core {
             }
             Request::Freeze { services, reason } => self.freeze_asked(asked, &services, reason.as_deref()),
             Request::Thaw { services, reason } => self.thaw_asked(&asked, &services, reason.as_deref()),
+            Request::Usage { services, pss } => self.usage_asked(&asked, &services, pss),
             Request::Send { service, contract, asks, payload } => {
                 self.send_asked(asked, &service, Post { contract, asks, payload }).await?;
             }
@@ -445,7 +446,7 @@ fn accepted(verb: Verb, services: &[ServiceName]) -> String {
 /// The verb of a request, as grants list it.
 pub(super) fn verb_of(request: &Request) -> &'static str {
     match request {
-        Request::Status { .. } | Request::Manifest { .. } => "status",
+        Request::Status { .. } | Request::Manifest { .. } | Request::Usage { .. } => "status",
         Request::Start { .. } => "start",
         Request::Stop { .. } => "stop",
         Request::Kill { .. } => "kill",
@@ -520,6 +521,7 @@ fn named_in(request: &Request) -> Named<'_> {
         | Request::Intercoms { services }
         | Request::Logs { services, .. }
         | Request::DeadLetters { services }
+        | Request::Usage { services, .. }
         | Request::Limits { services }
         | Request::Freeze { services, .. }
         | Request::Thaw { services, .. } => Named::Services(services),

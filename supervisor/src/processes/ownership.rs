@@ -1,6 +1,6 @@
 //! Whose an orphan is, where no cgroup says it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::SERVICE;
@@ -40,14 +40,28 @@ pub fn members<'a>(
     sessions: &Sessions,
     service: &ServiceName,
 ) -> Vec<&'a Process> {
-    let of_core: Vec<i32> = table.descendants(core).iter().map(|process| process.identity.pid).collect();
-    table
-        .descendants(keeper)
-        .into_iter()
-        .filter(|process| !process.is_dead() && process.identity.pid != core)
-        .filter(|process| !of_core.contains(&process.identity.pid))
-        .filter(|process| owner(process, sessions) == Owner::Service(service.clone()))
-        .collect()
+    of_all(table, keeper, core, sessions).remove(service).unwrap_or_default()
+}
+
+/// As [`members`], of all services at once.
+pub fn of_all<'a>(
+    table: &'a ProcessTable,
+    keeper: i32,
+    core: i32,
+    sessions: &Sessions,
+) -> HashMap<ServiceName, Vec<&'a Process>> {
+    let of_core: HashSet<i32> = table.descendants(core).iter().map(|process| process.identity.pid).collect();
+    let mut found: HashMap<ServiceName, Vec<&Process>> = HashMap::new();
+    for process in table.descendants(keeper) {
+        let pid = process.identity.pid;
+        if process.is_dead() || pid == core || of_core.contains(&pid) {
+            continue;
+        }
+        if let Owner::Service(service) = owner(process, sessions) {
+            found.entry(service).or_default().push(process);
+        }
+    }
+    found
 }
 
 #[cfg(test)]

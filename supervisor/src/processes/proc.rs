@@ -72,6 +72,8 @@ pub struct Process {
     pub cpu: Duration,
     /// Resident memory in bytes, shared pages included.
     pub resident: u64,
+    /// How many threads it has.
+    pub threads: u64,
 }
 
 impl Process {
@@ -88,8 +90,35 @@ impl Process {
             }
             Err(error) => return Err(error),
         };
-        parse(&text)
+        Self::parse(&text)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
+    }
+
+    /// What a `/proc/PID/stat` says; `None`: it is none. Without a copy of anything: where somebody measures, it is read of
+    /// every process every second.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        // The name in parentheses may hold anything, a `)` included; numbers follow its last one.
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let pid = std::str::from_utf8(&text[..open]).ok()?.trim().parse().ok()?;
+        // `state` is field 3 of proc_pid_stat(5), so field N is at N - 3.
+        let mut fields = [""; 22];
+        let rest = std::str::from_utf8(&text[close + 1..]).ok()?;
+        for (field, found) in fields.iter_mut().zip(rest.split_ascii_whitespace()) {
+            *field = found;
+        }
+        let number = |field: usize| fields[field - 3].parse::<u64>().ok();
+        let signed = |field: usize| fields[field - 3].parse::<i32>().ok();
+        Some(Self {
+            identity: Identity { pid, start_time: number(22)? },
+            parent: signed(4)?,
+            group: signed(5)?,
+            session: signed(6)?,
+            state: fields[0].chars().next()?,
+            cpu: ticks(number(14)? + number(15)? + number(16)? + number(17)?),
+            resident: number(24)? * *PAGE_SIZE,
+            threads: number(20)?,
+        })
     }
 
     /// How many descriptors it has open.
@@ -97,11 +126,19 @@ impl Process {
     /// # Errors
     /// Nobody has its pid any more (`NotFound`), or it is not ours to look at (`PermissionDenied`).
     pub fn descriptors(&self) -> io::Result<u64> {
+        self.descriptors_up_to(usize::MAX).map(|count| count.unwrap_or(u64::MAX))
+    }
+
+    /// As [`descriptors`](Self::descriptors); `None`: there are more than so many, and they would have to be counted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn descriptors_up_to(&self, most: usize) -> io::Result<Option<u64>> {
         let folder = format!("/proc/{}/fd", self.identity.pid);
         // Linux 6.2 and newer say it as the folder's size, and of everybody's processes.
         match fs::metadata(&folder)?.len() {
-            0 => Ok(fs::read_dir(&folder)?.count() as u64),
-            count => Ok(count),
+            0 => Ok(count_up_to(fs::read_dir(&folder)?, most)),
+            count => Ok(Some(count)),
         }
     }
 
@@ -121,24 +158,9 @@ impl Process {
     }
 }
 
-fn parse(text: &[u8]) -> Option<Process> {
-    // The name in parentheses may hold anything, a `)` included; numbers follow its last one.
-    let open = text.iter().position(|byte| *byte == b'(')?;
-    let close = text.iter().rposition(|byte| *byte == b')')?;
-    let pid = std::str::from_utf8(&text[..open]).ok()?.trim().parse().ok()?;
-    let fields: Vec<&str> = std::str::from_utf8(&text[close + 1..]).ok()?.split_ascii_whitespace().collect();
-    // `state` is field 3 of proc_pid_stat(5), so field N is at N - 3.
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    let signed = |field: usize| fields.get(field - 3)?.parse::<i32>().ok();
-    Some(Process {
-        identity: Identity { pid, start_time: number(22)? },
-        parent: signed(4)?,
-        group: signed(5)?,
-        session: signed(6)?,
-        state: fields.first()?.chars().next()?,
-        cpu: ticks(number(14)? + number(15)? + number(16)? + number(17)?),
-        resident: number(24)? * *PAGE_SIZE,
-    })
+fn count_up_to(entries: impl Iterator, most: usize) -> Option<u64> {
+    let count = entries.take(most.saturating_add(1)).count();
+    (count <= most).then_some(count as u64)
 }
 
 static PAGE_SIZE: LazyLock<u64> = LazyLock::new(|| configured(SysconfVar::PAGE_SIZE, 4096));
@@ -148,7 +170,8 @@ fn configured(variable: SysconfVar, usual: u64) -> u64 {
     sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(usual)
 }
 
-fn ticks(count: u64) -> Duration {
+/// The kernel's clock ticks as time.
+pub(crate) fn ticks(count: u64) -> Duration {
     let per_second = *TICKS_PER_SECOND;
     Duration::from_secs(count / per_second)
         + Duration::from_nanos((count % per_second) * 1_000_000_000 / per_second)
@@ -228,23 +251,32 @@ mod tests {
 
     fn process(pid: i32, parent: i32) -> Process {
         let identity = Identity { pid, start_time: 1 };
-        Process { identity, parent, group: pid, session: pid, state: 'S', cpu: Duration::ZERO, resident: 0 }
+        Process {
+            identity,
+            parent,
+            group: pid,
+            session: pid,
+            state: 'S',
+            cpu: Duration::ZERO,
+            resident: 0,
+            threads: 1,
+        }
     }
 
     #[test]
     fn a_name_full_of_parentheses_and_blanks_is_no_trouble() {
         let line = b"77 (a) 1 (b c) S 5 77 70 0 -1 4194560 84 0 0 0 150 20 4 1 20 0 1 0 4242 2711552 100 1844 rest\n";
-        let process = parse(line).unwrap();
+        let process = Process::parse(line).unwrap();
         assert_eq!(process.identity, Identity { pid: 77, start_time: 4242 });
         assert_eq!((process.parent, process.group, process.session, process.state), (5, 77, 70, 'S'));
-        assert_eq!(process.resident, 100 * *PAGE_SIZE);
+        assert_eq!((process.resident, process.threads), (100 * *PAGE_SIZE, 1));
         assert_eq!(process.cpu, Duration::from_secs(175) / u32::try_from(*TICKS_PER_SECOND).unwrap());
     }
 
     #[test]
     fn odd_lines_are_nothing() {
         for line in [&b""[..], b"77", b"77 (a", b"77 (a) S", b"x (a) S 1 2 3", b") 77 ("] {
-            assert_eq!(parse(line), None, "{line:?}");
+            assert_eq!(Process::parse(line), None, "{line:?}");
         }
     }
 
@@ -297,6 +329,13 @@ mod tests {
         assert!(with >= 200 && without + 100 < with, "{without} of {with}");
         let nobody = Process { identity: Identity { pid: i32::MAX, start_time: 1 }, ..this };
         assert_eq!(nobody.descriptors().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn many_are_counted_as_far_as_they_are_wanted() {
+        assert_eq!(count_up_to(0..10, 10), Some(10));
+        assert_eq!(count_up_to(0..11, 10), None);
+        assert_eq!(count_up_to(0..11, usize::MAX), Some(11));
     }
 
     #[test]

@@ -156,6 +156,7 @@ fn details_of(request: &Request) -> Option<String> {
         | Request::Why { .. }
         | Request::Manifest { .. }
         | Request::Fit { .. }
+        | Request::Usage { .. }
         | Request::DeadLetters { .. }
         | Request::DeadLetter { .. }
         | Request::Audit { .. }
