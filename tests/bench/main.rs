@@ -16,6 +16,7 @@
 //! log       an event, and its way to a file                  / the layer of tracing-subscriber to a file; asks beside it
 //! capture   200 MB of lines until all are in files          / s6-log; also in processor time
 //! rest      what keeper and core take while nothing happens
+//! usage     what it costs to know what services use, every second
 //! takeover  kill -9 of the core until the next one answers
 //! ```
 
@@ -35,6 +36,7 @@ mod save;
 mod stamps;
 mod takeover;
 mod tell;
+mod usage;
 mod use_of;
 
 use std::env;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         ["log"] => log::run(),
         ["rest"] => rest::run(),
         ["takeover"] => takeover::run(),
+        ["usage"] => usage::run(),
         // The other side of a floor, started by this program itself.
         ["pong", size] => ping::pong(size.parse().expect("a size")),
         ["lines", count] => capture::lines(count.parse().expect("a count")),
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         ["floor", program, count] => floor::supervise(program, count.parse().expect("a count")),
         _ => {
             eprintln!(
-                "usage: bench ask | pairs | tell | restart | save | boot | storm | stop | capture | log | rest | takeover"
+                "usage: bench ask | pairs | tell | restart | save | boot | storm | stop | capture | log | rest | takeover | usage"
             );
             return ExitCode::from(2);
         }

@@ -33,4 +33,5 @@ mod state;
 mod task;
 mod timeline;
 mod upgrade;
+mod usage;
 mod why;
