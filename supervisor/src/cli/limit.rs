@@ -26,7 +26,7 @@ const NONE: &str = "none";
 /// and memory_max (64MiB, 2GiB), tasks_max (processes and threads), nofile (descriptors of each process).
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  watchdog limit batch cpu=50% memory_max=1GiB --reason \"leaves room for the node\"\n  watchdog limit batch cpu=none"
+    after_help = "Example:\n  watchdog limit counter cpu=50% memory_max=1GiB --reason \"leaves room for the node\"\n  watchdog limit counter cpu=none"
 )]
 pub(super) struct Arguments {
     /// Whose; the name of all instances limits each of them.

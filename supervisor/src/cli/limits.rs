@@ -11,7 +11,7 @@ use super::table::{Align, Cell, Column, Rank, Table};
 
 /// Show what services are limited to, and how far limits carry on this machine.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  watchdog limits\n  watchdog limits batch --json")]
+#[command(after_help = "Example:\n  watchdog limits\n  watchdog limits counter --json")]
 pub(super) struct Arguments {
     /// Names of services, programs, tasks or groups; all when there is none.
     #[arg(value_name = "SERVICE")]

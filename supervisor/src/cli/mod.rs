@@ -139,10 +139,10 @@ enum Verb {
     ///
     /// A stop, a kill and a restart thaw first. The next process of the service runs. While it is frozen a service is
     /// not called hung.
-    #[command(after_help = "Example:\n  watchdog freeze batch --reason \"the node catches up\"")]
+    #[command(after_help = "Example:\n  watchdog freeze counter --reason \"the node catches up\"")]
     Freeze(freeze::Arguments),
     /// Let frozen services go on.
-    #[command(after_help = "Example:\n  watchdog thaw batch")]
+    #[command(after_help = "Example:\n  watchdog thaw counter")]
     Thaw(freeze::Arguments),
     Set(set::Arguments),
     Get(get::Arguments),

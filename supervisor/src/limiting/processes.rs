@@ -28,7 +28,7 @@ use crate::processes::cgroup::{Here, Tree};
 const LOOKS: usize = 64;
 
 /// How long processes may take to stand still.
-const FREEZE_DEADLINE: Duration = Duration::from_secs(2);
+const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// While they do not.
 const FREEZE_PAUSE: Duration = Duration::from_millis(1);

@@ -215,7 +215,7 @@ fn a_family_that_forks_while_it_is_stopped_stands_still_as_a_whole() {
     };
     let (means, service) = (means(NOBODY), "counter".parse().unwrap());
     let cgroup = tree.service(&service).unwrap();
-    let hopping = "hop() { sleep 0.01; hop & }; hop & hop & hop & hop & echo; exec sleep 1000";
+    let hopping = "hop() { sleep 0.05; hop & }; hop & hop & hop & hop & echo; exec sleep 1000";
     let mut command = Command::new("sh");
     command.args(["-c", &format!("echo 0 > \"$0/cgroup.procs\"; {hopping}")]).arg(cgroup.path());
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
