@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 pub use watchdog_protocol::control::{Failure, FailureKind};
-pub use watchdog_protocol::status;
+pub use watchdog_protocol::{resources, status, usage};
 use watchdog_query::{BoxFuture, Replies, Transport};
 pub use watchdog_query::{Events, QueryError};
 

@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("counter", &["watchdog-service"]),
     ("bumper", &["counter", "watchdog-service"]),
     ("logging", &["watchdog-service"]),
-    ("resource-manager", &[]),
+    ("resource-manager", &["watchdog-service"]),
     ("watchdog-tests", &["counter", "watchdog-protocol", "watchdog-query", "watchdog-service"]),
 ];
 

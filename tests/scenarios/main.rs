@@ -23,6 +23,7 @@ mod otlp;
 mod records;
 mod registered;
 mod reload;
+mod resources;
 mod restart;
 mod safe_mode;
 mod secrets;

@@ -1,5 +1,7 @@
 //! How much a party is let have.
 
+use std::fmt;
+
 /// In the order in which it is taken away, the most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Allowance {
@@ -22,6 +24,18 @@ impl Allowance {
             Self::Stopped | Self::Frozen => 0,
             Self::Capped(amount) => amount.min(total),
             Self::Last | Self::Free => total,
+        }
+    }
+}
+
+impl fmt::Display for Allowance {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => out.write_str("nothing (stopped)"),
+            Self::Frozen => out.write_str("nothing (frozen)"),
+            Self::Capped(amount) => write!(out, "{amount}"),
+            Self::Last => out.write_str("the rest"),
+            Self::Free => out.write_str("all"),
         }
     }
 }

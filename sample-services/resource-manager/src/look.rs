@@ -1,0 +1,159 @@
+//! From two readings of what is used to what the policy is asked: pure.
+
+use std::collections::BTreeMap;
+
+use resource_manager::policy::{Party, Pool, Seen};
+use watchdog_service::ServiceName;
+use watchdog_service::query::resources::{LimitKey, Limits, LimitsView, Support};
+use watchdog_service::query::usage::{MachineRates, Rates, ServiceRates, ServiceUsage, Usage};
+
+use crate::settings::{Extent, Terms};
+
+/// Hundredths of the time in which at least one thread of a service waited, from which on it is short. One that shares a
+/// processor in good order waits less.
+const WAITS: f64 = 10.0;
+
+/// The same of one that has less than it is guaranteed.
+const WAITS_BELOW_GUARANTEE: f64 = 2.0;
+
+/// The machine is short of memory when so many hundredths of it are left, or all that runs stood still for so many
+/// hundredths of the time.
+const LEFT: u64 = 8;
+const STANDS_STILL: f64 = 5.0;
+
+/// A limit binds from so many hundredths of it on: what is short because of it is meant to be.
+const BINDS: f64 = 95.0;
+
+/// The smallest amounts that are worth a move.
+const CPU_STEP: u64 = 20;
+const MEMORY_STEP: u64 = 16 << 20;
+
+/// What was seen of one resource.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    pub(crate) pool: Pool<ServiceName>,
+    pub(crate) seen: BTreeMap<ServiceName, Seen>,
+    pub(crate) machine_is_short: bool,
+}
+
+/// How far what the policy may do carries on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Means {
+    weighs: bool,
+    freezes: bool,
+}
+
+impl Means {
+    pub(crate) fn of(view: &LimitsView) -> Self {
+        let is_had = |support: &Support| !matches!(support, Support::Refused(_));
+        Self {
+            weighs: view.support.get(&LimitKey::CpuWeight).is_some_and(is_had),
+            freezes: is_had(&view.freeze),
+        }
+    }
+}
+
+/// One service, as far as it matters here.
+#[derive(Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) terms: &'a Terms,
+    /// What it is limited to when nothing is taken from it.
+    pub(crate) base: &'a Limits,
+    /// It was taken from: that it is short is meant.
+    pub(crate) usage: Option<(&'a ServiceUsage, &'a ServiceRates)>,
+}
+
+/// Processor time, in thousandths of a processor.
+pub(crate) fn cpu(machine: Extent, means: Means, subjects: &BTreeMap<ServiceName, Subject<'_>>) -> Sight {
+    let party = |subject: &Subject<'_>| Party {
+        priority: subject.terms.priority,
+        guaranteed: subject.terms.guaranteed.cpu,
+        may_be_last: means.weighs,
+        may_freeze: means.freezes && subject.terms.may_freeze,
+        // One that stands still uses none: to stop it too would give nobody more.
+        may_stop: subject.terms.may_stop && !(means.freezes && subject.terms.may_freeze),
+    };
+    let seen = |subject: &Subject<'_>| {
+        let (_, rates) = subject.usage?;
+        let used = thousandths(rates.cpu_percent?);
+        let is_at_its_limit = subject.base.get(LimitKey::Cpu).is_some_and(|limit| binds(used, limit));
+        let is_below = used < subject.terms.guaranteed.cpu;
+        let least = if is_below { WAITS_BELOW_GUARANTEE } else { WAITS };
+        let waits = rates.stalled.cpu_some.or(rates.waiting.map(|threads| threads * 100.0)).unwrap_or(0.0);
+        Some(Seen { used, is_short: waits >= least && !is_at_its_limit })
+    };
+    Sight {
+        pool: pool(machine.cpu, CPU_STEP, subjects, party),
+        seen: all(subjects, seen),
+        machine_is_short: false,
+    }
+}
+
+/// Memory, in bytes.
+pub(crate) fn memory(
+    machine: Extent,
+    means: Means,
+    (usage, rates): (&Usage, &MachineRates),
+    subjects: &BTreeMap<ServiceName, Subject<'_>>,
+) -> Sight {
+    let party = |subject: &Subject<'_>| Party {
+        priority: subject.terms.priority,
+        guaranteed: subject.terms.guaranteed.memory,
+        may_be_last: false,
+        may_freeze: means.freezes && subject.terms.may_freeze,
+        may_stop: subject.terms.may_stop,
+    };
+    let seen = |subject: &Subject<'_>| {
+        let (usage, rates) = subject.usage?;
+        let used = usage.memory.or(usage.rss)?;
+        let is_at_its_limit = subject.base.get(LimitKey::MemoryHigh).is_some_and(|limit| binds(used, limit));
+        let waits = rates.stalled.memory_some.unwrap_or(0.0);
+        Some(Seen { used, is_short: waits >= WAITS && !is_at_its_limit })
+    };
+    let is_nearly_used_up = usage.machine.available.is_some_and(|left| left < machine.memory / 100 * LEFT);
+    Sight {
+        pool: pool(machine.memory, MEMORY_STEP, subjects, party),
+        seen: all(subjects, seen),
+        machine_is_short: is_nearly_used_up
+            || rates.stalled.memory_full.is_some_and(|percent| percent >= STANDS_STILL),
+    }
+}
+
+/// The rates of each service, by name.
+pub(crate) fn by_name<'a>(
+    usage: &'a Usage,
+    rates: &'a Rates,
+) -> BTreeMap<&'a ServiceName, (&'a ServiceUsage, &'a ServiceRates)> {
+    let rates: BTreeMap<_, _> = rates.services.iter().map(|rates| (&rates.name, rates)).collect();
+    let runs = usage.services.iter().filter(|usage| usage.processes > 0);
+    runs.filter_map(|usage| Some((&usage.name, (usage, *rates.get(&usage.name)?)))).collect()
+}
+
+fn pool(
+    total: u64,
+    step: u64,
+    subjects: &BTreeMap<ServiceName, Subject<'_>>,
+    party: impl Fn(&Subject<'_>) -> Party,
+) -> Pool<ServiceName> {
+    Pool {
+        total,
+        step,
+        parties: subjects.iter().map(|(name, subject)| (name.clone(), party(subject))).collect(),
+    }
+}
+
+fn all(
+    subjects: &BTreeMap<ServiceName, Subject<'_>>,
+    seen: impl Fn(&Subject<'_>) -> Option<Seen>,
+) -> BTreeMap<ServiceName, Seen> {
+    subjects.iter().filter_map(|(name, subject)| Some((name.clone(), seen(subject)?))).collect()
+}
+
+fn binds(used: u64, limit: u64) -> bool {
+    used as f64 >= limit as f64 * BINDS / 100.0
+}
+
+/// Of percent of one processor.
+fn thousandths(percent: f64) -> u64 {
+    (percent * 10.0).round().max(0.0) as u64
+}
