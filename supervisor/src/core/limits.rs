@@ -514,7 +514,7 @@ impl Core {
     fn stands_still(&self, service: &ServiceName) -> bool {
         let members = self.members(service);
         let leader = self.entry(service).process.as_ref().map(|process| process.pid.cast_signed());
-        let runs = |pid| Process::read(pid).is_ok_and(|process| process.state != 'T');
+        let runs = |pid| Process::read(pid).is_ok_and(|process| !matches!(process.state, 'T' | 'D'));
         if matches!(members, Members::Below { .. }) && leader.is_some_and(runs) {
             return false;
         }

@@ -208,8 +208,22 @@ fn parse_hard_limit(text: &str, title: &str) -> Option<u64> {
     }
 }
 
-fn is_stopped(process: &Process) -> bool {
-    process.state == 'T' || process.is_dead()
+/// It runs nothing of its own: it was stopped, or will be before it comes out of the kernel. One that waits there for a
+/// child of `vfork` comes out only when that child goes on, which may be stopped itself.
+fn stands_still(process: &Process) -> bool {
+    match process.state {
+        'T' => true,
+        'D' => is_stop_pending(process.identity.pid),
+        _ => false,
+    }
+}
+
+/// By the mask of signals that are pending for the whole process, a bit each, the first being 1.
+fn is_stop_pending(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (Signal::SIGSTOP as u32 - 1) & 1 == 1
 }
 
 impl BackEnd for Processes {
@@ -287,7 +301,7 @@ impl BackEnd for Processes {
             let mut is_still = true;
             for pid in pids() {
                 match Process::read(pid) {
-                    Ok(process) if process.state == 'T' => {}
+                    Ok(process) if stands_still(&process) => {}
                     Ok(process) if !process.is_dead() => {
                         is_still = false;
                         signal(pid, Signal::SIGSTOP)?;
@@ -311,7 +325,8 @@ impl BackEnd for Processes {
 
     fn is_frozen(&self, _service: &ServiceName, pids: Pids<'_>) -> bool {
         let processes: Vec<Process> = pids().into_iter().filter_map(|pid| Process::read(pid).ok()).collect();
-        processes.iter().any(|process| process.state == 'T') && processes.iter().all(is_stopped)
+        let mut living = processes.iter().filter(|process| !process.is_dead()).peekable();
+        living.peek().is_some() && living.all(stands_still)
     }
 
     fn forget(&self, _service: &ServiceName) {}

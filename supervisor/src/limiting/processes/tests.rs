@@ -221,7 +221,7 @@ fn a_family_that_forks_while_it_is_stopped_stands_still_as_a_whole() {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 1]).unwrap();
     let pids = || cgroup.pids().unwrap();
-    means.freeze(&service, &pids).unwrap();
+    let frozen = means.freeze(&service, &pids);
     let living = || pids().into_iter().filter_map(|pid| Process::read(pid).ok()).filter(|it| !it.is_dead());
     let states: Vec<char> = (0..50).flat_map(|_| living().map(|it| it.state).collect::<Vec<_>>()).collect();
     let is_frozen = means.is_frozen(&service, &pids);
@@ -233,7 +233,9 @@ fn a_family_that_forks_while_it_is_stopped_stands_still_as_a_whole() {
         std::thread::yield_now();
     }
     tree.remove().unwrap();
-    assert!(is_frozen && states.iter().all(|state| *state == 'T'), "{states:?}");
+    frozen.unwrap();
+    // One that waits for a child of `vfork` that was stopped first is in the kernel, and stays there.
+    assert!(is_frozen && states.iter().all(|state| ['T', 'D'].contains(state)), "{states:?}");
 }
 
 #[test]
