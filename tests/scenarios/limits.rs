@@ -84,6 +84,8 @@ fn a_limit_is_in_force_at_once_and_for_every_process_whoever_dies() {
     let killed = wd.kill("greedy", Signal::SIGKILL);
     wd.until("the next one runs", |seen| seen.of("greedy").is_ready_after(killed));
     until_throttled(&wd, "greedy");
+    let group = group_of(wd.status().of("greedy").process().pid, "cpu");
+    assert!(group.exists(), "{}", group.display());
     wd.kill_core();
     wd.until("all are ready", Seen::all_ready);
     assert_eq!(of(&limits(&wd), "greedy"), "cpu=10% tasks_max=32");
@@ -108,6 +110,8 @@ fn a_limit_is_in_force_at_once_and_for_every_process_whoever_dies() {
         (throttled(process) == before).then_some(())
     });
     assert_eq!(of(&limits(&wd), "a"), "");
+    wd.stop();
+    assert!(!group.exists(), "{} is left behind", group.display());
 }
 
 fn cpu_ms(wd: &TestWatchdog, service: &str) -> u64 {

@@ -59,7 +59,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) terms: &'a Terms,
     /// What it is limited to when nothing is taken from it.
     pub(crate) base: &'a Limits,
-    /// It was taken from: that it is short is meant.
+    /// What it used between two readings; `None`: it does not run.
     pub(crate) usage: Option<(&'a ServiceUsage, &'a ServiceRates)>,
 }
 

@@ -8,7 +8,9 @@
 //! one, which puts in force what it finds for whatever lives. What is not in force for some reason is told, and keeps
 //! nothing else from being: a service runs without a limit rather than not at all.
 //!
-//! Freezing is of the process, and is not kept: the next process of the service runs.
+//! Freezing is apart: [`freezing`].
+
+mod freezing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use watchdog_protocol::control::{Failure, FailureKind, Outcome};
 use watchdog_protocol::resources::{LimitChange, LimitKey, Limits, LimitsView, ServiceLimits, Support};
 use watchdog_protocol::{Incarnation, ServiceName};
 
+pub(super) use self::freezing::{Freezing, Still};
 use super::events::Entry as Logged;
 use super::from_service::shortened;
 use super::launch;
@@ -29,7 +32,6 @@ use super::verbs::Asked;
 use super::waiting::{Look, Target, end};
 use super::{Core, chain};
 use crate::limiting::{Means, NotInForce, Prepared};
-use crate::processes::{Members, Process};
 use crate::store::record;
 use crate::store::writer::{ChangeNumber, Done};
 
@@ -120,23 +122,6 @@ impl Held {
 pub(super) struct Limited {
     service: ServiceName,
     change: Option<ChangeNumber>,
-}
-
-/// A call that waits until processes stand still.
-#[derive(Debug)]
-pub(super) struct Freezing {
-    services: Vec<(ServiceName, Incarnation)>,
-    failed: Option<String>,
-}
-
-/// Whether a service's processes stand still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Still {
-    Runs,
-    /// A thread is at it.
-    Freezing,
-    /// Somebody asked for it.
-    Frozen,
 }
 
 impl Core {
@@ -304,6 +289,9 @@ impl Core {
 
     /// Tells the kernel what is kept, on a thread: to move a process takes it up to some ten milliseconds.
     pub(super) fn enforce_limits(&mut self, service: &ServiceName) {
+        if self.entry(service).limits.is_none() {
+            return;
+        }
         let (members, given) = (self.members(service), self.given_limits(service));
         let entry = self.entries.get_mut(service).expect("the caller looked it up");
         let Some(held) = entry.limits.as_deref_mut().filter(|held| !held.is_under_way) else { return };
@@ -388,137 +376,6 @@ impl Core {
             }
             false => Look::Waits("the limits are being put in force".to_owned()),
         }
-    }
-
-    /// `freeze`: all or, when one does not run, none.
-    pub(super) fn freeze_asked(&mut self, asked: Asked, named: &[ServiceName], reason: Option<&str>) {
-        let services = self.named_services(named);
-        if let Support::Refused(why) = self.limiting.means.freeze_support() {
-            let failure = Failure::new(FailureKind::Failed, format!("nothing can be frozen here: {why}"));
-            return end(&asked.replies, Err(failure));
-        }
-        if let Some(down) = services.iter().find(|name| self.entry(name).process.is_none()) {
-            let text = format!("{down} is not running");
-            return end(&asked.replies, Err(Failure::new(FailureKind::NotRunning, text)));
-        }
-        for service in &services {
-            self.freeze(&asked.by, service, reason);
-        }
-        let services = services.into_iter().map(|name| (name.clone(), self.newest(&name))).collect();
-        self.wait_for(asked, Target::Frozen(Freezing { services, failed: None }), Vec::new());
-    }
-
-    /// On a thread: it takes until all of it stands still.
-    fn freeze(&mut self, by: &Actor, service: &ServiceName, reason: Option<&str>) {
-        let members = self.members(service);
-        let incarnation = self.newest(service);
-        let entry = self.entry_mut(service);
-        if entry.still != Still::Runs {
-            return;
-        }
-        entry.still = Still::Freezing;
-        let told = Logged::of(service, "frozen", format!("frozen{}", because(reason))).at(incarnation).by(by);
-        let (means, service) = (Arc::clone(&self.limiting.means), service.clone());
-        self.limiting.work.spawn_blocking(move || {
-            let outcome = means.freeze(&service, &|| members.pids().unwrap_or_default());
-            Worked::Frozen { service, incarnation, told: Box::new(told), outcome }
-        });
-    }
-
-    fn was_frozen(
-        &mut self,
-        service: &ServiceName,
-        incarnation: Incarnation,
-        told: Logged,
-        outcome: std::io::Result<()>,
-    ) {
-        let Some(entry) = self.entries.get_mut(service) else { return };
-        let is_wanted = entry.still == Still::Freezing
-            && entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation);
-        match outcome {
-            Ok(()) if is_wanted => {
-                entry.still = Still::Frozen;
-                self.events.add(told);
-            }
-            // It was thawed meanwhile, or is about to end.
-            Ok(()) => self.thaw_for_sure(service),
-            Err(err) => {
-                self.thaw_for_sure(service);
-                let text = format!("{service} can't be frozen: {}", chain(&err));
-                for waiter in &mut self.waiters {
-                    if let Target::Frozen(freezing) = &mut waiter.target
-                        && freezing.services.iter().any(|(name, _)| name == service)
-                    {
-                        freezing.failed = Some(text.clone());
-                    }
-                }
-            }
-        }
-    }
-
-    /// `thaw`. One that is not frozen is what was asked for.
-    pub(super) fn thaw_asked(&mut self, asked: &Asked, named: &[ServiceName], reason: Option<&str>) {
-        let services = self.named_services(named);
-        for service in &services {
-            if self.entry(service).still == Still::Runs {
-                continue;
-            }
-            if let Err(err) = self.thaw(service) {
-                let text = format!("{service} can't be thawed: {}", chain(&err));
-                return end(&asked.replies, Err(Failure::new(FailureKind::Failed, text)));
-            }
-            let incarnation = self.newest(service);
-            let text = format!("thawed{}", because(reason));
-            self.events.add(Logged::of(service, "thawed", text).at(incarnation).by(&asked.by));
-        }
-        end(&asked.replies, Ok(Outcome::Status(Box::new(self.status(&services)))));
-    }
-
-    fn thaw(&mut self, service: &ServiceName) -> std::io::Result<()> {
-        let members = self.members(service);
-        self.limiting.means.thaw(service, &|| members.pids().unwrap_or_default())?;
-        self.entry_mut(service).still = Still::Runs;
-        Ok(())
-    }
-
-    fn thaw_for_sure(&mut self, service: &ServiceName) {
-        if let Err(err) = self.thaw(service) {
-            tracing::warn!("{service}: cannot thaw it: {}", chain(&err));
-        }
-    }
-
-    /// What is to end must run for it.
-    pub(super) fn thaw_to_end(&mut self, service: &ServiceName) {
-        if self.entry(service).still != Still::Runs {
-            self.thaw_for_sure(service);
-        }
-    }
-
-    pub(super) fn look_at_freezing(&self, freezing: &Freezing) -> Look {
-        if let Some(text) = &freezing.failed {
-            return Look::Failed(Failure::new(FailureKind::Failed, text.clone()));
-        }
-        let is_freezing = |(name, _): &&(ServiceName, Incarnation)| {
-            self.entries.get(name).is_some_and(|it| it.still == Still::Freezing)
-        };
-        match freezing.services.iter().find(is_freezing) {
-            Some((name, _)) => Look::Waits(format!("{name}: not all of it stands still yet")),
-            None => {
-                let names: Vec<_> = freezing.services.iter().map(|(name, _)| name.clone()).collect();
-                Look::Done(Outcome::Status(Box::new(self.status(&names))))
-            }
-        }
-    }
-
-    /// Without a cgroup all of `/proc` is read, unless its first process runs.
-    fn stands_still(&self, service: &ServiceName) -> bool {
-        let members = self.members(service);
-        let leader = self.entry(service).process.as_ref().map(|process| process.pid.cast_signed());
-        let runs = |pid| Process::read(pid).is_ok_and(|process| !matches!(process.state, 'T' | 'D'));
-        if matches!(members, Members::Below { .. }) && leader.is_some_and(runs) {
-            return false;
-        }
-        self.limiting.means.is_frozen(service, &|| members.pids().unwrap_or_default())
     }
 }
 

@@ -250,7 +250,11 @@ impl Core {
 
     /// As [`forget`](Self::forget), but for its lanes.
     pub(super) async fn put_away(&mut self, name: &ServiceName) -> Result<(), CoreError> {
-        let cgroup = self.entries.remove(name).and_then(|entry| entry.cgroup);
+        let removed = self.entries.remove(name);
+        if removed.as_ref().is_some_and(|entry| entry.limits.is_some()) {
+            self.limiting.means.forget(name);
+        }
+        let cgroup = removed.and_then(|entry| entry.cgroup);
         if let Some(Err(err)) = cgroup.map(|cgroup| cgroup.remove()) {
             tracing::warn!("cannot remove the cgroup of {name}: {err}");
         }
