@@ -27,6 +27,9 @@ pub enum LimitKey {
     Nofile,
 }
 
+/// What no resource that a service declares can be called: the machine's own, that are guaranteed under these names.
+pub const RESERVED_RESOURCES: [&str; 2] = ["cpu", "memory"];
+
 /// The least processor time that can be a limit: a hundredth of a processor, as the kernel has it.
 const LEAST_CPU: u64 = 10;
 
@@ -214,6 +217,8 @@ pub struct ServiceLimits {
     pub not_in_force: BTreeMap<LimitKey, String>,
     /// Its processes are frozen.
     pub is_frozen: bool,
+    /// What it declares that can be lent, by name: how many tokens of each there are.
+    pub resources: BTreeMap<String, u32>,
 }
 
 /// `50%`, `12.5%`, in thousandths.

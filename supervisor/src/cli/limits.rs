@@ -127,6 +127,7 @@ mod tests {
             limits: Limits(limits.iter().copied().collect()),
             not_in_force: not.iter().map(|(key, why)| (*key, (*why).to_owned())).collect(),
             is_frozen: name == "batch",
+            resources: BTreeMap::new(),
         };
         let weaker = Support::Weaker("it acts only when the machine is short of memory".into());
         let refused = Support::Refused("the scheduler of vda is `none`".into());

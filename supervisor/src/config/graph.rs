@@ -21,7 +21,8 @@ pub fn check<'s>(services: impl IntoIterator<Item = &'s ServiceSpec>) -> Vec<Con
     if !errors.is_empty() {
         return errors;
     }
-    let mut errors = permissions::refused(&services);
+    let mut errors = declared_twice(&services);
+    errors.extend(permissions::refused(&services));
     match watchdog_lifecycle::graph::check(services.values().map(|spec| (&spec.name, &spec.policy))) {
         Ok(()) => {}
         Err(GraphError::Cycle { path }) => errors.push(cycle(path, &services)),
@@ -44,6 +45,26 @@ fn missing(spec: &ServiceSpec, services: &BTreeMap<&ServiceName, &ServiceSpec>) 
             spec.error(&mention.at, problem)
         })
         .collect()
+}
+
+/// A resource is of one service: whoever borrows says its name alone. Instances are one service.
+fn declared_twice(services: &BTreeMap<&ServiceName, &ServiceSpec>) -> Vec<ConfigError> {
+    let mut first: BTreeMap<&str, &ServiceSpec> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for spec in services.values().filter(|spec| spec.is_first()) {
+        for name in spec.resources.keys() {
+            let Some(owner) = first.get(name.as_str()) else {
+                first.insert(name, spec);
+                continue;
+            };
+            let place = |spec: &ServiceSpec| spec.places.source.place(spec.places.resources[name].clone());
+            // The one further down is the one too many.
+            let (before, after) = if place(owner) < place(spec) { (*owner, *spec) } else { (*spec, *owner) };
+            let problem = Problem::Twice { key: name.clone(), first: Some(place(before)) };
+            errors.push(after.error(&after.places.resources[name], problem));
+        }
+    }
+    errors
 }
 
 /// At the entry that closes the circle; one that the order of a group closes, at another of its entries.

@@ -55,6 +55,12 @@ pub enum Problem {
         /// Where it is first, if known.
         first: Option<Place>,
     },
+    /// A resource of the machine, or of an instance.
+    #[error("no resource that is declared can be called `{name}`")]
+    NoResourceName {
+        /// As written.
+        name: String,
+    },
     /// A key nobody reads.
     #[error("unknown key `{key}` in {table}")]
     UnknownKey {
@@ -305,6 +311,7 @@ impl Problem {
             Self::Read { .. }
             | Self::Syntax { .. }
             | Self::Twice { first: None, .. }
+            | Self::NoResourceName { .. }
             | Self::Value { .. }
             | Self::Missing { .. }
             | Self::Variable { .. }

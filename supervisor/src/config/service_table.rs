@@ -1,11 +1,13 @@
 //! One `[service.NAME]`, `[program.NAME]` or `[task.NAME]`: every key it may have.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use watchdog_lifecycle::access::{Access, Pattern};
 use watchdog_lifecycle::policy::{Kind, Policy};
 use watchdog_protocol::ServiceName;
 use watchdog_protocol::limits::{DEFAULT_LANE_BYTES, MAX_INSTANCES, MAX_LANE_BYTES, MIN_LANE_BYTES};
+use watchdog_protocol::resources::RESERVED_RESOURCES;
 
 use super::document::{size, text_path};
 use super::grant::Grant;
@@ -19,6 +21,7 @@ use super::surroundings::{COMMAND, account, command, environment, mask, rlimits}
 
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_UMASK: u32 = 0o077;
+const RESOURCES: &str = "a table of names and how many there are, like { db-connections = 100 }";
 
 /// The tables that hold services of all kinds, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +88,16 @@ pub(super) fn read(
     let umask = table.get("umask").and_then(|umask| mask(&umask, report)).unwrap_or(DEFAULT_UMASK);
     let rlimits = table.get("rlimits").and_then(|limits| rlimits(&limits, report)).unwrap_or_default();
 
+    let mut resources = BTreeMap::new();
+    let mut resource_places = BTreeMap::new();
+    if let Some(table) = table.get("resources").and_then(|table| table.section(report, RESOURCES)) {
+        for entry in table.entries() {
+            resource_places.insert(entry.name.clone(), entry.key.clone());
+            if let Some(tokens) = resource(&entry, report) {
+                resources.insert(entry.name, tokens);
+            }
+        }
+    }
     let Keeping { mut policy, restart_limit, stop_signal, ready_probe, liveness_probe, log_signs } =
         keeping(policy, &folder, &mut table, report);
     let mut mentions = Vec::new();
@@ -146,6 +159,7 @@ pub(super) fn read(
         lane_size,
         save_interval,
         settings,
+        resources,
         renamed_from,
         places: Places {
             source: report.source.clone(),
@@ -155,6 +169,7 @@ pub(super) fn read(
             restart_limit,
             settings: settings_place,
             offer,
+            resources: resource_places,
             mentions,
         },
     })
@@ -174,6 +189,19 @@ fn former_name(name: &ServiceName, entry: &Entry<'_>, report: &mut Report) -> Op
             None
         }
     }
+}
+
+/// How many tokens there are of one resource. Its name is as that of a service, and of nothing that is guaranteed anyhow.
+fn resource(entry: &Entry<'_>, report: &mut Report) -> Option<u32> {
+    let is_name =
+        |name: &ServiceName| name.instance().is_none() && !RESERVED_RESOURCES.contains(&name.as_str());
+    match entry.name.parse::<ServiceName>() {
+        Ok(name) if is_name(&name) => {}
+        Ok(_) => report.at(entry.key.clone(), Problem::NoResourceName { name: entry.name.clone() }),
+        Err(error) => report.at(entry.key.clone(), error.into()),
+    }
+    let tokens = entry.number(report, 1, u64::from(u32::MAX))?;
+    Some(u32::try_from(tokens).expect("bounded above"))
 }
 
 /// A list of names; each of them once.

@@ -127,7 +127,7 @@ fn printable(char: char) -> char {
 /// One place in a file, with the line it is on.
 ///
 /// [`Display`](fmt::Display) is `file:line:column`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     path: PathBuf,
     line: usize,

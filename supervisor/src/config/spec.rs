@@ -78,6 +78,8 @@ pub struct ServiceSpec {
     pub save_interval: Duration,
     /// Its `settings` table; empty when absent.
     pub settings: SettingsTable,
+    /// What it declares that can be lent, by name: how many tokens there are, of all its instances together.
+    pub resources: BTreeMap<String, u32>,
     /// The name it had before; of all instances, where it has some.
     pub renamed_from: Option<ServiceName>,
     pub(super) places: Places,
@@ -105,6 +107,8 @@ pub(super) struct Places {
     pub(super) settings: Range<usize>,
     /// The value of `offer`.
     pub(super) offer: Option<Range<usize>>,
+    /// The keys of `resources`.
+    pub(super) resources: BTreeMap<String, Range<usize>>,
     /// Others in `requires`, `after`, `offer`, `use` and `control`, in file order; `*` names nobody.
     pub(super) mentions: Vec<Mention>,
 }
@@ -182,6 +186,7 @@ impl ServiceSpec {
             && self.lane_size == other.lane_size
             && self.save_interval == other.save_interval
             && self.settings.values == other.settings.values
+            && self.resources == other.resources
     }
 
     /// Where the settings table has this value, when it has exactly this one there.

@@ -1,5 +1,6 @@
 //! What an operator reads, and what a text means.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -114,7 +115,7 @@ sdk = true
     watchdog.toml:11:1: unknown key `sdk` in [program.b]
       11 | sdk = true
          | ^^^
-      hint: known are: instances, renamed_from, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
+      hint: known are: instances, renamed_from, exec, dir, env, user, umask, rlimits, resources, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
     "#);
 }
 
@@ -428,7 +429,7 @@ fn c2_an_unknown_key_comes_with_the_nearest_known_one() {
     watchdog.toml:4:1: unknown key `group` in [service.a]
       4 | group = "x"
         | ^^^^^
-      hint: known are: instances, renamed_from, exec, dir, env, user, umask, rlimits, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
+      hint: known are: instances, renamed_from, exec, dir, env, user, umask, rlimits, resources, restart, restart_limit, restart_delay, start_timeout, stop_signal, stop_timeout, ready, liveness, failing_timeout, requires, after, offer, use, control, save_interval, lane_size, settings
     watchdog.toml:7:1: unknown key `log_sizes` in [watchdog]
       7 | log_sizes = 1
         | ^^^^^^^^^
@@ -578,6 +579,47 @@ fn c4_a_name_that_is_there_twice_shows_both_places() {
         | ^^^^
       hint: the first one is at watchdog.toml:4:1
     "#);
+}
+
+#[test]
+fn a_resource_is_declared_once_under_a_name_of_its_own() {
+    let config = config(
+        "[program.a]\nexec = [\"/a\"]\nresources = { db-connections = 100 }\n[service.b]\nexec = [\"/b\"]\ninstances = 2\n\
+         [service.b.resources]\ngpu = 4294967295\n",
+    );
+    let declared = |name: &str| config.services[&name.parse::<ServiceName>().unwrap()].resources.clone();
+    assert_eq!(declared("a"), BTreeMap::from([("db-connections".to_owned(), 100)]));
+    assert_eq!(declared("b@2"), BTreeMap::from([("gpu".to_owned(), u32::MAX)]));
+    let twice = "[service.b]\nexec = [\"/b\"]\nresources = { gpu = 1 }\n[program.a]\nexec = [\"/a\"]\nresources = { gpu = 2 }\n";
+    insta::assert_snapshot!(wrong(twice), @r"
+    watchdog.toml:6:15: `gpu` is given twice
+      6 | resources = { gpu = 2 }
+        |               ^^^
+      hint: the first one is at watchdog.toml:3:15
+    ");
+    let wrong_values = "[program.a]\nexec = [\"/a\"]\n[program.a.resources]\ncpu = 1\nA = 1\n\"a@1\" = 1\nnone = 0\nmany = 4294967296\n";
+    insta::assert_snapshot!(wrong(wrong_values), @r#"
+    watchdog.toml:4:1: no resource that is declared can be called `cpu`
+      4 | cpu = 1
+        | ^^^
+    watchdog.toml:5:1: `A` starts with 'A'; a service name starts with a letter a-z
+      5 | A = 1
+        | ^
+    watchdog.toml:6:1: no resource that is declared can be called `a@1`
+      6 | "a@1" = 1
+        | ^^^^^
+    watchdog.toml:7:8: none = 0, expected a whole number from 1 to 4294967295
+      7 | none = 0
+        |        ^
+    watchdog.toml:8:8: many = 4294967296, expected a whole number from 1 to 4294967295
+      8 | many = 4294967296
+        |        ^^^^^^^^^^
+    "#);
+    insta::assert_snapshot!(wrong("[program.a]\nexec = [\"/a\"]\nresources = 5\n"), @r"
+    watchdog.toml:3:13: resources = 5, expected a table of names and how many there are, like { db-connections = 100 }
+      3 | resources = 5
+        |             ^
+    ");
 }
 
 #[test]

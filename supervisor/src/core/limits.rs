@@ -348,6 +348,7 @@ impl Core {
                 limits: held.map(|held| held.kept.clone()).unwrap_or_default(),
                 not_in_force: held.map(|held| held.not_in_force.clone()).unwrap_or_default(),
                 is_frozen: entry.still == Still::Frozen,
+                resources: entry.spec.resources.clone(),
             }
         };
         LimitsView {

@@ -95,6 +95,9 @@ pub(super) fn of_service(spec: &ServiceSpec, schema: Option<&Schema>) -> Keys {
     key("control", Way::Live, list(&spec.control));
     key("save_interval", Way::Live, span(spec.save_interval));
     key("lane_size", Way::Live, bytes(spec.lane_size as u64));
+    for (name, tokens) in &spec.resources {
+        say(format!("resources.{name}"), Way::Live, tokens.to_string(), None);
+    }
     for (name, value) in env {
         say(format!("env.{name}"), Way::Restart, value.clone(), Some(HIDDEN.to_owned()));
     }

@@ -30,6 +30,7 @@ const KEYS: &[(&str, &[&str], Way)] = &[
     ("failing_timeout", &[r#""60s""#, r#""off""#], Way::Live),
     ("requires", &["[]", r#"["z"]"#], Way::Live),
     ("after", &["[]", r#"["z"]"#], Way::Live),
+    ("resources", &["{}", "{ db-NAME = 1 }", "{ db-NAME = 2 }", "{ db-NAME = 1, gpu-NAME = 1 }"], Way::Live),
 ];
 
 /// Those of services alone.
@@ -160,7 +161,7 @@ proptest! {
         let text = |value: &str| {
             let exec = if key == "exec" { "" } else { "exec = [\"x\"]\n" };
             let line = if value.is_empty() { String::new() } else { format!("{key} = {value}\n") };
-            format!("[service.z]\nexec = [\"z\"]\n[program.a]\n{exec}{line}")
+            format!("[service.z]\nexec = [\"z\"]\n[program.a]\n{exec}{line}").replace("NAME", "a")
         };
         let plan = planned(&text(one), &text(other));
         if one == other {
