@@ -21,6 +21,11 @@ const WAITS_BELOW_GUARANTEE: f64 = 2.0;
 const LEFT: u64 = 8;
 const STANDS_STILL: f64 = 5.0;
 
+/// It is also short when fewer hundredths are left than this, and those will be gone in so many periods if it goes on like
+/// that: a hog is not stopped in the last one.
+const NEARLY_LEFT: u64 = 30;
+const SOON: u64 = 12;
+
 /// A limit binds from so many hundredths of it on: what is short because of it is meant to be.
 const BINDS: f64 = 95.0;
 
@@ -93,7 +98,7 @@ pub(crate) fn cpu(machine: Extent, means: Means, subjects: &BTreeMap<ServiceName
 pub(crate) fn memory(
     machine: Extent,
     means: Means,
-    (usage, rates): (&Usage, &MachineRates),
+    (before, usage, rates): (&Usage, &Usage, &MachineRates),
     subjects: &BTreeMap<ServiceName, Subject<'_>>,
 ) -> Sight {
     let party = |subject: &Subject<'_>| Party {
@@ -110,11 +115,16 @@ pub(crate) fn memory(
         let waits = rates.stalled.memory_some.unwrap_or(0.0);
         Some(Seen { used, is_short: waits >= WAITS && !is_at_its_limit })
     };
-    let is_nearly_used_up = usage.machine.available.is_some_and(|left| left < machine.memory / 100 * LEFT);
+    let left = usage.machine.available;
+    let is_nearly_used_up = left.is_some_and(|left| left < machine.memory / 100 * LEFT);
+    let will_be_used_up = before.machine.available.zip(left).is_some_and(|(before, left)| {
+        left < machine.memory / 100 * NEARLY_LEFT && left < before.saturating_sub(left).saturating_mul(SOON)
+    });
     Sight {
         pool: pool(machine.memory, MEMORY_STEP, subjects, party),
         seen: all(subjects, seen),
         machine_is_short: is_nearly_used_up
+            || will_be_used_up
             || rates.stalled.memory_full.is_some_and(|percent| percent >= STANDS_STILL),
     }
 }
@@ -156,4 +166,43 @@ fn binds(used: u64, limit: u64) -> bool {
 /// Of percent of one processor.
 fn thousandths(percent: f64) -> u64 {
     (percent * 10.0).round().max(0.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use watchdog_service::query::usage::{MachineUsage, Pressure, Stalled};
+
+    use super::*;
+
+    const MACHINE: Extent = Extent { cpu: 2000, memory: 1000 << 20 };
+
+    fn with(available: u64) -> Usage {
+        let machine = MachineUsage {
+            processors: 2,
+            busy_us: None,
+            load: None,
+            memory: Some(MACHINE.memory),
+            available: Some(available << 20),
+            swap: None,
+            swap_free: None,
+            pressure: Pressure::default(),
+        };
+        Usage { at_us: 0, services: Vec::new(), machine }
+    }
+
+    #[test]
+    fn the_machine_is_short_of_memory_when_little_is_left_or_soon_will_be() {
+        let means = Means { weighs: true, freezes: true };
+        let is_short = |before: u64, left: u64, stands_still: f64| {
+            let stalled = Stalled { memory_full: Some(stands_still), ..Stalled::default() };
+            let rates = MachineRates { cpu_percent: None, stalled };
+            memory(MACHINE, means, (&with(before), &with(left), &rates), &BTreeMap::new()).machine_is_short
+        };
+        assert!(!is_short(500, 500, 4.9));
+        assert!(is_short(500, 500, 5.0), "all stand still");
+        assert!(is_short(79, 79, 0.0), "less than eight hundredths are left");
+        assert!(!is_short(90, 90, 0.0) && !is_short(70, 90, 0.0), "it does not fall");
+        assert!(is_short(220, 200, 0.0) && !is_short(215, 200, 0.0), "ten periods, and thirteen");
+        assert!(!is_short(900, 310, 0.0), "there is plenty, however fast it falls");
+    }
 }

@@ -131,9 +131,9 @@ impl Manager {
         let view = query.limits(&[]).await.map_err(seen)?;
         self.refused = refused(&view);
         self.find(ctx, &view);
-        let rates = self.last.replace(usage.clone()).and_then(|last| usage.since(&last));
         // The first look shows nothing: use is what lies between two.
-        let Some(rates) = rates else { return Ok(()) };
+        let Some(last) = self.last.replace(usage.clone()) else { return Ok(()) };
+        let Some(rates) = usage.since(&last) else { return Ok(()) };
         let names: Vec<_> = self.in_force.keys().cloned().collect();
         let terms: BTreeMap<_, Terms> =
             names.iter().map(|name| (name.clone(), self.settings.terms(name))).collect();
@@ -148,7 +148,7 @@ impl Manager {
         let subjects: BTreeMap<_, _> = names.iter().map(|name| (name.clone(), subject(name))).collect();
         let (machine, means) = (extent(&view), Means::of(&view));
         let cpu = look::cpu(machine, means, &subjects);
-        let memory = look::memory(machine, means, (&usage, &rates.machine), &subjects);
+        let memory = look::memory(machine, means, (&last, &usage, &rates.machine), &subjects);
         let cpu = decide(&cpu, self.rules, &mut self.cpu);
         let memory = decide(&memory, self.rules, &mut self.memory);
         let moves =
@@ -319,5 +319,5 @@ fn refused(view: &LimitsView) -> BTreeMap<LimitKey, String> {
 }
 
 fn extent(view: &LimitsView) -> Extent {
-    Extent { cpu: u64::from(view.processors) * 1000, memory: view.memory }
+    Extent { cpu: view.cpu, memory: view.memory }
 }

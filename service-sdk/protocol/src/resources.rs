@@ -200,7 +200,10 @@ pub struct LimitsView {
     pub freeze: Support,
     /// Processors of the machine.
     pub processors: u32,
-    /// Memory of the machine, in bytes.
+    /// Processor time there is to give, in thousandths of a processor: of all processors, or less where a cgroup around
+    /// the watchdog has a limit.
+    pub cpu: u64,
+    /// Memory there is to give, in bytes: that of the machine, or less in the same way.
     pub memory: u64,
     /// By name.
     pub services: Vec<ServiceLimits>,

@@ -97,7 +97,7 @@ pub struct MachineUsage {
     pub busy_us: Option<u64>,
     /// Threads that ran or waited for a processor or a disk, on average over 1, 5 and 15 minutes.
     pub load: Option<[f64; 3]>,
-    /// Memory in bytes.
+    /// Memory in bytes: that of the machine, or of a cgroup around the watchdog that has less.
     pub memory: Option<u64>,
     /// Of that, what could be had without swapping.
     pub available: Option<u64>,

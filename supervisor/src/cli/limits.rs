@@ -33,10 +33,12 @@ fn text(view: &LimitsView, look: &Look) -> String {
     for service in &view.services {
         text += &not_in_force(service, look);
     }
+    let processors = count(u64::from(view.processors), "processor");
+    let whole = u64::from(view.processors) * 1000;
     text += &format!(
         "\nlimits are made of {}, on {} and {} of memory\n",
         look.paint(Paint::Strong, &harmless(&view.back_end)),
-        count(u64::from(view.processors), "processor"),
+        if view.cpu < whole { format!("{} of {processors}", view.cpu as f64 / 1000.0) } else { processors },
         size(view.memory),
     );
     for (key, support) in &view.support {
@@ -139,6 +141,7 @@ mod tests {
             support,
             freeze: Support::Full,
             processors: 2,
+            cpu: 1500,
             memory: 8 << 30,
             services: vec![
                 of(

@@ -13,7 +13,7 @@
 mod freezing;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
@@ -32,6 +32,7 @@ use super::verbs::Asked;
 use super::waiting::{Look, Target, end};
 use super::{Core, chain};
 use crate::limiting::{Means, NotInForce, Prepared};
+use crate::processes::cgroup::Surroundings;
 use crate::store::record;
 use crate::store::writer::{ChangeNumber, Done};
 
@@ -42,12 +43,14 @@ const JOIN_SINCE: u16 = 3;
 #[derive(Debug)]
 pub(super) struct Limiting {
     pub(super) means: Arc<Means>,
+    /// Looked for when somebody asks.
+    around: LazyLock<Surroundings>,
     work: JoinSet<Worked>,
 }
 
 impl Limiting {
     pub(super) fn new(means: Means) -> Self {
-        Self { means: Arc::new(means), work: JoinSet::new() }
+        Self { means: Arc::new(means), around: LazyLock::new(Surroundings::find), work: JoinSet::new() }
     }
 
     /// What a thread came to. Cancel safe; for ever where none is at work.
@@ -351,12 +354,16 @@ impl Core {
                 resources: entry.spec.resources.clone(),
             }
         };
+        let processors = configured(SysconfVar::_NPROCESSORS_ONLN);
+        let memory = configured(SysconfVar::_PHYS_PAGES) * configured(SysconfVar::PAGE_SIZE);
+        let around = &self.limiting.around;
         LimitsView {
             back_end: means.back_end().to_owned(),
             support: LimitKey::ALL.into_iter().map(|key| (key, means.support(key))).collect(),
             freeze: means.freeze_support(),
-            processors: u32::try_from(configured(SysconfVar::_NPROCESSORS_ONLN)).unwrap_or(u32::MAX),
-            memory: configured(SysconfVar::_PHYS_PAGES) * configured(SysconfVar::PAGE_SIZE),
+            processors: u32::try_from(processors).unwrap_or(u32::MAX),
+            cpu: around.cpu().unwrap_or(u64::MAX).min(processors * 1000),
+            memory: around.memory(memory).map_or(memory, |narrower| narrower.limit),
             services: services.iter().map(of).collect(),
         }
     }

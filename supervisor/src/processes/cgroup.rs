@@ -22,8 +22,10 @@ use nix::unistd::Pid;
 use watchdog_protocol::ServiceName;
 
 pub(crate) use self::mounts::{Here, Tree};
+pub(crate) use self::surroundings::Surroundings;
 
 mod mounts;
+mod surroundings;
 
 /// Why services get no cgroup. What `status` shows; supervision goes on by process group and adopted orphans.
 #[derive(Debug, thiserror::Error)]

@@ -7,18 +7,31 @@ use watchdog_protocol::usage::{MachineUsage, Pressure, Stall};
 
 use super::kept::{Kept, Room};
 use super::told;
+use crate::processes::cgroup::Surroundings;
 use crate::processes::proc::ticks;
 
 /// The files that tell it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Machine {
     stat: Kept,
     load: Kept,
     memory: Kept,
     pressure: [Kept; 3],
+    around: Surroundings,
 }
 
 impl Machine {
+    /// As narrow as what is around us.
+    pub(super) fn within(around: Surroundings) -> Self {
+        Self {
+            stat: Kept::default(),
+            load: Kept::default(),
+            memory: Kept::default(),
+            pressure: Default::default(),
+            around,
+        }
+    }
+
     pub(super) fn read(&mut self, room: &mut Room, buffer: &mut [u8]) -> MachineUsage {
         let mut told = |kept: &mut Kept, path: &str, numbers: &mut dyn FnMut(&[u8])| {
             if let Ok(text) = kept.read(room, buffer, || PathBuf::from(path)) {
@@ -38,7 +51,11 @@ impl Machine {
             told(kept, &format!("/proc/pressure/{what}"), &mut |text| *stall = told::stall(text));
         }
         let [cpu, of_memory, io] = pressure;
-        let [memory, available, swap, swap_free] = memory;
+        let [mut memory, mut available, swap, swap_free] = memory;
+        if let Some(narrower) = memory.and_then(|all| self.around.memory(all)) {
+            memory = Some(narrower.limit);
+            available = available.map(|available| available.min(narrower.available));
+        }
         let processors = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
         MachineUsage {
             processors: processors.and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
@@ -53,7 +70,7 @@ impl Machine {
     }
 
     pub(super) fn close(&mut self, room: &mut Room) {
-        let Self { stat, load, memory, pressure } = self;
+        let Self { stat, load, memory, pressure, around: _ } = self;
         [stat, load, memory].into_iter().chain(pressure).for_each(|kept| kept.close(room));
     }
 }
@@ -93,7 +110,7 @@ mod tests {
     #[test]
     fn this_machine_tells_what_every_linux_tells() {
         let (mut room, mut buffer) = (Room::of(8), vec![0; 8192]);
-        let mut machine = Machine::default();
+        let mut machine = Machine::within(Surroundings::find());
         let first = machine.read(&mut room, &mut buffer);
         let second = machine.read(&mut room, &mut buffer);
         assert!(second.busy_us.unwrap() >= first.busy_us.unwrap() && first.busy_us.unwrap() > 0);

@@ -45,7 +45,7 @@ pub(crate) use self::service::Subject;
 use self::service::{Around, Gauge};
 use self::v1::Trees;
 use crate::processes::ProcessTable;
-use crate::processes::cgroup::tree_name;
+use crate::processes::cgroup::{Surroundings, tree_name};
 use crate::processes::ownership::{self, Sessions};
 
 /// A reading is given again to whoever asks so soon after it: several who look at the same time cost as much as one.
@@ -171,7 +171,7 @@ impl Reader {
             // What is read in one piece is shorter, but for the interrupts behind what is looked for in `/proc/stat`.
             buffer: vec![0; 16 * 1024],
             trees,
-            machine: Machine::default(),
+            machine: Machine::within(Surroundings::find()),
             services: HashMap::new(),
             last: None,
         }

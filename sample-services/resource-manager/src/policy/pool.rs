@@ -288,6 +288,13 @@ impl<Name: Ord + Clone> Pool<Name> {
         match now {
             Allowance::Free if surplus > 0 && party.may_be_last => Some(Allowance::Last),
             Allowance::Free | Allowance::Last if surplus > 0 => Some(Allowance::Capped(used - half(surplus))),
+            // A lower cap would not be obeyed either.
+            Allowance::Capped(cap) if self.exceeds(used, cap) && party.may_be_frozen() => {
+                Some(Allowance::Frozen)
+            }
+            Allowance::Capped(cap) if self.exceeds(used, cap) && party.may_be_stopped() => {
+                Some(Allowance::Stopped)
+            }
             Allowance::Capped(cap) if cap > least && surplus > 0 => {
                 // It may use more than that: a cap on memory is not obeyed at once.
                 let from = used.min(cap);
@@ -385,6 +392,11 @@ impl<Name: Ord + Clone> Pool<Name> {
             }
             Allowance::Last | Allowance::Free => None,
         }
+    }
+
+    /// By more than what is not worth a move.
+    fn exceeds(&self, used: u64, cap: u64) -> bool {
+        used > cap.saturating_add(cap / 4).saturating_add(self.step)
     }
 
     fn reserve(&self, rules: &Rules) -> u64 {

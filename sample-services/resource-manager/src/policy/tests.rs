@@ -237,8 +237,28 @@ fn a_hog_of_memory_is_squeezed_frozen_and_stopped_before_the_machine_has_none_le
     assert!(steps.iter().all(|step| step.of == 0));
     let down: Vec<_> = steps.iter().map(|step| step.to).collect();
     assert!(matches!(down[0], Allowance::Capped(_)), "{down:?}");
-    let frozen = down.iter().position(|to| *to == Allowance::Frozen).unwrap();
-    assert!(frozen > 1, "{down:?}");
+    // The first cap was not obeyed: there is no second one.
+    assert_eq!(down[1..3], [Allowance::Frozen, Allowance::Stopped]);
+}
+
+#[test]
+fn one_that_obeys_is_capped_lower_and_lower_and_one_that_does_not_is_frozen() {
+    let low = Party { may_be_last: false, may_freeze: true, ..party(10) };
+    let pool = pool(BTreeMap::from([(0, low), (1, party(90))]));
+    let down = |obeys: bool| -> Vec<Allowance> {
+        let (rules, mut remembered) = (Rules::default(), Remembered::default());
+        let mut moves = Vec::new();
+        for _ in 0..8 {
+            let used = if obeys { remembered.allowance(&0).most(1000) } else { 1000 };
+            let low = Seen { used, is_short: false };
+            let seen = BTreeMap::from([(0, low), (1, Seen { used: 500, is_short: true })]);
+            moves.extend(pool.decide(&rules, &seen, false, &mut remembered).into_iter().map(|one| one.to));
+        }
+        moves
+    };
+    let capped = Allowance::Capped;
+    assert_eq!(down(true), [capped(505), capped(258), capped(134), capped(72)]);
+    assert_eq!(down(false), [capped(505), Allowance::Frozen]);
 }
 
 /// A low and a high one, by hand: what the low one uses when it is let have so much, and whether the high one waits then.
