@@ -16,6 +16,13 @@ pub enum ManagerMsg {
         /// Takes the answer, by name.
         reply: Reply<Vec<Standing>>,
     },
+    /// What one service used and was let have lately.
+    History {
+        /// Whose.
+        service: String,
+        /// Takes the answer. `None`: there is no such service, or it was not looked at twice yet.
+        reply: Reply<Option<History>>,
+    },
 }
 
 /// What one service is let have.
@@ -29,4 +36,37 @@ pub struct Standing {
     pub cpu: String,
     /// Of memory, in bytes, in the same way.
     pub memory: String,
+}
+
+/// What one service used and was let have lately, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Payload)]
+pub struct History {
+    /// The last 120 looks.
+    pub looks: Samples,
+    /// 120 pieces of 30 looks each: what was used on average, and the least that was let have.
+    pub pieces: Samples,
+}
+
+/// Samples, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Payload)]
+pub struct Samples {
+    /// From one to the next, in milliseconds.
+    pub every_ms: u64,
+    /// The newest last.
+    pub samples: Vec<Sample>,
+}
+
+/// At one moment, or over some time.
+#[derive(Debug, Clone, PartialEq, Eq, Payload)]
+pub struct Sample {
+    /// Processor time it used, in thousandths of a processor. `None`: it did not run, or nobody knows.
+    pub cpu: Option<u64>,
+    /// Processor time it was let have. `None`: all it can get.
+    pub cpu_most: Option<u64>,
+    /// Memory it used, in bytes.
+    pub memory: Option<u64>,
+    /// Memory it was let have, in bytes. `None`: all it can get.
+    pub memory_most: Option<u64>,
+    /// It stood still.
+    pub is_frozen: bool,
 }

@@ -164,7 +164,7 @@ fn binds(used: u64, limit: u64) -> bool {
 }
 
 /// Of percent of one processor.
-fn thousandths(percent: f64) -> u64 {
+pub(crate) fn thousandths(percent: f64) -> u64 {
     (percent * 10.0).round().max(0.0) as u64
 }
 

@@ -14,6 +14,7 @@
 //! - Who is not in its settings gets back what it had, and is not otherwise touched.
 
 mod acts;
+mod history;
 mod look;
 mod manager;
 mod settings;

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use resource_manager::ManagerMsg;
 use resource_manager::policy::{Move, Remembered, Rules};
+use resource_manager::{ManagerMsg, Sample};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use watchdog_service::query::QueryError;
 use watchdog_service::query::resources::{LimitKey, Limits, LimitsView, Support};
-use watchdog_service::query::usage::Usage;
+use watchdog_service::query::usage::{ServiceRates, ServiceUsage, Usage};
 use watchdog_service::{Context, Event, Health, ServiceError, ServiceName, State, WatchdogQuery};
 
 use crate::acts::{self, Allowances, Target};
+use crate::history::Histories;
 use crate::look::{self, Means, Sight, Subject};
 use crate::settings::{Extent, Period, Settings, Terms};
 
@@ -54,6 +55,7 @@ struct Manager {
     refused: BTreeMap<LimitKey, String>,
     /// For how many looks more a service is left alone, and why.
     left_alone: BTreeMap<ServiceName, (u32, String)>,
+    histories: Histories,
     health: Health,
 }
 
@@ -69,6 +71,7 @@ pub(crate) async fn manager(mut ctx: Managing) -> Result<(), ServiceError> {
         in_force: BTreeMap::new(),
         refused: BTreeMap::new(),
         left_alone: BTreeMap::new(),
+        histories: Histories::default(),
         health: Health::Ok,
     };
     manager.set(&ctx).await;
@@ -78,6 +81,9 @@ pub(crate) async fn manager(mut ctx: Managing) -> Result<(), ServiceError> {
         tokio::select! {
             event = ctx.next() => match event? {
                 Some(Event::Message(ManagerMsg::Standings { reply })) => reply.send(manager.standings()),
+                Some(Event::Message(ManagerMsg::History { service, reply })) => {
+                    reply.send(manager.history(&service));
+                }
                 Some(Event::SettingsUpdated) => {
                     manager.set(&ctx).await;
                     looks = every(manager.settings.period);
@@ -107,6 +113,9 @@ impl Manager {
             if let Err(error) = settings.check(extent(&view), &there) {
                 return ctx.settings().refuse(error.to_string());
             }
+        }
+        if self.settings.period != settings.period {
+            self.histories.clear();
         }
         self.settings = settings.as_ref().clone();
         self.left_alone.clear();
@@ -154,6 +163,7 @@ impl Manager {
         let moves =
             cpu.iter().map(|one| ("processor time", one)).chain(memory.iter().map(|one| ("memory", one)));
         let reasons = acts::reasons(moves);
+        self.histories.note(self.samples(&used));
         for name in &names {
             let runs = used.contains_key(name);
             self.act(ctx, name, &base[name], runs, reasons.get(name).map(String::as_str)).await;
@@ -270,6 +280,29 @@ impl Manager {
             (false, false) | (true, true) => {}
         }
         Ok(())
+    }
+
+    /// What each used, and was let have meanwhile.
+    fn samples(
+        &self,
+        used: &BTreeMap<&ServiceName, (&ServiceUsage, &ServiceRates)>,
+    ) -> BTreeMap<ServiceName, Sample> {
+        let of = |(name, now): (&ServiceName, &Target)| {
+            let used = used.get(name);
+            let sample = Sample {
+                cpu: used.and_then(|(_, rates)| rates.cpu_percent).map(look::thousandths),
+                cpu_most: now.limits.get(LimitKey::Cpu),
+                memory: used.and_then(|(usage, _)| usage.memory.or(usage.rss)),
+                memory_most: now.limits.get(LimitKey::MemoryHigh),
+                is_frozen: now.is_frozen,
+            };
+            (name.clone(), sample)
+        };
+        self.in_force.iter().map(of).collect()
+    }
+
+    fn history(&self, service: &str) -> Option<resource_manager::History> {
+        self.histories.of(&service.parse().ok()?, self.settings.period.0)
     }
 
     fn leave_alone(&mut self, name: &ServiceName, why: String) {

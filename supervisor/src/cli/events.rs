@@ -44,7 +44,7 @@ fn line(event: &EventRecord, console: &Console) -> String {
     }
 }
 
-fn text(event: &EventRecord, look: &Look) -> String {
+pub(super) fn text(event: &EventRecord, look: &Look) -> String {
     let whom = match (&event.service, event.incarnation) {
         (None, _) => "watchdog".to_owned(),
         (Some(service), None) => service.to_string(),

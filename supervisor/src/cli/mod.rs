@@ -36,6 +36,7 @@ mod record;
 mod register;
 mod reload;
 mod report;
+mod resources;
 mod rollback;
 mod run;
 mod scale;
@@ -154,6 +155,7 @@ enum Verb {
     Trace(trace::Arguments),
     Status(status::Arguments),
     Usage(usage::Arguments),
+    Resources(resources::Arguments),
     Why(why::Arguments),
     Bundle(bundle::Arguments),
     Events(events::Arguments),
@@ -251,6 +253,7 @@ impl Verb {
                 Self::Trace(arguments) => arguments.execute(console),
                 Self::Status(arguments) => arguments.execute(console).await,
                 Self::Usage(arguments) => arguments.execute(console).await,
+                Self::Resources(arguments) => arguments.execute(console).await,
                 Self::Why(arguments) => arguments.execute(console).await,
                 Self::Bundle(arguments) => arguments.execute(console).await,
                 Self::Audit(arguments) => arguments.execute(console).await,

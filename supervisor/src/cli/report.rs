@@ -57,6 +57,11 @@ pub(super) enum CliError {
     /// An answer that is not what the service said it is.
     #[error("`{service}` answered `{name}`, and its answer can't be read")]
     NoSuchAnswer { service: ServiceName, name: String, source: Unreadable },
+    /// Another service, or one of another release.
+    #[error("`{service}` does not answer as a resource manager does")]
+    NoManager { service: ServiceName, source: serde_json::Error },
+    #[error("`{manager}` has not seen yet what `{service}` uses: that takes two looks")]
+    NotSeen { service: ServiceName, manager: ServiceName },
     /// Of `check`.
     #[error("{} would break", count(*things, "thing"))]
     Breaks { things: u64 },
@@ -115,6 +120,7 @@ impl CliError {
             | Self::ToMend { .. }
             | Self::Differs
             | Self::NoSuchAnswer { .. }
+            | Self::NoManager { .. }
             | Self::Manifest(_)
             | Self::Breaks { .. }
             | Self::NotDescribed { .. }
@@ -137,7 +143,9 @@ impl CliError {
             | Self::BytesToTerminal => Exit::Usage,
             Self::NoMessage { .. } => Exit::Data,
             Self::Query(QueryError::Refused(failure)) => failure.kind.into(),
-            Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => Exit::TryAgain,
+            Self::NotSeen { .. } | Self::Query(QueryError::Closed { .. } | QueryError::Silent { .. }) => {
+                Exit::TryAgain
+            }
             Self::Query(_) => Exit::Failed,
             Self::ReaderGone => Exit::Ok,
         }

@@ -55,17 +55,33 @@ impl Arguments {
         match console.ask(async |query| query.send(service, encoded, wait).await).await? {
             Sent::Queued { waits: None } => done(&format!("{service}: {name} sent"), console),
             Sent::Queued { waits: Some(why) } => done(&format!("{service}: {name} sent; {why}"), console),
-            Sent::Answered(answer) => {
-                let message = inbox.named(&name).and_then(Result::ok).expect("it was written by its layout");
-                let json = message.decode_reply(&answer).map_err(|source| CliError::NoSuchAnswer {
-                    service: service.clone(),
-                    name: name.clone(),
-                    source,
-                })?;
-                console.json_text(&json)
-            }
+            Sent::Answered(answer) => console.json_text(&read(service, &inbox, &name, &answer)?),
         }
     }
+}
+
+/// Sends a message, as JSON, to a service that answers it so soon, and gives the answer as JSON.
+pub(super) async fn answer(
+    service: &ServiceName,
+    message: &str,
+    patience: Duration,
+    console: &Console,
+) -> Result<String, CliError> {
+    let inbox = inbox_of(service, console).await?;
+    let no_message = |source| CliError::NoMessage { service: service.clone(), source };
+    let encoded = inbox.encode(message).map_err(no_message)?;
+    let name = encoded.name.clone();
+    match console.ask(async |query| query.send(service, encoded, Some(patience)).await).await? {
+        Sent::Queued { .. } => unreachable!("it was asked to wait for the answer"),
+        Sent::Answered(answer) => read(service, &inbox, &name, &answer),
+    }
+}
+
+/// An answer as JSON.
+fn read(service: &ServiceName, inbox: &Inbox, name: &str, answer: &[u8]) -> Result<String, CliError> {
+    let message = inbox.named(name).and_then(Result::ok).expect("it was written by its layout");
+    let no_such = |source| CliError::NoSuchAnswer { service: service.clone(), name: name.to_owned(), source };
+    message.decode_reply(answer).map_err(no_such)
 }
 
 /// What a service told the watchdog of its inbox.

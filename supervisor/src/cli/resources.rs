@@ -1,0 +1,62 @@
+//! `watchdog resources`: what the resource manager knows, which is an ordinary service.
+
+mod chart;
+mod history;
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use watchdog_protocol::ServiceName;
+
+use super::console::Console;
+use super::report::CliError;
+use super::send;
+
+/// How long the manager may take: it answers between two looks.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Show what the resource manager sees and does.
+///
+/// It is a service that somebody configured: `[service.resource-manager]`. `watchdog limits` shows what is in force without
+/// it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  watchdog resources history batch")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    History(history::Arguments),
+}
+
+impl Arguments {
+    pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
+        match self.what {
+            What::History(arguments) => arguments.execute(console).await,
+        }
+    }
+}
+
+/// Which service is the manager.
+#[derive(Debug, clap::Args)]
+struct Manager {
+    /// The service that moves resources.
+    #[arg(long = "manager", value_name = "SERVICE", default_value = "resource-manager")]
+    name: ServiceName,
+}
+
+impl Manager {
+    /// Its answer to a message, as JSON and as what it stands for.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        message: &str,
+        console: &Console,
+    ) -> Result<(String, T), CliError> {
+        let json = send::answer(&self.name, message, PATIENCE, console).await?;
+        let answer = serde_json::from_str(&json)
+            .map_err(|source| CliError::NoManager { service: self.name.clone(), source })?;
+        Ok((json, answer))
+    }
+}
