@@ -5,6 +5,7 @@
 
 use watchdog_service::{Message, Payload, Reply};
 
+pub mod lease;
 pub mod policy;
 pub mod simulated;
 

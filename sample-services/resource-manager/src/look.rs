@@ -148,6 +148,7 @@ fn pool(
     Pool {
         total,
         step,
+        floor: step,
         parties: subjects.iter().map(|(name, subject)| (name.clone(), party(subject))).collect(),
     }
 }

@@ -25,6 +25,7 @@ fn pool(parties: &[(Name, u8)]) -> Pool<Name> {
     Pool {
         total: TOTAL,
         step: 20,
+        floor: 20,
         parties: parties.iter().map(|(name, high)| (*name, party(*high))).collect(),
     }
 }

@@ -12,6 +12,8 @@ pub struct Pool<Name> {
     pub total: u64,
     /// The smallest amount that is worth a move.
     pub step: u64,
+    /// What a party is left in any case: enough to go on at all.
+    pub floor: u64,
     /// Who shares it.
     pub parties: BTreeMap<Name, Party>,
 }
@@ -403,9 +405,8 @@ impl<Name: Ord + Clone> Pool<Name> {
         self.total / 100 * rules.reserve
     }
 
-    /// What it is left in any case: its guarantee, and enough to go on at all.
     fn least(&self, party: &Party) -> u64 {
-        party.guaranteed.max(self.step)
+        party.guaranteed.max(self.floor)
     }
 
     /// What those others use, seen from this priority.

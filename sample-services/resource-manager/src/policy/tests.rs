@@ -28,7 +28,7 @@ fn parties(means: bool) -> impl Strategy<Value = BTreeMap<Name, Party>> {
 }
 
 fn pool(parties: BTreeMap<Name, Party>) -> Pool<Name> {
-    Pool { total: TOTAL, step: STEP, parties }
+    Pool { total: TOTAL, step: STEP, floor: STEP, parties }
 }
 
 type Machine = crate::simulated::Machine<Name>;
