@@ -1,7 +1,8 @@
 //! What the resource manager decides by, and what one may ask it.
 //!
 //! [`policy`] decides, and is pure; [`simulated`] is a machine to try it on. `tests/traces.rs` runs it on loads that were
-//! recorded, and draws what came of one: `traces/one-run.svg`.
+//! recorded, and draws what came of one: `traces/one-run.svg`. [`lease`] is for services that borrow tokens of what others
+//! declare, by the same policy.
 
 use watchdog_service::{Message, Payload, Reply};
 
@@ -24,6 +25,46 @@ pub enum ManagerMsg {
         /// Takes the answer. `None`: there is no such service, or it was not looked at twice yet.
         reply: Reply<Option<History>>,
     },
+    /// What a borrower of tokens says of itself, as often as it likes: [`lease::Borrower`] does it.
+    Lease {
+        /// All there is to say.
+        request: lease::Request,
+        /// Takes the answer: at once when there is something new, else after [`lease::HOLD`].
+        reply: Reply<lease::Answer>,
+    },
+    /// Who has which tokens at present.
+    Leases {
+        /// Takes the answer, by name.
+        reply: Reply<Vec<Lending>>,
+    },
+}
+
+/// A resource that is lent.
+#[derive(Debug, Clone, PartialEq, Eq, Payload)]
+pub struct Lending {
+    /// Its name.
+    pub resource: String,
+    /// How many tokens there are.
+    pub total: u32,
+    /// Who borrows of it, by name.
+    pub borrowers: Vec<Borrowing>,
+}
+
+/// What one service has of it.
+#[derive(Debug, Clone, PartialEq, Eq, Payload)]
+pub struct Borrowing {
+    /// Who.
+    pub service: String,
+    /// 0 to 100.
+    pub priority: u8,
+    /// It is not asked to give back below this.
+    pub guaranteed: u32,
+    /// What it would like to have.
+    pub wanted: u32,
+    /// What it may be using.
+    pub lent: u32,
+    /// What of that it was asked to give back.
+    pub asked_back: u32,
 }
 
 /// What one service is let have.

@@ -15,6 +15,7 @@
 
 mod acts;
 mod history;
+mod lending;
 mod look;
 mod manager;
 mod settings;

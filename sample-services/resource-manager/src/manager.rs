@@ -1,19 +1,24 @@
 //! The service: looks each period, and asks for what is to be otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::time::Duration;
 
+use resource_manager::lease::ledger::Lent;
 use resource_manager::policy::{Move, Remembered, Rules};
 use resource_manager::{ManagerMsg, Sample};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use watchdog_service::query::QueryError;
 use watchdog_service::query::resources::{LimitKey, Limits, LimitsView, Support};
 use watchdog_service::query::usage::{ServiceRates, ServiceUsage, Usage};
-use watchdog_service::{Context, Event, Health, ServiceError, ServiceName, State, WatchdogQuery};
+use watchdog_service::{
+    Context, Event, Health, MigrateError, ServiceError, ServiceName, State, WatchdogQuery, decode_state,
+};
 
 use crate::acts::{self, Allowances, Target};
 use crate::history::Histories;
+use crate::lending::{self, Lender};
 use crate::look::{self, Means, Sight, Subject};
 use crate::settings::{Extent, Period, Settings, Terms};
 
@@ -34,10 +39,22 @@ pub(crate) struct Kept {
     before: BTreeMap<ServiceName, Limits>,
     /// Who was stopped for want of something, and is to be started again.
     stopped: BTreeSet<ServiceName>,
+    /// The tokens that each may be using.
+    pub(crate) lent: Lent<ServiceName>,
 }
 
 impl State for Kept {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+
+    fn migrate(from: u32, old: &[u8]) -> Result<Self, MigrateError> {
+        match from {
+            1 => {
+                let (before, stopped) = decode_state(old)?;
+                Ok(Self { before, stopped, lent: Lent::new() })
+            }
+            _ => Err(MigrateError::new("no release has written it")),
+        }
+    }
 }
 
 type Managing = Context<Settings, Kept, ManagerMsg>;
@@ -56,6 +73,7 @@ struct Manager {
     /// For how many looks more a service is left alone, and why.
     left_alone: BTreeMap<ServiceName, (u32, String)>,
     histories: Histories,
+    lender: Lender,
     health: Health,
 }
 
@@ -72,25 +90,36 @@ pub(crate) async fn manager(mut ctx: Managing) -> Result<(), ServiceError> {
         refused: BTreeMap::new(),
         left_alone: BTreeMap::new(),
         histories: Histories::default(),
+        lender: Lender::new(ctx.state()),
         health: Health::Ok,
     };
-    manager.set(&ctx).await;
+    manager.set(&ctx, false).await;
     ctx.ready().await?;
     let mut looks = every(manager.settings.period);
     loop {
+        let rest = manager.lender.rest();
+        // Asks that are there are answered together, before anything waits.
         tokio::select! {
+            biased;
+            _ = looks.tick() => manager.look(&ctx).await,
+            () = ready(()), if manager.lender.is_full() => manager.lender.settle(ctx.state()).await,
             event = ctx.next() => match event? {
                 Some(Event::Message(ManagerMsg::Standings { reply })) => reply.send(manager.standings()),
                 Some(Event::Message(ManagerMsg::History { service, reply })) => {
                     reply.send(manager.history(&service));
                 }
+                Some(Event::Message(ManagerMsg::Lease { request, reply })) => {
+                    manager.lender.ask(ctx.delivery().sender().clone(), &request, reply, &manager.settings);
+                }
+                Some(Event::Message(ManagerMsg::Leases { reply })) => reply.send(manager.lender.leases()),
                 Some(Event::SettingsUpdated) => {
-                    manager.set(&ctx).await;
+                    manager.set(&ctx, true).await;
                     looks = every(manager.settings.period);
                 }
                 None => return Ok(()),
             },
-            _ = looks.tick() => manager.look(&ctx).await,
+            () = ready(()), if manager.lender.is_unsettled() => manager.lender.settle(ctx.state()).await,
+            () = sleep(rest) => manager.lender.settle(ctx.state()).await,
         }
     }
 }
@@ -102,21 +131,28 @@ fn every(Period(period): Period) -> tokio::time::Interval {
 }
 
 impl Manager {
-    /// Takes settings on, or refuses them.
-    async fn set(&mut self, ctx: &Managing) {
+    /// Takes settings on, or refuses them. Those of a start are not refused for what others do not declare any more: that is
+    /// told by its health.
+    async fn set(&mut self, ctx: &Managing, is_update: bool) {
         let settings = ctx.settings().current();
         // What the machine has is the watchdog's to say; without its word nothing is done anyhow.
         if let Some(query) = &self.query
             && let Ok(view) = query.limits(&[]).await
         {
             let there: Vec<_> = view.services.iter().map(|limits| limits.service.clone()).collect();
-            if let Err(error) = settings.check(extent(&view), &there) {
+            let mut checked = settings.check(extent(&view), &there);
+            if is_update {
+                checked = checked.and_then(|()| settings.check_tokens(&lending::declared(&view), &there));
+            }
+            if let Err(error) = checked {
                 return ctx.settings().refuse(error.to_string());
             }
+            self.lender.declare(&view, &settings);
         }
         if self.settings.period != settings.period {
             self.histories.clear();
         }
+        self.lender.set_terms(&settings);
         self.settings = settings.as_ref().clone();
         self.left_alone.clear();
     }
@@ -136,8 +172,18 @@ impl Manager {
     async fn moved(&mut self, ctx: &Managing) -> Result<(), String> {
         let Some(query) = &self.query else { return Err(format!("it has no grant; expected {GRANT}")) };
         let seen = |error: QueryError| format!("it sees nothing: {error}; expected {GRANT}");
+        // First: one that is down by this, and by what is used later has no process, has left nothing.
+        let status = match self.lender.is_idle() {
+            true => None,
+            false => Some(query.status(&[]).await.map_err(seen)?),
+        };
         let usage = query.usage(&[], false).await.map_err(seen)?;
         let view = query.limits(&[]).await.map_err(seen)?;
+        self.lender.declare(&view, &self.settings);
+        if let Some(status) = status {
+            self.lender.look(&status, &usage);
+            self.lender.period(&self.rules);
+        }
         self.refused = refused(&view);
         self.find(ctx, &view);
         // The first look shows nothing: use is what lies between two.
@@ -313,7 +359,9 @@ impl Manager {
     fn trouble(&self) -> Option<String> {
         let failed = self.left_alone.first_key_value();
         let failed = failed.map(|(name, (_, why))| format!("{name} can't be moved: {why}"));
-        failed.or_else(|| self.in_force.keys().find_map(|name| self.missed(name)))
+        failed
+            .or_else(|| self.in_force.keys().find_map(|name| self.missed(name)))
+            .or_else(|| self.lender.trouble(&self.settings))
     }
 
     /// What its settings give a service and it can't have here.
@@ -353,4 +401,16 @@ fn refused(view: &LimitsView) -> BTreeMap<LimitKey, String> {
 
 fn extent(view: &LimitsView) -> Extent {
     Extent { cpu: view.cpu, memory: view.memory }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_before_there_was_anything_to_lend_is_read() {
+        let kept = Kept::migrate(1, &[0, 1, 3, b'h', b'o', b'g']).unwrap();
+        assert_eq!(kept.stopped.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["hog"]);
+        assert!(kept.before.is_empty() && kept.lent.is_empty());
+    }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use resource_manager::lease::nearest;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use watchdog_service::ServiceName;
@@ -77,13 +78,16 @@ pub(crate) enum Class {
 }
 
 /// What one is never pushed below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Guaranteed {
     /// Processor time, of one processor: `50%`.
     cpu: Option<Cpu>,
     /// Memory: `1GiB`.
     memory: Option<Memory>,
+    /// Tokens of what a service declares, by its name: `db-connections = 10`.
+    #[serde(flatten)]
+    tokens: BTreeMap<String, u32>,
 }
 
 /// What the machine has.
@@ -100,6 +104,8 @@ pub(crate) struct Extent {
 pub(crate) struct Terms {
     pub(crate) priority: u8,
     pub(crate) guaranteed: Extent,
+    /// Of what services declare, by name.
+    pub(crate) tokens: BTreeMap<String, u32>,
     pub(crate) may_freeze: bool,
     pub(crate) may_stop: bool,
     /// `None`: those it has.
@@ -115,6 +121,13 @@ pub(crate) enum SettingsError {
     Name { key: String, reason: String },
     #[error("services.*.guaranteed.{what}: {sum} in all, and the machine has {there}")]
     TooMuch { what: &'static str, sum: String, there: String },
+    #[error("services.*.guaranteed.{resource}: {sum} in all, and {there} are declared")]
+    TooManyTokens { resource: String, sum: u64, there: u32 },
+    #[error(
+        "services.{key}.guaranteed.{resource}: no service declares it{}",
+        nearest.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+    )]
+    NotDeclared { key: String, resource: String, nearest: Option<String> },
     #[error(
         "services.{key}.guaranteed.{what} = {guaranteed} is above {limit} = {most}, which it may use at the most"
     )]
@@ -142,7 +155,7 @@ impl Settings {
             service.check(key)?;
             // Each instance is guaranteed as much; one that is not there yet counts once.
             let instances = there.iter().filter(|name| is_of(name, key)).count().max(1) as u64;
-            let Guaranteed { cpu, memory } = service.guaranteed;
+            let Guaranteed { cpu, memory, .. } = service.guaranteed;
             sum.cpu += cpu.map_or(0, |cpu| cpu.0) * instances;
             sum.memory += memory.map_or(0, |memory| memory.0) * instances;
         }
@@ -153,6 +166,39 @@ impl Settings {
         match parts.into_iter().find(|(_, _, sum, there)| sum > there) {
             Some((what, key, sum, there)) => {
                 Err(SettingsError::TooMuch { what, sum: key.show(sum), there: key.show(there) })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all tokens that are guaranteed are there, with what is declared by now.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the first place.
+    pub(crate) fn check_tokens(
+        &self,
+        declared: &BTreeMap<String, u32>,
+        there: &[ServiceName],
+    ) -> Result<(), SettingsError> {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for (key, service) in &self.services {
+            let instances = there.iter().filter(|name| is_of(name, key)).count().max(1) as u64;
+            for (resource, tokens) in &service.guaranteed.tokens {
+                if !declared.contains_key(resource) {
+                    let nearest = nearest(resource, declared.keys().map(String::as_str));
+                    return Err(SettingsError::NotDeclared {
+                        key: key.clone(),
+                        resource: resource.clone(),
+                        nearest,
+                    });
+                }
+                *sums.entry(resource).or_default() += u64::from(*tokens) * instances;
+            }
+        }
+        match sums.into_iter().find(|(resource, sum)| *sum > u64::from(declared[*resource])) {
+            Some((resource, sum)) => {
+                let (resource, there) = (resource.to_owned(), declared[resource]);
+                Err(SettingsError::TooManyTokens { resource, sum, there })
             }
             None => Ok(()),
         }
@@ -187,7 +233,7 @@ impl ServiceSettings {
             }),
             _ => Ok(()),
         };
-        let Guaranteed { cpu, memory } = self.guaranteed;
+        let Guaranteed { cpu, memory, .. } = self.guaranteed;
         let (cpu, memory) = (cpu.map(|cpu| cpu.0), memory.map(|memory| memory.0));
         let (high, max) = (self.memory_high.map(|high| high.0), self.memory_max.map(|max| max.0));
         above("cpu", "cpu", LimitKey::Cpu, cpu, self.cpu.map(|cpu| cpu.0))?;
@@ -203,13 +249,14 @@ impl ServiceSettings {
     }
 
     fn terms(&self) -> Terms {
-        let Guaranteed { cpu, memory } = self.guaranteed;
+        let Guaranteed { cpu, memory, .. } = self.guaranteed;
         Terms {
             priority: self.priority(),
             guaranteed: Extent {
                 cpu: cpu.map_or(0, |cpu| cpu.0),
                 memory: memory.map_or(0, |memory| memory.0),
             },
+            tokens: self.guaranteed.tokens.clone(),
             may_freeze: self.may_freeze.unwrap_or(self.class == Class::Batch),
             may_stop: self.may_stop,
             limits: None,
@@ -355,6 +402,29 @@ mod tests {
         assert_eq!(worker.limits.unwrap().to_string(), "cpu_weight=300");
         assert_eq!(set.terms(&name("other")), Terms { limits: None, ..ServiceSettings::default().terms() });
         assert_eq!(set.check(MACHINE, &[]), Ok(()));
+    }
+
+    #[test]
+    fn tokens_that_are_guaranteed_must_be_declared_and_not_more_than_there_are() {
+        let declared = BTreeMap::from([("db-connections".to_owned(), 100)]);
+        let check = |value, there: &[&str]| {
+            let there: Vec<_> = there.iter().map(|text| name(text)).collect();
+            settings(json!({ "services": value }))
+                .check_tokens(&declared, &there)
+                .map_err(|error| error.to_string())
+        };
+        let web = json!({"web": {"guaranteed": {"cpu": "50%", "db-connections": 40}}, "b": {"guaranteed": {"db-connections": 20}}});
+        assert_eq!(check(web.clone(), &["web@1", "web@2"]), Ok(()));
+        assert_eq!(
+            settings(json!({ "services": web.clone() })).terms(&name("web@1")).tokens["db-connections"],
+            40
+        );
+        let told = "services.*.guaranteed.db-connections: 140 in all, and 100 are declared";
+        assert_eq!(check(web, &["web@1", "web@2", "web@3"]), Err(told.to_owned()));
+        let typo = json!({"web": {"guaranteed": {"db-conections": 1}}});
+        let told =
+            "services.web.guaranteed.db-conections: no service declares it; did you mean `db-connections`?";
+        assert_eq!(check(typo, &[]), Err(told.to_owned()));
     }
 
     #[test]

@@ -14,13 +14,17 @@
 
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use watchdog_service::Payload;
 
+mod borrower;
 pub mod ledger;
 pub mod purse;
 mod steps;
 #[cfg(test)]
 mod tests;
+
+pub use self::borrower::{BorrowError, Borrower, Token};
 
 /// How long a token is valid without another answer.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -67,8 +71,17 @@ pub enum Answer {
     },
 }
 
+/// Since the machine was started, also while it was suspended. Both sides count by it.
+///
+/// # Panics
+/// Never: every kernel we run on has this clock.
+pub fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every kernel since 2.6.39 has it");
+    now.into()
+}
+
 /// The name most like `name`, when one is.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
+pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
     let likeness = known.map(|known| (strsim::jaro_winkler(name, known), known));
     let near = likeness.filter(|(likeness, _)| *likeness > 0.8).max_by(|(a, _), (b, _)| a.total_cmp(b));
     near.map(|(_, known)| known.to_owned())

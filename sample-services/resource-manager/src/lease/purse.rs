@@ -129,7 +129,7 @@ impl Purse {
     }
 
     /// The most it may come to use without another answer.
-    fn held(&self, now: Duration) -> u32 {
+    pub(super) fn held(&self, now: Duration) -> u32 {
         self.limit(now).max(self.in_use())
     }
 

@@ -155,8 +155,10 @@ impl World {
     }
 
     fn take(&mut self, who: Who) {
-        let taken = self.purses[who].take(self.now);
-        self.used[who].extend(taken);
+        if let Some(token) = self.purses[who].take(self.now) {
+            assert!(self.purses[who].is_valid(token, self.now), "it is no use");
+            self.used[who].push(token);
+        }
     }
 
     fn set_total(&mut self, total: u32) {
@@ -239,6 +241,22 @@ impl World {
         u32::try_from(all).unwrap()
     }
 
+    /// Each may come to use what the lender counts as lent to it, and no more: what all else follows from.
+    fn check(&mut self) {
+        let lent: BTreeMap<Who, u32> = self
+            .ledger
+            .shown(self.now)
+            .flat_map(|(_, _, loans)| loans)
+            .map(|loan| (loan.borrower, loan.lent))
+            .collect();
+        for (who, purse) in self.purses.iter().enumerate() {
+            let (held, lent) = (purse.held(self.now), lent.get(&who).copied().unwrap_or(0));
+            assert!(held <= lent, "{who} may use {held}, and {lent} count as lent to it");
+        }
+        let (used, allowed) = (self.in_use(), self.allowed());
+        assert!(used <= allowed, "{used} of {allowed} are used");
+    }
+
     /// The most that may be used: what there is, or was less than a lease ago.
     fn allowed(&mut self) -> u32 {
         self.before.retain(|(_, until)| *until > self.now);
@@ -274,8 +292,7 @@ impl World {
             for who in 0..BORROWERS {
                 (0..MOST).for_each(|_| self.take(who));
             }
-            let (used, allowed) = (self.in_use(), self.allowed());
-            assert!(used <= allowed, "{used} of {allowed} are used");
+            self.check();
         }
     }
 
@@ -349,10 +366,10 @@ proptest! {
     #[test]
     fn never_are_more_used_than_there_are(total in 1..=MOST, terms in terms(), acts in history()) {
         let mut world = World::new(total, terms);
-        for (at, act) in acts.into_iter().enumerate() {
+        for act in acts {
             world.act(act);
-            let (used, allowed) = (world.in_use(), world.allowed());
-            prop_assert!(used <= allowed, "{used} of {allowed} are used after {at}: {act:?}");
+            world.in_use();
+            world.check();
         }
     }
 
