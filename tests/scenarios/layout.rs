@@ -29,7 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bumper", &["counter", "watchdog-service"]),
     ("logging", &["watchdog-service"]),
     ("resource-manager", &["watchdog-service"]),
-    ("watchdog-tests", &["counter", "watchdog-protocol", "watchdog-query", "watchdog-service"]),
+    (
+        "watchdog-tests",
+        &["counter", "resource-manager", "watchdog-protocol", "watchdog-query", "watchdog-service"],
+    ),
 ];
 
 /// Crates that decide and describe, and so have nothing to wait, read or write with.

@@ -14,6 +14,7 @@ mod instances;
 mod intercom;
 mod journal;
 mod layout;
+mod leases;
 mod limits;
 mod logging;
 mod logs;

@@ -22,6 +22,7 @@ pub mod proof;
 pub mod puppet;
 pub mod stage;
 pub mod until;
+pub mod uses;
 mod view;
 mod watchdog;
 
