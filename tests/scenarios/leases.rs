@@ -71,6 +71,8 @@ fn never_are_more_in_use_than_there_are_whoever_dies_and_none_is_lost() {
     until_lent(&wd, "high", 3);
     until_lent(&wd, "low", 1);
     until_lent(&wd, "mid", 2);
+    let said = wd.cli(&["resources", "leases"]).ok();
+    assert!(said.stdout.starts_with("gpu-slots: 6 of 6 lent\nBORROWER"), "{said}");
 
     let set = |change: &str| wd.cli(&["set", MANAGER, change]).ok();
     for round in 0..4 {

@@ -2,6 +2,7 @@
 
 mod chart;
 mod history;
+mod leases;
 
 use std::time::Duration;
 
@@ -29,12 +30,14 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     History(history::Arguments),
+    Leases(leases::Arguments),
 }
 
 impl Arguments {
     pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
         match self.what {
             What::History(arguments) => arguments.execute(console).await,
+            What::Leases(arguments) => arguments.execute(console).await,
         }
     }
 }
