@@ -120,7 +120,14 @@ impl World {
     }
 
     fn settle(&mut self, death: Option<Death>, is_saved: bool) {
+        let before = self.lent();
         let due = self.ledger.settle(self.now);
+        let lent = self.lent();
+        assert!(
+            lent <= before.max(self.total),
+            "{lent} of {} are lent, and {before} were before",
+            self.total
+        );
         if due.iter().any(|due| due.tokens > due.before_saved) && is_saved {
             let lent = self.ledger.to_save(self.now);
             if death == Some(Death::BeforeSave) {
@@ -402,17 +409,27 @@ proptest! {
         }
         prop_assert_eq!(world.lent(), 0);
         world.purses[who].want(MOST);
-        world.run(2 * PERIOD);
+        // Nobody else says anything.
+        world.speak(who);
+        let (_, request) = world.requests.pop().unwrap();
+        world.arrive(who, &request);
+        world.settle(None, true);
+        std::mem::take(&mut world.answers).into_iter().for_each(|answer| world.answer(answer));
         let total = world.total;
         prop_assert_eq!(world.limits()[who], total);
     }
 
     #[test]
     fn who_is_guaranteed_or_matters_more_has_its_tokens_within_a_lease_and_some_periods(
-        total in MOST..=2 * MOST, terms in terms(), acts in history(), wants in prop::collection::vec(0..=2 * MOST, BORROWERS),
+        total in MOST..=2 * MOST, terms in terms(), acts in history(),
+        wanted in prop::collection::vec(0..=2 * MOST, BORROWERS), wants in prop::collection::vec(0..=2 * MOST, BORROWERS),
     ) {
         let mut world = after(total, terms, acts);
         world.set_total(total);
+        // Some have what others come to want.
+        (0..BORROWERS).for_each(|who| world.purses[who].want(wanted[who]));
+        world.give_up_waiting();
+        world.run(PERIOD / 2);
         (0..BORROWERS).for_each(|who| world.purses[who].want(wants[who]));
         world.give_up_waiting();
         // Holders give back nothing by themselves: what is asked back ends with its lease.
@@ -441,4 +458,19 @@ proptest! {
             prop_assert_eq!(world.limits(), limits.clone(), "it rests");
         }
     }
+}
+
+#[test]
+fn the_lowest_priority_gives_first_and_for_a_guarantee_also_the_highest() {
+    let terms = |priority, guaranteed| Terms { priority, guaranteed };
+    let mut world = World::new(6, vec![terms(1, 0), terms(2, 0), terms(3, 0), terms(0, 2)]);
+    (0..3).for_each(|who| world.purses[who].want(2));
+    world.run(PERIOD);
+    assert_eq!(world.limits(), [2, 2, 2, 0]);
+    world.purses[3].want(3);
+    world.run(2 * PERIOD);
+    assert_eq!(world.limits()[..3], [0, 2, 2], "no period has to pass for what is guaranteed");
+    world.purses[2].want(3);
+    world.run(LEASE + MARGIN);
+    assert_eq!(world.limits(), [0, 1, 3, 2]);
 }
