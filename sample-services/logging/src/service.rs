@@ -15,7 +15,7 @@ use watchdog_service::{
 
 use crate::filter::{Begun, Filters, Waiting};
 use crate::ledger::{Ledger, Losses};
-use crate::metrics::{Counts, Gatherer, Restarts};
+use crate::metrics::{Counts, Gatherer, Moves, Restarts};
 use crate::now;
 use crate::output::Outputs;
 use crate::parcel::Parcel;
@@ -41,10 +41,12 @@ pub(crate) struct Kept {
     place: Option<Place>,
     /// How often each was started anew, by that.
     restarts: Restarts,
+    /// How often what each may use was changed, by that.
+    moves: Moves,
 }
 
 impl State for Kept {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn migrate(from: u32, old: &[u8]) -> Result<Self, MigrateError> {
         #[derive(Deserialize)]
@@ -52,10 +54,21 @@ impl State for Kept {
             begun: BTreeMap<String, Begun>,
             losses: BTreeMap<ServiceName, Losses>,
         }
+        #[derive(Deserialize)]
+        struct Second {
+            begun: BTreeMap<String, Begun>,
+            losses: BTreeMap<ServiceName, Losses>,
+            place: Option<Place>,
+            restarts: Restarts,
+        }
         match from {
             1 => {
                 let First { begun, losses } = decode_state(old)?;
-                Ok(Self { begun, losses, place: None, restarts: Restarts::default() })
+                Ok(Self { begun, losses, ..Self::default() })
+            }
+            2 => {
+                let Second { begun, losses, place, restarts } = decode_state(old)?;
+                Ok(Self { begun, losses, place, restarts, moves: Moves::default() })
             }
             _ => Err(MigrateError::new("no release has written it")),
         }
@@ -179,6 +192,7 @@ impl Desk {
             kept.place = Some(stretch.place);
             for entry in &stretch.entries {
                 kept.restarts.take(stretch.place.log, entry);
+                kept.moves.take(stretch.place.log, entry);
             }
         });
     }
@@ -233,6 +247,7 @@ impl Desk {
             lost: self.ledger.lost().clone(),
             outputs: self.outputs.counts(),
             restarts: ctx.state().read(|kept| kept.restarts.clone()),
+            moves: ctx.state().read(|kept| kept.moves.clone()),
             follows_events,
         }
     }
@@ -268,5 +283,14 @@ mod tests {
         assert_eq!(kept.place, None);
         assert!(format!("{:?}", kept.losses).contains("full: 5"), "{kept:?}");
         assert!(Kept::migrate(1, &old[..4]).is_err());
+    }
+
+    #[test]
+    fn a_state_of_before_moves_were_counted_is_read() {
+        // As above; no place; restarts since 9, up to entry 5 of log 1, of nobody.
+        let old = [0, 1, 1, b'a', 2, 7, 5, 0, 0, 9, 1, 5, 0, 0];
+        let kept = Kept::migrate(2, &old).unwrap();
+        assert_eq!((kept.restarts.since(), kept.moves), (9, Moves::default()));
+        assert!(Kept::migrate(2, &old[..12]).is_err());
     }
 }

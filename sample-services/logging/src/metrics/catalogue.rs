@@ -3,6 +3,7 @@
 use watchdog_service::query::status::{
     LaneStatus, PhaseStatus, ServiceStatus, VerdictStatus, WantedStatus, WatchdogStatus,
 };
+use watchdog_service::query::usage::{MachineUsage, ServiceUsage, Stall};
 
 use super::family::Kind::{Counter, Gauge};
 use super::family::{Kind, Metric, Unit, Value};
@@ -64,7 +65,7 @@ pub(super) static HEALTH: Metric = Metric {
 };
 
 /// Of each service; counters since its process began.
-pub(super) static SERVICES: [Of<ServiceStatus>; 11] = [
+pub(super) static SERVICES: [Of<ServiceStatus>; 12] = [
     of(
         "watchdog.service.wanted",
         Unit::None,
@@ -126,6 +127,13 @@ pub(super) static SERVICES: [Of<ServiceStatus>; 11] = [
         "1 when its table or its program is not what it runs with, else 0.",
         |it| Some(Value::of_bool(it.drift)),
     ),
+    of(
+        "watchdog.service.frozen",
+        Unit::None,
+        Gauge,
+        "1 while all its processes stand still, else 0.",
+        |it| Some(Value::of_bool(it.frozen)),
+    ),
 ];
 
 /// Of each service, since the keeper began.
@@ -143,6 +151,118 @@ pub(super) static RESTARTS: Metric = Metric {
     kind: Counter,
     help: "Processes started after one had ended, by the cause of that end.",
 };
+
+/// By the event log.
+pub(super) static MOVES: Metric = Metric {
+    name: "watchdog.service.moves",
+    unit: Unit::Of("move"),
+    kind: Counter,
+    help: "Changes of what it may use, by their kind.",
+};
+
+/// What each service uses; counters since they were seen to begin.
+pub(super) static USAGE: [Of<ServiceUsage>; 11] = [
+    of("watchdog.service.processes", Unit::Of("process"), Gauge, "Processes that live.", |it| {
+        runs(it, Some(it.processes)).map(Value::Whole)
+    }),
+    of("watchdog.service.threads", Unit::Of("thread"), Gauge, "Threads of all its processes.", |it| {
+        runs(it, it.threads).map(Value::Whole)
+    }),
+    of("watchdog.service.swap.usage", Unit::Bytes, Gauge, "Memory of it that was moved to the disk.", |it| {
+        runs(it, it.swap).map(Value::Whole)
+    }),
+    of(
+        "watchdog.service.wait.time",
+        Unit::Seconds,
+        Counter,
+        "Time its threads were ready to run and were not let.",
+        |it| runs(it, it.waited_us).map(Value::of_micros),
+    ),
+    of("watchdog.service.disk.read", Unit::Bytes, Counter, "Bytes read from disks, not from caches.", |it| {
+        runs(it, it.read_bytes).map(Value::Whole)
+    }),
+    of("watchdog.service.disk.written", Unit::Bytes, Counter, "Bytes written that go to disks.", |it| {
+        runs(it, it.written_bytes).map(Value::Whole)
+    }),
+    of(
+        "watchdog.service.throttled.time",
+        Unit::Seconds,
+        Counter,
+        "Time its limit of processor time held it back, added up over processors.",
+        |it| runs(it, it.throttled.map(|throttled| throttled.us)).map(Value::of_micros),
+    ),
+    of(
+        "watchdog.service.oom.kills",
+        Unit::Of("process"),
+        Counter,
+        "Processes that the kernel ended for lack of memory.",
+        |it| runs(it, it.oom_kills).map(Value::Whole),
+    ),
+    of(
+        "watchdog.service.stalled.cpu",
+        Unit::Seconds,
+        Counter,
+        "Time at least one of its threads waited for a processor.",
+        |it| runs(it, some(it.pressure.cpu)).map(Value::of_micros),
+    ),
+    of(
+        "watchdog.service.stalled.memory",
+        Unit::Seconds,
+        Counter,
+        "Time at least one of its threads waited for memory.",
+        |it| runs(it, some(it.pressure.memory)).map(Value::of_micros),
+    ),
+    of(
+        "watchdog.service.stalled.io",
+        Unit::Seconds,
+        Counter,
+        "Time at least one of its threads waited for the disks.",
+        |it| runs(it, some(it.pressure.io)).map(Value::of_micros),
+    ),
+];
+
+/// What the machine uses; counters since it was started.
+pub(super) static MACHINE: [Of<MachineUsage>; 6] = [
+    of("watchdog.machine.cpu.time", Unit::Seconds, Counter, "Time processors were busy, added up.", |it| {
+        it.busy_us.map(Value::of_micros)
+    }),
+    of(
+        "watchdog.machine.memory.size",
+        Unit::Bytes,
+        Gauge,
+        "Memory of the machine, or of a cgroup around the watchdog that has less.",
+        |it| it.memory.map(Value::Whole),
+    ),
+    of(
+        "watchdog.machine.memory.available",
+        Unit::Bytes,
+        Gauge,
+        "Memory that could be had without swapping.",
+        |it| it.available.map(Value::Whole),
+    ),
+    of(
+        "watchdog.machine.stalled.cpu",
+        Unit::Seconds,
+        Counter,
+        "Time somebody waited for a processor.",
+        |it| some(it.pressure.cpu).map(Value::of_micros),
+    ),
+    of("watchdog.machine.stalled.memory", Unit::Seconds, Counter, "Time somebody waited for memory.", |it| {
+        some(it.pressure.memory).map(Value::of_micros)
+    }),
+    of("watchdog.machine.stalled.io", Unit::Seconds, Counter, "Time somebody waited for the disks.", |it| {
+        some(it.pressure.io).map(Value::of_micros)
+    }),
+];
+
+/// Of one that is down nothing is told.
+fn runs(usage: &ServiceUsage, figure: Option<u64>) -> Option<u64> {
+    figure.filter(|_| usage.processes > 0)
+}
+
+fn some(stall: Option<Stall>) -> Option<u64> {
+    stall.map(|stall| stall.some_us)
+}
 
 /// What waits on the lanes between two services: those that are retired, too.
 pub(super) static QUEUED: Metric = Metric {
@@ -221,7 +341,10 @@ pub(super) fn all() -> Vec<&'static Metric> {
     let mut all: Vec<_> = WATCHDOG.iter().map(|of| &of.metric).collect();
     all.extend([&PHASE, &HEALTH]);
     all.extend(SERVICES.iter().map(|of| &of.metric));
-    all.extend([&STARTS.metric, &RESTARTS, &QUEUED]);
+    all.extend([&STARTS.metric, &RESTARTS, &MOVES]);
+    all.extend(USAGE.iter().map(|of| &of.metric));
+    all.extend(MACHINE.iter().map(|of| &of.metric));
+    all.push(&QUEUED);
     all.extend(LANES.iter().map(|of| &of.metric));
     all.extend([&RECEIVED, &LOST, &WRITTEN, &DROPPED, &WAITING]);
     all

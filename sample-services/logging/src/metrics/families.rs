@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use watchdog_service::query::status::{InboxStatus, LaneStatus, ServiceStatus, Status};
+use watchdog_service::query::usage::Usage;
 use watchdog_service::{Health, ServiceName};
 
 use super::catalogue::{
-    DROPPED, HEALTH, LANES, LOST, Of, PHASE, PHASES, QUEUED, RECEIVED, RESTARTS, SERVICES, STARTS, WAITING,
-    WATCHDOG, WRITTEN,
+    DROPPED, HEALTH, LANES, LOST, MACHINE, MOVES, Of, PHASE, PHASES, QUEUED, RECEIVED, RESTARTS, SERVICES,
+    STARTS, USAGE, WAITING, WATCHDOG, WRITTEN,
 };
 use super::family::{Family, Kind, Metric, Point, Value};
 use super::{Counts, Gathering};
@@ -17,6 +18,9 @@ pub(crate) fn families(found: &Gathering) -> Vec<Family> {
     let mut families = Vec::new();
     if let Some(status) = &found.status {
         of_services(found, status, &mut families);
+    }
+    if let Some(usage) = &found.usage {
+        of_usage(found, usage, &mut families);
     }
     of_lanes(found, &mut families);
     of_records(&found.counts, &mut families);
@@ -70,6 +74,27 @@ fn of_services(found: &Gathering, status: &Status, families: &mut Vec<Family>) {
         point(&RESTARTS, labels, found.counts.restarts.since(), Value::Whole(count))
     });
     families.push(family(&RESTARTS, restarts));
+    let moves = found.counts.moves.counts().filter(|(service, ..)| registered.contains(service));
+    let moves = moves.map(|(service, kind, count)| {
+        let labels = [("service", service.to_string()), ("kind", kind.to_owned())];
+        point(&MOVES, labels, found.counts.moves.since(), Value::Whole(count))
+    });
+    families.push(family(&MOVES, moves));
+}
+
+fn of_usage(found: &Gathering, usage: &Usage, families: &mut Vec<Family>) {
+    let begun = &found.begun;
+    for Of { metric, read } in &USAGE {
+        let points = usage.services.iter().filter_map(|service| {
+            let since = begun.usage.get(&service.name).copied().unwrap_or(begun.keeper);
+            read(service).map(|value| point(metric, [("service", service.name.to_string())], since, value))
+        });
+        families.push(family(metric, points));
+    }
+    for Of { metric, read } in &MACHINE {
+        let value = read(&usage.machine);
+        families.push(family(metric, value.map(|value| point(metric, [], begun.machine, value))));
+    }
 }
 
 /// Of two services there is one lane that may be sent on, and there may be some that are retired: they add to what waits.

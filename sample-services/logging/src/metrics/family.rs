@@ -95,6 +95,11 @@ impl Value {
         Self::Real(millis as f64 / 1000.0)
     }
 
+    /// Microseconds, as seconds.
+    pub(crate) fn of_micros(micros: u64) -> Self {
+        Self::Real(micros as f64 / 1e6)
+    }
+
     pub(crate) fn of_bool(is_so: bool) -> Self {
         Self::Whole(is_so.into())
     }

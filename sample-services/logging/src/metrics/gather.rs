@@ -113,11 +113,15 @@ impl Gatherer {
 
     async fn gather(&mut self) -> Result<Gathering, Unanswered> {
         let mut missing = Vec::new();
-        let (mut status, mut inboxes) = (None, Vec::new());
+        let (mut status, mut usage, mut inboxes) = (None, None, Vec::new());
         match &self.query {
             None => missing.extend(["status", "intercoms"]),
             Some(query) => {
                 status = granted(query.status(&[]).await, "status", &mut missing)?;
+                // By the same grant.
+                if status.is_some() {
+                    usage = granted(query.usage(&[], false).await, "status", &mut missing)?;
+                }
                 inboxes = granted(query.intercoms(&[]).await, "intercoms", &mut missing)?.unwrap_or_default();
             }
         }
@@ -128,8 +132,8 @@ impl Gatherer {
             missing.push("events");
         }
         let at = now::nanos();
-        let begun = self.lives.look(at, status.as_mut(), &inboxes);
-        Ok(Gathering { at, host: self.host.clone(), status, inboxes, begun, counts, missing })
+        let begun = self.lives.look(at, status.as_mut(), usage.as_ref(), &inboxes);
+        Ok(Gathering { at, host: self.host.clone(), status, usage, inboxes, begun, counts, missing })
     }
 }
 
@@ -179,6 +183,7 @@ mod tests {
             let call: Call = decode(&call).unwrap();
             let (verb, outcome) = match call.request {
                 Request::Status { .. } => ("status", Outcome::Status(Box::new(sample::status(&["a"])))),
+                Request::Usage { .. } => ("status", Outcome::Usage(Box::new(sample::usage(&["a"])))),
                 Request::Intercoms { .. } => {
                     ("intercoms", Outcome::Intercoms(vec![sample::inbox("a", &["b"])]))
                 }
@@ -238,12 +243,12 @@ mod tests {
         let gathered = Gathered::by(Some(&["status", "intercoms"]));
         let (one, other) = tokio::join!(gathered.source.gather(), gathered.source.gather());
         let (one, other) = (one.unwrap(), other.unwrap());
-        assert!(Arc::ptr_eq(&one, &other) && gathered.calls() == 2);
+        assert!(Arc::ptr_eq(&one, &other) && gathered.calls() == 3);
         assert_eq!((one.lack(), one.counts.since), (None, 7));
         assert!(one.status.is_some() && one.inboxes.len() == 1);
         tokio::time::advance(FRESH).await;
         assert!(!Arc::ptr_eq(&gathered.source.gather().await.unwrap(), &one));
-        assert_eq!(gathered.calls(), 4);
+        assert_eq!(gathered.calls(), 6);
     }
 
     #[tokio::test]

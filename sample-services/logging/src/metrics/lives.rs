@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use watchdog_service::query::status::{InboxStatus, Status};
+use watchdog_service::query::usage::{ServiceUsage, Stall, Usage};
 use watchdog_service::{Incarnation, LaneEpoch, ServiceName};
 
 /// What was seen of them.
@@ -14,6 +15,8 @@ use watchdog_service::{Incarnation, LaneEpoch, ServiceName};
 pub(crate) struct Lives {
     keeper: Option<(u32, u64)>,
     processes: BTreeMap<ServiceName, Process>,
+    usage: BTreeMap<ServiceName, Used>,
+    machine: Option<u64>,
     lanes: BTreeMap<LaneEpoch, u64>,
 }
 
@@ -24,17 +27,34 @@ struct Process {
     cpu_ms: u64,
 }
 
+/// Counters that a cgroup keeps: they may go on with the next process, or begin again.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    began: u64,
+    counters: [Option<u64>; 8],
+}
+
 /// When things began, in nanoseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Begun {
     pub(crate) keeper: u64,
     pub(crate) processes: BTreeMap<ServiceName, u64>,
+    /// What services use is counted.
+    pub(crate) usage: BTreeMap<ServiceName, u64>,
+    /// The machine was started.
+    pub(crate) machine: u64,
     pub(crate) lanes: BTreeMap<LaneEpoch, u64>,
 }
 
 impl Lives {
     /// What is there at this time; counters that seem to have fallen are set to what they were.
-    pub(crate) fn look(&mut self, at: u64, status: Option<&mut Status>, inboxes: &[InboxStatus]) -> Begun {
+    pub(crate) fn look(
+        &mut self,
+        at: u64,
+        status: Option<&mut Status>,
+        usage: Option<&Usage>,
+        inboxes: &[InboxStatus],
+    ) -> Begun {
         let mut begun = Begun::default();
         if let Some(status) = status {
             let keeper = (status.watchdog.keeper_pid, began(at, status.watchdog.up_ms));
@@ -59,6 +79,18 @@ impl Lives {
             }
             self.processes = seen;
         }
+        if let Some(usage) = usage {
+            begun.machine = *self.machine.get_or_insert_with(|| began(at, usage.at_us / 1000));
+            let used = |service: &ServiceUsage| {
+                let counters = counters(service);
+                let process = begun.processes.get(&service.name).copied().unwrap_or(begun.keeper);
+                let known = self.usage.get(&service.name).filter(|known| !falls(&known.counters, &counters));
+                (service.name.clone(), Used { began: known.map_or(process, |known| known.began), counters })
+            };
+            let seen: BTreeMap<_, _> = usage.services.iter().map(used).collect();
+            begun.usage = seen.iter().map(|(name, used)| (name.clone(), used.began)).collect();
+            self.usage = seen;
+        }
         let lanes = inboxes.iter().flat_map(|inbox| &inbox.lanes);
         let began = |epoch| self.lanes.get(epoch).copied();
         begun.lanes = lanes
@@ -67,6 +99,24 @@ impl Lives {
         self.lanes.clone_from(&begun.lanes);
         begun
     }
+}
+
+fn counters(usage: &ServiceUsage) -> [Option<u64>; 8] {
+    let some = |stall: Option<Stall>| stall.map(|stall| stall.some_us);
+    [
+        usage.waited_us,
+        usage.read_bytes,
+        usage.written_bytes,
+        usage.throttled.map(|throttled| throttled.us),
+        usage.oom_kills,
+        some(usage.pressure.cpu),
+        some(usage.pressure.memory),
+        some(usage.pressure.io),
+    ]
+}
+
+fn falls(before: &[Option<u64>; 8], now: &[Option<u64>; 8]) -> bool {
+    before.iter().zip(now).any(|(before, now)| before.zip(*now).is_some_and(|(before, now)| now < before))
 }
 
 /// To the second, so that after a restart of this service it is most often the same.
@@ -90,7 +140,7 @@ mod tests {
         (service.uptime_ms, service.cpu_ms) = (Some(ages_ms), Some(cpu_ms));
         let mut inbox = sample::inbox("a", &["b"]);
         inbox.lanes[0].age_ms = ages_ms;
-        let begun = lives.look(at, Some(&mut status), &[inbox]);
+        let begun = lives.look(at, Some(&mut status), None, &[inbox]);
         (begun, status.services[0].cpu_ms.unwrap())
     }
 
@@ -120,8 +170,29 @@ mod tests {
     fn what_is_gone_is_forgotten() {
         let mut lives = Lives::default();
         look(&mut lives, AT, 1, 0, 1000);
-        let begun = lives.look(AT, Some(&mut sample::status(&[])), &[]);
-        assert_eq!((begun.processes.len(), begun.lanes.len()), (0, 0));
-        assert_eq!((lives.processes.len(), lives.lanes.len()), (0, 0));
+        let begun = lives.look(AT, Some(&mut sample::status(&[])), Some(&sample::usage(&[])), &[]);
+        assert_eq!((begun.processes.len(), begun.usage.len(), begun.lanes.len()), (0, 0, 0));
+        assert_eq!((lives.processes.len(), lives.usage.len(), lives.lanes.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_a_cgroup_counts_goes_on_with_the_next_process_unless_it_falls() {
+        let mut lives = Lives::default();
+        let mut look = |incarnation: u64, up_ms: u64, read: u64, at_us: u64| {
+            let (mut status, mut usage) = (sample::status(&["a"]), sample::usage(&["a"]));
+            let service = &mut status.services[0];
+            (service.incarnation, service.uptime_ms) = (Incarnation::from_stored(incarnation), Some(up_ms));
+            usage.services[0].read_bytes = Some(read);
+            usage.at_us = at_us;
+            let begun = lives.look(AT, Some(&mut status), Some(&usage), &[]);
+            (AT - begun.usage.values().next().unwrap(), AT - begun.machine)
+        };
+        // From the whole second on.
+        let ages = |seconds: u64, machine: u64| {
+            (seconds * 1_000_000_000 + 900_000_000, machine * 1_000_000_000 + 900_000_000)
+        };
+        assert_eq!(look(1, 50_000, 7, 80_000_000), ages(50, 80));
+        assert_eq!(look(2, 3_000, 9, 81_500_000), ages(50, 80));
+        assert_eq!(look(3, 2_000, 1, 82_000_000), ages(2, 80));
     }
 }

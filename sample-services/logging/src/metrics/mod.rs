@@ -1,7 +1,7 @@
 //! Metrics: of the watchdog, its services and their lanes, and of the records that came.
 //!
 //! ```text
-//! output ── asks ─► gatherer, a task ── status, intercoms ─► core          by this service's grant
+//! output ── asks ─► gatherer, a task ── status, usage, intercoms ─► core          by this service's grant
 //!        ◄─ Gathering ─┘  └── counts ─► desk: ledger, outputs, restarts by the event log
 //!   └─► families ─► text: Prometheus, or OTLP                               on the output's thread
 //! ```
@@ -30,8 +30,27 @@
 //! | `watchdog.service.state.size` | By | gauge | `service` | how large that is |
 //! | `watchdog.service.state.unsaved` | | gauge | `service` | 1 while its newest state can't be written to disk |
 //! | `watchdog.service.drift` | | gauge | `service` | 1 when its table or program is not what it runs with |
+//! | `watchdog.service.frozen` | | gauge | `service` | 1 while all its processes stand still |
 //! | `watchdog.service.starts` | | counter | `service` | processes since the keeper started |
 //! | `watchdog.service.restarts` | | counter | `service`, `reason` | processes started after one had ended, by the cause of that end, as `watchdog why` names causes: `signal`, `exit-code`, `oom`, `hung`, `operator`, … Lives through restarts of this service |
+//! | `watchdog.service.moves` | | counter | `service`, `kind` | changes of what it may use, by the event log: `limited`, `frozen`, `thawed`. Lives through restarts of this service |
+//! | `watchdog.service.processes` | | gauge | `service` | that live; not of one that is down, as the next ten |
+//! | `watchdog.service.threads` | | gauge | `service` | of all its processes |
+//! | `watchdog.service.swap.usage` | By | gauge | `service` | memory of it that was moved to the disk |
+//! | `watchdog.service.wait.time` | s | counter | `service` | its threads were ready to run and were not let. This one and the next seven begin again when they fall, with a start most often |
+//! | `watchdog.service.disk.read` | By | counter | `service` | from disks, not from caches |
+//! | `watchdog.service.disk.written` | By | counter | `service` | what goes to disks |
+//! | `watchdog.service.throttled.time` | s | counter | `service` | held back by its limit of processor time, added up over processors; where it has one |
+//! | `watchdog.service.oom.kills` | | counter | `service` | processes that the kernel ended for lack of memory; where its cgroup counts them |
+//! | `watchdog.service.stalled.cpu` | s | counter | `service` | at least one thread waited for a processor; where it has a cgroup, as the next two |
+//! | `watchdog.service.stalled.memory` | s | counter | `service` | at least one waited for memory |
+//! | `watchdog.service.stalled.io` | s | counter | `service` | at least one waited for the disks |
+//! | `watchdog.machine.cpu.time` | s | counter | | processors were busy, added up; since the machine started, as the stalls below |
+//! | `watchdog.machine.memory.size` | By | gauge | | memory of the machine, or of a cgroup around the watchdog that has less |
+//! | `watchdog.machine.memory.available` | By | gauge | | of that, what could be had without swapping |
+//! | `watchdog.machine.stalled.cpu` | s | counter | | somebody waited for a processor |
+//! | `watchdog.machine.stalled.memory` | s | counter | | somebody waited for memory |
+//! | `watchdog.machine.stalled.io` | s | counter | | somebody waited for the disks |
 //! | `watchdog.lane.queued` | | gauge | `sender`, `receiver` | messages that wait, also those of a sender that may send no more |
 //! | `watchdog.lane.used` | By | gauge | `sender`, `receiver` | what is in the lane, as the kernel charges |
 //! | `watchdog.lane.size` | By | gauge | `sender`, `receiver` | what it holds |
@@ -53,6 +72,7 @@ mod family;
 mod gather;
 mod histogram;
 mod lives;
+mod moves;
 mod restarts;
 mod text;
 
@@ -61,6 +81,7 @@ use std::sync::Arc;
 
 use watchdog_service::ServiceName;
 use watchdog_service::query::status::{InboxStatus, Status};
+use watchdog_service::query::usage::Usage;
 
 pub(crate) use self::families::families;
 pub(crate) use self::family::{Family, Kind, Point, Value};
@@ -69,6 +90,7 @@ pub(crate) use self::gather::Unanswered;
 pub(crate) use self::gather::{Gatherer, Source};
 pub(crate) use self::histogram::BOUNDS;
 use self::lives::Begun;
+pub(crate) use self::moves::Moves;
 pub(crate) use self::restarts::Restarts;
 pub(crate) use self::text::{CONTENT_TYPE, text};
 use crate::output::OutputCounts;
@@ -81,6 +103,7 @@ pub(crate) struct Gathering {
     /// The name of this host.
     pub(crate) host: Arc<str>,
     status: Option<Status>,
+    usage: Option<Usage>,
     inboxes: Vec<InboxStatus>,
     begun: Begun,
     counts: Counts,
@@ -100,6 +123,7 @@ pub(crate) struct Counts {
     /// What became of records, by output.
     pub(crate) outputs: BTreeMap<String, OutputCounts>,
     pub(crate) restarts: Restarts,
+    pub(crate) moves: Moves,
     /// It may read the event log, which restarts are counted by.
     pub(crate) follows_events: bool,
 }
@@ -262,6 +286,7 @@ mod tests {
     fn without_a_grant_there_is_what_this_service_counts_and_the_lack_is_named() {
         let mut found = sample::gathering();
         (found.status, found.inboxes) = (None, Vec::new());
+        found.usage = None;
         found.missing = vec!["status", "intercoms", "events"];
         assert!(families(&found).iter().all(|family| family.metric.name.starts_with("watchdog.log.")));
         assert!(found.lack().unwrap().ends_with("control = [\"status\", \"intercoms\", \"events\"]"));

@@ -6,11 +6,12 @@ use watchdog_service::query::status::{
     BucketStatus, InboxStatus, LaneStatus, PhaseStatus, PropagationStatus, STATUS_VERSION, ServiceKind,
     ServiceStatus, SettingsStatus, StateStatus, Status, VerdictStatus, WantedStatus, WatchdogStatus,
 };
+use watchdog_service::query::usage::{MachineUsage, Pressure, ServiceUsage, Stall, Throttled, Usage};
 use watchdog_service::{Health, Incarnation, LaneEpoch, Revision, Sequence, ServiceName};
 
 use super::lives::Lives;
 use super::restarts::sample::entry;
-use super::{Counts, Gathering, Restarts};
+use super::{Counts, Gathering, Moves, Restarts};
 use crate::output::OutputCounts;
 
 const AT: u64 = 1_764_474_000_123_456_789;
@@ -83,6 +84,41 @@ fn service(of: &str) -> ServiceStatus {
     }
 }
 
+pub(crate) fn usage(services: &[&str]) -> Usage {
+    let stall = |some_us| Some(Stall { some_us, full_us: some_us / 2 });
+    let pressure = Pressure { cpu: stall(4_000_000), memory: stall(200), io: stall(50_000) };
+    let of = |of: &&str| ServiceUsage {
+        name: name(of),
+        incarnation: Incarnation::from_stored(3),
+        processes: 2,
+        threads: Some(9),
+        cpu_us: Some(1_240_000),
+        waited_us: Some(250_000),
+        rss: Some(13_002_342),
+        pss: None,
+        swap: Some(4096),
+        memory: Some(20_000_000),
+        read_bytes: Some(81_920),
+        written_bytes: Some(40_960),
+        descriptors: Some(17),
+        throttled: Some(Throttled { count: 12, us: 600_000 }),
+        oom_kills: Some(1),
+        pressure,
+        is_frozen: false,
+    };
+    let machine = MachineUsage {
+        processors: 2,
+        busy_us: Some(900_000_000),
+        load: Some([0.4, 0.3, 0.2]),
+        memory: Some(8 << 30),
+        available: Some(5 << 30),
+        swap: None,
+        swap_free: None,
+        pressure,
+    };
+    Usage { at_us: 9_000_000_000, services: services.iter().map(of).collect(), machine }
+}
+
 /// Lanes of four messages: three took a millisecond and more, one longer than any bound.
 pub(crate) fn inbox(receiver: &str, senders: &[&str]) -> InboxStatus {
     let lane = |(number, sender): (u64, &&str)| LaneStatus {
@@ -118,7 +154,9 @@ pub(crate) fn inbox(receiver: &str, senders: &[&str]) -> InboxStatus {
 
 /// Something of every metric: services `a` and `b`, which sends to `a`.
 pub(crate) fn gathering() -> Gathering {
-    let (mut status, inboxes) = (status(&["a", "b"]), vec![inbox("a", &["b"])]);
+    let (mut status, usage, inboxes) = (status(&["a", "b"]), usage(&["a", "b"]), vec![inbox("a", &["b"])]);
+    let mut moves = Moves::default();
+    moves.take(1, &entry(3, "a", "frozen", None));
     let mut restarts = Restarts::default();
     restarts.take(1, &entry(1, "a", "ended", Some("signal")));
     restarts.take(1, &entry(2, "a", "starting", None));
@@ -133,13 +171,15 @@ pub(crate) fn gathering() -> Gathering {
         lost: BTreeMap::from([((name("a"), "full"), 5)]),
         outputs: BTreeMap::from([("file".to_owned(), file)]),
         restarts,
+        moves,
         follows_events: true,
     };
-    let begun = Lives::default().look(AT, Some(&mut status), &inboxes);
+    let begun = Lives::default().look(AT, Some(&mut status), Some(&usage), &inboxes);
     Gathering {
         at: AT,
         host: "box".into(),
         status: Some(status),
+        usage: Some(usage),
         inboxes,
         begun,
         counts,

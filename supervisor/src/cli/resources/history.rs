@@ -91,7 +91,7 @@ async fn moves_of(
 ) -> Result<Vec<EventRecord>, QueryError> {
     let mut moves = Vec::new();
     while let Some(event) = events.next().await? {
-        if event.service.as_ref() == Some(service) && matches!(&*event.what, "limit" | "freeze" | "thaw") {
+        if event.service.as_ref() == Some(service) && matches!(&*event.what, "limit" | "frozen" | "thawed") {
             moves.push(event);
         }
     }
