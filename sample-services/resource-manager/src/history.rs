@@ -27,11 +27,12 @@ struct Lately {
 }
 
 impl Histories {
-    /// One look at all services there are; those that are not are forgotten.
-    pub(crate) fn note(&mut self, samples: BTreeMap<ServiceName, Sample>) {
+    /// One look at all services there are, which stands for so many periods; those that are not there are forgotten.
+    pub(crate) fn note(&mut self, samples: BTreeMap<ServiceName, Sample>, periods: usize) {
         self.of.retain(|name, _| samples.contains_key(name));
         for (name, sample) in samples {
-            self.of.entry(name).or_default().note(sample);
+            let lately = self.of.entry(name).or_default();
+            (0..periods.clamp(1, KEPT)).for_each(|_| lately.note(sample.clone()));
         }
     }
 
@@ -104,7 +105,7 @@ mod tests {
         for look in 0..(KEPT + PIECE) as u64 {
             // It does not run at every other look, and is capped in one of a hundred.
             let cpu = (look % 2 == 0).then_some(look);
-            histories.note([(name(), sample(cpu, (look == 100).then_some(500)))].into());
+            histories.note([(name(), sample(cpu, (look == 100).then_some(500)))].into(), 1);
         }
         let History { looks, pieces } = histories.of(&name(), Duration::from_millis(200)).unwrap();
         assert_eq!((looks.every_ms, looks.samples.len()), (200, KEPT));
@@ -113,7 +114,10 @@ mod tests {
         let caps: Vec<_> = pieces.samples.iter().map(|piece| piece.cpu_most).collect();
         assert_eq!(caps, [None, None, None, Some(500), None]);
         assert_eq!(pieces.samples[1].cpu, Some(44), "of 30, 32 to 58");
-        histories.note(BTreeMap::new());
+        histories.note([(name(), sample(Some(7), None))].into(), 10);
+        let looks = histories.of(&name(), Duration::ZERO).unwrap().looks.samples;
+        assert_eq!(looks.iter().filter(|look| look.cpu == Some(7)).count(), 10);
+        histories.note(BTreeMap::new(), 1);
         assert_eq!(histories.of(&name(), Duration::ZERO), None);
     }
 }

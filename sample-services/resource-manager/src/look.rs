@@ -41,6 +41,13 @@ pub(crate) struct Sight {
     pub(crate) machine_is_short: bool,
 }
 
+impl Sight {
+    /// Whether anybody is.
+    pub(crate) fn is_short(&self) -> bool {
+        self.machine_is_short || self.seen.values().any(|seen| seen.is_short)
+    }
+}
+
 /// How far what the policy may do carries on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Means {

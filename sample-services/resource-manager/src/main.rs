@@ -18,6 +18,7 @@ mod history;
 mod lending;
 mod look;
 mod manager;
+mod pace;
 mod settings;
 
 fn main() -> std::process::ExitCode {

@@ -20,6 +20,7 @@ use crate::acts::{self, Allowances, Target};
 use crate::history::Histories;
 use crate::lending::{self, Lender};
 use crate::look::{self, Means, Sight, Subject};
+use crate::pace::Pace;
 use crate::settings::{Extent, Period, Settings, Terms};
 
 /// How long a change of limits may take: longer than a new core takes to be there.
@@ -73,6 +74,7 @@ struct Manager {
     /// For how many looks more a service is left alone, and why.
     left_alone: BTreeMap<ServiceName, (u32, String)>,
     histories: Histories,
+    pace: Pace,
     lender: Lender,
     health: Health,
 }
@@ -90,6 +92,7 @@ pub(crate) async fn manager(mut ctx: Managing) -> Result<(), ServiceError> {
         refused: BTreeMap::new(),
         left_alone: BTreeMap::new(),
         histories: Histories::default(),
+        pace: Pace::default(),
         lender: Lender::new(ctx.state()),
         health: Health::Ok,
     };
@@ -101,7 +104,13 @@ pub(crate) async fn manager(mut ctx: Managing) -> Result<(), ServiceError> {
         // Asks that are there are answered together, before anything waits.
         tokio::select! {
             biased;
-            _ = looks.tick() => manager.look(&ctx).await,
+            _ = looks.tick() => {
+                let before = manager.pace.now(&manager.settings);
+                let after = manager.look(&ctx).await;
+                if after != before {
+                    looks = every(after);
+                }
+            }
             () = ready(()), if manager.lender.is_full() => manager.lender.settle(ctx.state()).await,
             event = ctx.next() => match event? {
                 Some(Event::Message(ManagerMsg::Standings { reply })) => reply.send(manager.standings()),
@@ -114,7 +123,7 @@ pub(crate) async fn manager(mut ctx: Managing) -> Result<(), ServiceError> {
                 Some(Event::Message(ManagerMsg::Leases { reply })) => reply.send(manager.lender.leases()),
                 Some(Event::SettingsUpdated) => {
                     manager.set(&ctx, true).await;
-                    looks = every(manager.settings.period);
+                    looks = every(manager.pace.now(&manager.settings));
                 }
                 None => return Ok(()),
             },
@@ -157,19 +166,21 @@ impl Manager {
         self.left_alone.clear();
     }
 
-    async fn look(&mut self, ctx: &Managing) {
-        let health = match self.moved(ctx).await {
-            Ok(()) => self.trouble().map_or(Health::Ok, |reason| Health::Degraded { reason }),
-            Err(reason) => Health::Degraded { reason },
+    /// Looks; the time until the next look.
+    async fn look(&mut self, ctx: &Managing) -> Period {
+        let (is_calm, health) = match self.moved(ctx).await {
+            Ok(is_calm) => (is_calm, self.trouble().map_or(Health::Ok, |reason| Health::Degraded { reason })),
+            Err(reason) => (false, Health::Degraded { reason }),
         };
         if health != self.health {
             self.health = health.clone();
             ctx.health(health);
         }
+        self.pace.after(is_calm, &self.settings)
     }
 
-    /// One look, and all that follows from it. `Err`: nothing could be seen, and why.
-    async fn moved(&mut self, ctx: &Managing) -> Result<(), String> {
+    /// One look, and all that follows from it; whether nothing matters. `Err`: nothing could be seen, and why.
+    async fn moved(&mut self, ctx: &Managing) -> Result<bool, String> {
         let Some(query) = &self.query else { return Err(format!("it has no grant; expected {GRANT}")) };
         let seen = |error: QueryError| format!("it sees nothing: {error}; expected {GRANT}");
         // First: one that is down by this, and by what is used later has no process, has left nothing.
@@ -187,8 +198,8 @@ impl Manager {
         self.refused = refused(&view);
         self.find(ctx, &view);
         // The first look shows nothing: use is what lies between two.
-        let Some(last) = self.last.replace(usage.clone()) else { return Ok(()) };
-        let Some(rates) = usage.since(&last) else { return Ok(()) };
+        let Some(last) = self.last.replace(usage.clone()) else { return Ok(false) };
+        let Some(rates) = usage.since(&last) else { return Ok(false) };
         let names: Vec<_> = self.in_force.keys().cloned().collect();
         let terms: BTreeMap<_, Terms> =
             names.iter().map(|name| (name.clone(), self.settings.terms(name))).collect();
@@ -204,17 +215,19 @@ impl Manager {
         let (machine, means) = (extent(&view), Means::of(&view));
         let cpu = look::cpu(machine, means, &subjects);
         let memory = look::memory(machine, means, (&last, &usage, &rates.machine), &subjects);
+        let is_short = [&cpu, &memory].into_iter().any(Sight::is_short);
         let cpu = decide(&cpu, self.rules, &mut self.cpu);
         let memory = decide(&memory, self.rules, &mut self.memory);
         let moves =
             cpu.iter().map(|one| ("processor time", one)).chain(memory.iter().map(|one| ("memory", one)));
         let reasons = acts::reasons(moves);
-        self.histories.note(self.samples(&used));
+        self.histories.note(self.samples(&used), self.pace.periods(&self.settings));
         for name in &names {
             let runs = used.contains_key(name);
             self.act(ctx, name, &base[name], runs, reasons.get(name).map(String::as_str)).await;
         }
-        Ok(())
+        let has_taken = self.cpu.taken().next().or(self.memory.taken().next()).is_some();
+        Ok(!is_short && !has_taken && self.lender.is_idle())
     }
 
     /// What is in force, by the watchdog's word; of a service that is seen for the first time also what it was let have.

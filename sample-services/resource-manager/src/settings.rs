@@ -22,6 +22,9 @@ const DOUBLING: f64 = 10.0;
 pub(crate) struct Settings {
     /// From one look at what services use to the next, `200ms` to `1m`. Default `1s`.
     pub(crate) period: Period,
+    /// The same once all was calm for 30 looks: nobody was short, nothing is taken, nobody borrows. At the first sign of
+    /// anything else it is `period` again. `200ms` to `1m`, no shorter than `period`. Default: as `period`.
+    pub(crate) calm_period: Option<Period>,
     /// What each service is worth and what it may use, under its name, or under that of all its instances. Who is not here
     /// is of class `normal`, and keeps what limits it has.
     pub(crate) services: BTreeMap<String, ServiceSettings>,
@@ -117,6 +120,8 @@ pub(crate) struct Terms {
 /// Why settings that are of the right type are refused all the same.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SettingsError {
+    #[error("calm_period = {calm} is shorter than period = {period}, expected at least that")]
+    Hasty { calm: String, period: String },
     #[error("services.{key}: no service can have this name: {reason}")]
     Name { key: String, reason: String },
     #[error("services.*.guaranteed.{what}: {sum} in all, and the machine has {there}")]
@@ -138,7 +143,7 @@ pub(crate) enum SettingsError {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { period: Period(Duration::from_secs(1)), services: BTreeMap::new() }
+        Self { period: Period(Duration::from_secs(1)), calm_period: None, services: BTreeMap::new() }
     }
 }
 
@@ -148,6 +153,9 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`] names the first place.
     pub(crate) fn check(&self, machine: Extent, there: &[ServiceName]) -> Result<(), SettingsError> {
+        if let Some(calm) = self.calm_period.filter(|Period(calm)| *calm < self.period.0) {
+            return Err(SettingsError::Hasty { calm: calm.into(), period: self.period.into() });
+        }
         let mut sum = Extent { cpu: 0, memory: 0 };
         for (key, service) in &self.services {
             key.parse::<ServiceName>()
@@ -461,6 +469,10 @@ mod tests {
         assert!(wrong(of(json!({"memory_max": "1G"}))).contains("\"1G\", expected a size like"));
         assert!(wrong(json!({"period": "10ms"})).contains("from \"200ms\" to \"1m\""));
         assert_eq!(settings(json!({"period": "1m"})).period, Period(Duration::from_secs(60)));
+        let hasty = settings(json!({"period": "2s", "calm_period": "1s"}));
+        let machine = Extent { cpu: 1000, memory: 1 << 30 };
+        let wrong = hasty.check(machine, &[]).unwrap_err().to_string();
+        assert_eq!(wrong, "calm_period = 1000ms is shorter than period = 2000ms, expected at least that");
         assert_eq!(settings(json!({})), Settings::default());
     }
 }
