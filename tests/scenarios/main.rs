@@ -34,6 +34,7 @@ mod spawn;
 mod state;
 mod task;
 mod timeline;
+mod top;
 mod upgrade;
 mod usage;
 mod why;

@@ -21,6 +21,7 @@ pub mod proc;
 pub mod proof;
 pub mod puppet;
 pub mod stage;
+pub mod terminal;
 pub mod until;
 pub mod uses;
 mod view;

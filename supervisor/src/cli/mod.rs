@@ -46,6 +46,7 @@ mod shutdown;
 mod state;
 mod status;
 mod table;
+mod top;
 mod trace;
 mod unregister;
 mod unset;
@@ -156,6 +157,7 @@ enum Verb {
     Status(status::Arguments),
     Usage(usage::Arguments),
     Resources(resources::Arguments),
+    Top(top::Arguments),
     Why(why::Arguments),
     Bundle(bundle::Arguments),
     Events(events::Arguments),
@@ -254,6 +256,7 @@ impl Verb {
                 Self::Status(arguments) => arguments.execute(console).await,
                 Self::Usage(arguments) => arguments.execute(console).await,
                 Self::Resources(arguments) => arguments.execute(console).await,
+                Self::Top(arguments) => arguments.execute(console).await,
                 Self::Why(arguments) => arguments.execute(console).await,
                 Self::Bundle(arguments) => arguments.execute(console).await,
                 Self::Audit(arguments) => arguments.execute(console).await,

@@ -62,10 +62,15 @@ impl Place {
 
     pub(super) fn query(&self, progress: &Arc<ProgressLine>) -> WatchdogQuery {
         let progress = Arc::clone(progress);
+        self.silent_query().on_progress(move |line| progress.show(line))
+    }
+
+    /// What it waits for is not shown.
+    pub(super) fn silent_query(&self) -> WatchdogQuery {
         let state = self.state.clone();
         let socket =
             ControlSocket::at(self.runtime.join(SOCKET)).while_alive(move || keeper(&state).is_some());
-        WatchdogQuery::over(socket).on_progress(move |line| progress.show(line))
+        WatchdogQuery::over(socket)
     }
 
     /// What a failed call means for the operator.

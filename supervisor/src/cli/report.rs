@@ -88,6 +88,9 @@ pub(super) enum CliError {
     /// It has one end.
     #[error("`{first}` and `{second}` can't both be read from standard input")]
     InputTwice { first: String, second: String },
+    /// Of `top`.
+    #[error("a live view can't be shown: {why}")]
+    NoScreen { why: &'static str },
     #[error("a snapshot is bytes, and standard output is a terminal")]
     BytesToTerminal,
     /// The keeper was told to end, and has not.
@@ -140,6 +143,7 @@ impl CliError {
             | Self::WhoseBuild { .. }
             | Self::NoBuiltService { .. }
             | Self::InputTwice { .. }
+            | Self::NoScreen { .. }
             | Self::BytesToTerminal => Exit::Usage,
             Self::NoMessage { .. } => Exit::Data,
             Self::Query(QueryError::Refused(failure)) => failure.kind.into(),
@@ -199,6 +203,7 @@ impl CliError {
             Self::NoVerb { command, nearest: None, .. } => Some(format!("{command} --help lists them")),
             Self::NoSetting { service, .. } => Some(format!("watchdog get {service}")),
             Self::Exists { .. } => Some("name another file, or overwrite it with --force".into()),
+            Self::NoScreen { .. } => Some("watchdog top --once; watchdog usage --json".into()),
             Self::BytesToTerminal => Some("name a file: watchdog state export SERVICE FILE".into()),
             Self::Run(RunError::Locked(_)) => Some("watchdog status; watchdog shutdown".into()),
             Self::Demo(error) => error.hint(),

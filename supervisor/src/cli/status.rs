@@ -187,7 +187,7 @@ fn phase(service: &ServiceStatus) -> String {
     text
 }
 
-fn paint(service: &ServiceStatus) -> Paint {
+pub(super) fn paint(service: &ServiceStatus) -> Paint {
     match (service.phase, &service.health) {
         (_, _) if !service.survivors.is_empty() => Paint::Bad,
         (PhaseStatus::Failed, _) => Paint::Bad,

@@ -28,11 +28,11 @@ fn narrow(width: usize) -> Look {
     Look { color: false, width: Some(width) }
 }
 
-fn name(text: &str) -> ServiceName {
+pub(in crate::cli) fn name(text: &str) -> ServiceName {
     text.parse().unwrap()
 }
 
-fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
+pub(in crate::cli) fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
     ServiceStatus {
         name: name(of),
         kind: ServiceKind::Service,
@@ -79,7 +79,7 @@ fn service(of: &str, phase: PhaseStatus) -> ServiceStatus {
     }
 }
 
-fn down(of: &str, phase: PhaseStatus) -> ServiceStatus {
+pub(in crate::cli) fn down(of: &str, phase: PhaseStatus) -> ServiceStatus {
     ServiceStatus {
         pid: None,
         uptime_ms: None,
@@ -91,7 +91,7 @@ fn down(of: &str, phase: PhaseStatus) -> ServiceStatus {
 }
 
 /// One of each kind of trouble.
-fn motley() -> Status {
+pub(in crate::cli) fn motley() -> Status {
     let ended = |why: &str, cause: &str| {
         Some(EndStatus {
             incarnation: Incarnation::from_stored(2),

@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     pss: bool,
 }
 
-fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
     match parse_span(text)? {
         interval if interval < LEAST => Err(format!("{text:?} is too short; expected at least 100ms")),
         interval => Ok(interval),
