@@ -2,21 +2,24 @@
 
 use std::env;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use watchdog_tests::proof::contention::ground::{self, Who};
 use watchdog_tests::proof::core::{self, Fate};
-use watchdog_tests::proof::{self, Broken, flood, logging, restart};
+use watchdog_tests::proof::{self, Broken, contention, flood, logging, restart};
 
 /// One round with a seed: what it showed, as `key=value…`.
 type Prove = fn(u64) -> Result<String, Broken>;
 
-const PROOFS: [(&str, Prove); 6] = [
+const PROOFS: [(&str, Prove); 8] = [
     ("intercom", intercom),
     ("restart", restarts),
     ("core-death", core_deaths),
     ("upgrade", upgrades),
     ("flood", floods),
     ("logging", logs),
+    ("contention", contention),
+    ("contention-here", contention_here),
 ];
 
 fn main() -> ExitCode {
@@ -65,6 +68,24 @@ fn logs(_: u64) -> Result<String, Broken> {
         shown.grown / 1024,
         shown.took.as_secs_f64(),
     ))
+}
+
+/// On a small machine, for root and for `nobody`.
+fn contention(_: u64) -> Result<String, Broken> {
+    let root = ground::prove("contention-here", Who::Root)?;
+    let nobody = ground::prove("contention-here", Who::Nobody)?;
+    let words = |said: &str| {
+        let known = |word: &&str| !word.starts_with("round=") && !word.starts_with("seed=");
+        said.split(' ').filter(known).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let nobody = words(&nobody).into_iter().map(|word| format!("nobody_{word}"));
+    Ok(words(&root).into_iter().chain(nobody).collect::<Vec<_>>().join(" "))
+}
+
+/// As who runs it, in the memory there is.
+fn contention_here(_: u64) -> Result<String, Broken> {
+    let plan = contention::Plan { turns: 3, turn: Duration::from_secs(10), rate: 200, hogs: 4 };
+    Ok(contention::here(plan)?.to_string())
 }
 
 fn intercom(seed: u64) -> Result<String, Broken> {

@@ -9,6 +9,7 @@
 //! For each process of a sender, what arrived is 1..k without a gap and in order, k at least the last it noted;
 //! a number seen twice is marked redelivered; and nobody was started more often than it was killed.
 
+pub mod contention;
 pub mod core;
 pub mod flood;
 pub mod logging;

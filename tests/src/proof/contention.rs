@@ -85,6 +85,9 @@ const CALM: Duration = Duration::from_secs(10);
 /// A machine with more memory is not used up here.
 const SMALL: u64 = 2 << 30;
 
+/// What a critical service weighs.
+const HEAVY: u64 = 1600;
+
 const MANAGER: &str = "resource-manager";
 
 impl Shown {
@@ -172,16 +175,19 @@ fn managed(plan: Plan) -> Result<Managed, Broken> {
     let traffic = Traffic { wd: &wd, plan };
     let view: LimitsView = wd.cli(&["limits", "--json"]).ok().json();
     let weighs = !matches!(view.support.get(&LimitKey::CpuWeight), Some(Support::Refused(_)));
-    let all_again = |wd: &TestWatchdog| {
+    let all_weigh = |weight: u64| {
         let view: LimitsView = wd.cli(&["limits", "--json"]).ok().json();
-        let hogs = view.services.iter().filter(|limits| limits.service.as_str().starts_with("hog-"));
-        let as_before = if weighs { "cpu_weight=6" } else { "" };
-        hogs.into_iter().all(|hog| hog.limits.to_string() == as_before && !hog.is_frozen).then_some(())
+        let mut hogs = view.services.iter().filter(|limits| limits.service.as_str().starts_with("hog-"));
+        let expected = if weighs { format!("cpu_weight={weight}") } else { String::new() };
+        hogs.all(|hog| hog.limits.to_string() == expected && !hog.is_frozen).then_some(())
     };
-    wd.until_some("hogs weigh what they are worth", || all_again(&wd));
+    wd.until_some("hogs weigh what they are worth", || all_weigh(6));
     let (quiet, beside) = traffic.in_turns()?;
 
-    // Now somebody who matters wants all there is, and more.
+    // Now somebody who matters wants all there is, and more; and hogs weigh as much as it does, until something is moved.
+    let heavy: Vec<String> = hogs(plan).map(|hog| format!("services.{hog}.cpu_weight={HEAVY}")).collect();
+    wd.cli(&[&["set".to_owned(), MANAGER.to_owned()][..], &heavy].concat()).ok();
+    wd.until_some("hogs weigh a lot", || all_weigh(HEAVY));
     let before = last(&wd);
     traffic.say("start", hogs(plan));
     wd.cli(&["start", "worker"]).ok();
@@ -193,7 +199,7 @@ fn managed(plan: Plan) -> Result<Managed, Broken> {
     thread::sleep(plan.turn);
     wd.cli(&["stop", "worker"]).ok();
     let calm = Instant::now();
-    wd.until_some("hogs have again what they had", || all_again(&wd));
+    wd.until_some("hogs have again what they had", || all_weigh(HEAVY));
     let given_back = calm.elapsed();
     let events: Vec<_> = wd.events().into_iter().filter(of_hogs).collect();
     let count = |what: &str| {

@@ -130,7 +130,7 @@ fn answered(wd: &TestWatchdog, more: u64) {
 }
 
 /// What the calls of one caller took.
-fn noted(folder: &Path, caller: &str) -> Result<Vec<Duration>, Broken> {
+pub(super) fn noted(folder: &Path, caller: &str) -> Result<Vec<Duration>, Broken> {
     let errors = fs::read_to_string(errors(folder, caller)).unwrap_or_default();
     if let Some(first) = errors.lines().next() {
         return Err(Broken(format!("{caller}: {} calls failed, the first: {first}", errors.lines().count())));
