@@ -44,8 +44,8 @@ const NEVER: &[(&str, &[&str])] =
 
 const IMPURE: &[&str] = &["tokio", "nix", "libc", "rustix", "interprocess", "fs2", "getrandom", "fastrand"];
 
-/// The `watchdog` program's crates, all of them: what is built is what may break.
-const MOST_CRATES: usize = 170;
+/// The `watchdog` program's crates, all of them: what is built is what may break. A quarter of them draw `watchdog top`.
+const MOST_CRATES: usize = 200;
 
 #[test]
 fn every_crate_imports_only_what_its_place_allows() {

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// It is a service that somebody configured: `[service.resource-manager]`. `watchdog limits` shows what is in force without
 /// it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  watchdog resources history batch")]
+#[command(after_help = "Example:\n  watchdog resources history counter")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     what: What,

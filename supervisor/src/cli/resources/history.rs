@@ -31,7 +31,7 @@ const WIDTH: usize = 80;
 /// moves are in the event log.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  watchdog resources history batch --long\n\nWith --json the answer of the manager as it is."
+    after_help = "Example:\n  watchdog resources history counter --long\n\nWith --json the answer of the manager as it is."
 )]
 pub(super) struct Arguments {
     /// Whose.
@@ -67,12 +67,12 @@ struct Sample {
 
 impl Arguments {
     pub(super) async fn execute(self, console: &Console) -> Result<(), CliError> {
+        // Its name may be wrong, which the watchdog knows better than the manager.
+        let there = [self.service.clone()];
+        console.ask(async |query| query.limits(&there).await).await?;
         let message = serde_json::json!({ "History": { "service": self.service } }).to_string();
         let (json, history) = self.manager.ask::<Option<History>>(&message, console).await?;
         let Some(history) = history else {
-            // Its name may be wrong, which the watchdog knows better.
-            let there = [self.service.clone()];
-            console.ask(async |query| query.limits(&there).await).await?;
             return Err(CliError::NotSeen { service: self.service, manager: self.manager.name });
         };
         if console.format == Format::Json {
