@@ -65,7 +65,10 @@ fn the_low_give_to_the_high_when_it_is_short_and_get_it_all_back() {
     );
 
     let said = wd.cli(&["resources", "history", "hog"]).ok().stdout;
-    assert!(said.contains("at the most ") && said.contains("node is short of processor time"), "{said}");
+    assert!(
+        said.contains(" looks, 200ms each") && said.contains("node is short of processor time"),
+        "{said}"
+    );
     let said = wd.cli(&["resources", "history", "hig"]).with_code(64);
     assert!(said.stderr.contains("hint: did you mean `hog`?"), "{said}");
 

@@ -77,7 +77,10 @@ impl Drop for Strace {
 fn all_traced(pid: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     threads.flatten().all(|thread| {
-        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+        let Ok(status) = fs::read_to_string(thread.path().join("status")) else { return true };
+        let of =
+            |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim();
+        // The first call that failed may have been its end already.
+        of("State:").starts_with(['Z', 'X']) || of("TracerPid:") != "0"
     })
 }
