@@ -73,6 +73,7 @@ mod gather;
 mod histogram;
 mod lives;
 mod moves;
+mod once;
 mod restarts;
 mod text;
 

@@ -6,25 +6,20 @@ use serde::{Deserialize, Serialize};
 use watchdog_service::ServiceName;
 use watchdog_service::query::status::EventRecord;
 
+use super::once::Once;
+
 /// Changes of limits, freezes and thaws, by service; part of what a restart of this service must not lose.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moves {
-    /// Since when: the first entry counted, in nanoseconds since 1970.
-    since: u64,
-    /// The last entry counted: of which log, and its number.
-    last: (u64, u64),
+    once: Once,
     counts: BTreeMap<ServiceName, BTreeMap<String, u64>>,
 }
 
 impl Moves {
-    /// Counts an entry of a log, once, however often it comes. Logs are numbered as they begin anew.
+    /// Counts an entry of a log, once, however often it comes.
     pub(crate) fn take(&mut self, log: u64, entry: &EventRecord) {
-        if (log, entry.number) <= self.last {
+        if !self.once.is_new(log, entry) {
             return;
-        }
-        self.last = (log, entry.number);
-        if self.since == 0 {
-            self.since = entry.at_us.saturating_mul(1000);
         }
         let Some(service) = &entry.service else { return };
         let kind = match entry.what.as_str() {
@@ -40,7 +35,7 @@ impl Moves {
 
     /// Since when they are counted, in nanoseconds since 1970.
     pub(crate) fn since(&self) -> u64 {
-        self.since
+        self.once.since()
     }
 
     /// Service, kind, and how often.

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use nix::unistd::Uid;
 use tempfile::TempDir;
 
-use crate::binary;
 use crate::proof::Broken;
+use crate::{binary, proc};
 
 /// Memory of the small machine.
 const MEMORY: u64 = 512 << 20;
@@ -80,8 +80,8 @@ impl Small {
     fn make() -> Result<Self, Broken> {
         let mut why = Vec::new();
         for (place, limit, kills) in [
-            (own("memory"), "memory.limit_in_bytes", "memory.oom_control"),
-            (own(""), "memory.max", "memory.events"),
+            (counts_memory(), "memory.limit_in_bytes", "memory.oom_control"),
+            (proc::cgroup(std::process::id()), "memory.max", "memory.events"),
         ] {
             let Some(place) = place else { continue };
             let folder = place.join(format!("contention-{}", std::process::id()));
@@ -108,22 +108,11 @@ impl Drop for Small {
     }
 }
 
-/// Our own cgroup of version 1 with this controller, or of version 2 where none is named.
-fn own(controller: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (kind, option) = if controller.is_empty() { ("cgroup2", "rw") } else { ("cgroup", controller) };
-    let at = mounts.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut after = after.split(' ');
-        let is_it = after.next()? == kind && after.nth(1)?.split(',').any(|word| word == option);
-        is_it.then(|| before.split(' ').nth(4)).flatten()
-    })?;
+/// Our own cgroup of version 1 that counts memory.
+fn counts_memory() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own.lines().find_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        controllers.split(',').any(|name| name == controller).then_some(path)
-    })?;
-    Some(Path::new(at).join(own.trim_start_matches('/')))
+    let path = own.lines().find_map(|line| line.split_once(":memory:/"))?.1;
+    Some(Path::new("/sys/fs/cgroup/memory").join(path))
 }
 
 /// Programs where everybody may run them.
