@@ -10,7 +10,7 @@ use super::Manager;
 use super::chart::{Point, chart};
 use crate::cli::console::{Console, Format};
 use crate::cli::events;
-use crate::cli::figures::{size, span};
+use crate::cli::figures::{count, size, span};
 use crate::cli::look::{Look, Paint};
 use crate::cli::report::CliError;
 
@@ -100,7 +100,7 @@ async fn moves_of(
 
 fn text(service: &ServiceName, samples: &Samples, moves: &[EventRecord], look: &Look) -> String {
     let Samples { every_ms, samples } = samples;
-    let each = format!("{} looks, {} each", samples.len(), span(*every_ms));
+    let each = format!("{}, {} each", count(samples.len() as u64, "look"), span(*every_ms));
     let mut text = format!("{}: {each}\n", look.paint(Paint::Strong, service.as_str()));
     let width = look.width.unwrap_or(WIDTH);
     let points = |used: fn(&Sample) -> Option<u64>, most: fn(&Sample) -> Option<u64>| -> Vec<Point> {
