@@ -192,6 +192,7 @@ impl Reader {
     fn read(&mut self, question: &Question) -> Usage {
         let Self { room, buffer, trees, machine, services, .. } = self;
         let machine = machine.read(room, buffer);
+        trees.look();
         if question.of_all {
             let known: HashSet<&ServiceName> =
                 question.subjects.iter().map(|subject| &subject.name).collect();

@@ -11,7 +11,7 @@ use watchdog_protocol::{Incarnation, ServiceName};
 use super::kept::{Kept, Room};
 use super::process::Watched;
 use super::told;
-use super::v1::Trees;
+use super::v1::{Groups, Trees};
 use crate::processes::cgroup::Cgroup;
 
 /// A service to be measured.
@@ -277,7 +277,7 @@ impl Gauge {
     fn read_v1(&mut self, usage: &mut ServiceUsage, around: &mut Around<'_>) {
         let files = &mut self.files;
         let trees = around.trees;
-        let folder = |tree: &Option<PathBuf>| Some(tree.as_ref()?.join(usage.name.as_str()));
+        let folder = |groups: &Option<Groups>| groups.as_ref()?.of(usage.name.as_str());
         if let Some(folder) = folder(&trees.cpu)
             && let Some(text) = around.read(&mut files.v1_cpu, || folder.join("cpu.stat"))
         {

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use watchdog_protocol::Incarnation;
 use watchdog_protocol::usage::{ServiceUsage, Stall, Throttled};
 
+use super::v1::Groups;
 use super::*;
 use crate::processes::cgroup::{Cgroup, CgroupTree};
 use crate::processes::{Identity, Process};
@@ -261,7 +262,7 @@ fn groups_of_version_1_tell_once_they_are_there() {
     folder.says("cgroup.controllers", "");
     folder.says("cpu.stat", "usage_usec 900\n");
     let v1 = tempfile::tempdir().unwrap();
-    let tree = |controller: &str| Some(v1.path().join(controller));
+    let tree = |controller: &str| Some(Groups::at(v1.path().join(controller)));
     let trees = Trees { cpu: tree("cpu"), memory: tree("memory"), freezer: tree("freezer") };
     let reader = Reader::new(trees);
     let mut bench = Bench { cgroup: Some(folder.cgroup.clone()), reader, ..Bench::of(&leader) };
