@@ -1,6 +1,7 @@
 //! Another configuration, at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use watchdog_lifecycle::{
@@ -51,7 +52,7 @@ impl Run {
         let wanted: BTreeMap<ServiceName, Policy> = after.iter().cloned().collect();
         let changed = after.iter().zip(restarts).filter_map(|((name, policy), restarts)| {
             let reach = reach(before.get(name)?, policy, *restarts);
-            Some((name.clone(), (policy.clone(), reach)))
+            Some((name.clone(), (Arc::new(policy.clone()), reach)))
         });
         let is_new = |(name, _): &&(ServiceName, Policy)| !before.contains_key(name);
         let mut added: Vec<_> = after.iter().filter(is_new).cloned().collect();
@@ -64,10 +65,13 @@ impl Run {
             changed: changed.collect(),
             added: added
                 .iter()
-                .map(|(name, policy)| (name.clone(), policy.clone(), fresh(self.now)))
+                .map(|(name, policy)| (name.clone(), Arc::new(policy.clone()), fresh(self.now)))
                 .collect(),
             removed: removed.clone(),
-            promised: renamed.iter().map(|(_, heir)| heir.clone()).collect(),
+            promised: renamed
+                .iter()
+                .map(|(_, (name, policy))| (name.clone(), Arc::new(policy.clone())))
+                .collect(),
             groups: BTreeMap::new(),
         };
         for (name, _, _) in &new.added {
@@ -102,7 +106,8 @@ impl Run {
         self.graph.retain(|(name, _)| *name != from);
         self.graph.sort_by(|one, other| one.0.cmp(&other.0));
         self.chance = self.chance.next();
-        let commands = self.roster.register(to, policy, fresh(self.now), self.now, self.chance).unwrap();
+        let commands =
+            self.roster.register(to, policy.into(), fresh(self.now), self.now, self.chance).unwrap();
         self.perform(commands);
     }
 }

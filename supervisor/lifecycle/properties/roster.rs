@@ -1,6 +1,7 @@
 //! All services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -83,7 +84,7 @@ impl Run {
     ) -> Self {
         let now = Moment::from_nanos(1_000_000_000);
         let service = || Service::new(Wanted::Up, Incarnation::NONE, now);
-        let services = graph.iter().map(|(name, policy)| (name.clone(), policy.clone(), service()));
+        let services = graph.iter().map(|(name, policy)| (name.clone(), Arc::new(policy.clone()), service()));
         let mut roster = Roster::new(services).unwrap();
         for (name, policy) in &groups {
             roster.group(name.clone(), policy.clone(), Group::default());
@@ -253,7 +254,7 @@ impl Run {
             Input::TakeOver => {
                 let services = self.roster.iter().map(|(name, policy, service)| {
                     let stored = postcard::to_stdvec(service).unwrap();
-                    (name.clone(), policy.clone(), postcard::from_bytes(&stored).unwrap())
+                    (name.clone(), Arc::new(policy.clone()), postcard::from_bytes(&stored).unwrap())
                 });
                 let services: Vec<_> = services.collect();
                 let stored = |group: &Group| postcard::to_stdvec(group).unwrap();
@@ -484,21 +485,21 @@ fn a_service_is_registered_beside_running_ones_and_unregistered_when_nobody_need
     let mut run = chain();
     let (now, chance) = (run.now, run.chance);
     let service = || Service::new(Wanted::Up, Incarnation::NONE, now);
-    let taken = run.roster.register(name("a"), Policy::program(), service(), now, chance);
+    let taken = run.roster.register(name("a"), Policy::program().into(), service(), now, chance);
     assert_eq!(taken.unwrap_err().to_string(), "`a` is already registered");
     let policy = Policy { requires: vec![name("x")], ..Policy::program() };
-    let missing = run.roster.register(name("e"), policy, service(), now, chance);
+    let missing = run.roster.register(name("e"), policy.into(), service(), now, chance);
     assert_eq!(missing.unwrap_err().to_string(), "`e` has requires = [\"x\"], but there is no `x`");
     let policy = Policy { requires: vec![name("c")], ..Policy::program() };
-    let commands = run.roster.register(name("e"), policy, service(), now, chance).unwrap();
+    let commands = run.roster.register(name("e"), policy.into(), service(), now, chance).unwrap();
     assert!(commands.contains(&(name("e"), Command::Spawn { incarnation: Incarnation::FIRST })));
 
     let live = run.roster.unregister(&name("e"), now, chance).unwrap_err();
     assert_eq!(live.to_string(), "`e` is starting; stop it first");
     let down = || Service::new(Wanted::Down { by: OPERATOR, verb: Verb::Stop }, Incarnation::NONE, now);
     let mut idle = Roster::new([
-        (name("a"), Policy::program(), down()),
-        (name("b"), Policy { requires: vec![name("a")], ..Policy::program() }, down()),
+        (name("a"), Policy::program().into(), down()),
+        (name("b"), Policy { requires: vec![name("a")], ..Policy::program() }.into(), down()),
     ])
     .unwrap();
     let required = idle.unregister(&name("a"), now, chance).unwrap_err();
@@ -571,7 +572,7 @@ fn the_name_of_all_instances_waits_for_each_and_for_none_that_is_too_many() {
     let (now, chance) = (run.now, run.chance);
     let down = Service::new(Wanted::Down { by: OPERATOR, verb: Verb::Stop }, Incarnation::NONE, now);
     run.worlds.insert(name("w@3"), World::default());
-    let commands = run.roster.register(name("w@3"), Policy::program(), down, now, chance).unwrap();
+    let commands = run.roster.register(name("w@3"), Policy::program().into(), down, now, chance).unwrap();
     run.perform(commands);
     let blocked = Standing::Blocked { by: name("w@3"), absence: Absence::Stopped };
     assert_eq!(run.roster.standing(&name("all")), blocked);

@@ -38,7 +38,7 @@ pub enum Phase {
     /// A process at work.
     Ready(Ready),
     /// An incarnation that ends: asked to, killed, or dead with something of it still left.
-    Stopping(Stopping),
+    Stopping(Box<Stopping>),
     /// No process until the wait is over.
     Backoff {
         /// Since when.

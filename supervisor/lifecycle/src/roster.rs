@@ -25,6 +25,7 @@ mod refusal;
 mod reloaded;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use watchdog_protocol::ServiceName;
@@ -48,14 +49,14 @@ pub struct Roster {
     groups: BTreeMap<ServiceName, (GroupPolicy, Group)>,
     shutdown: Option<Haste>,
     /// Services that are sure to come, once others have ended: whoever requires them waits.
-    promised: BTreeMap<ServiceName, Policy>,
+    promised: BTreeMap<ServiceName, Arc<Policy>>,
     /// Each entry's deadline, soonest first.
     deadlines: BTreeSet<(Moment, ServiceName)>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    policy: Box<Policy>,
+    policy: Arc<Policy>,
     service: Box<Service>,
     required_by: BTreeSet<ServiceName>,
     followed_by: BTreeSet<ServiceName>,
@@ -89,7 +90,7 @@ impl Roster {
     /// # Errors
     /// [`GraphError`] when a name is there twice or missing, or some wait for each other.
     pub fn new(
-        services: impl IntoIterator<Item = (ServiceName, Policy, Service)>,
+        services: impl IntoIterator<Item = (ServiceName, Arc<Policy>, Service)>,
     ) -> Result<Self, GraphError> {
         Self::expecting(services, BTreeMap::new())
     }
@@ -99,8 +100,8 @@ impl Roster {
     /// # Errors
     /// As of [`new`](Self::new).
     pub fn expecting(
-        services: impl IntoIterator<Item = (ServiceName, Policy, Service)>,
-        promised: BTreeMap<ServiceName, Policy>,
+        services: impl IntoIterator<Item = (ServiceName, Arc<Policy>, Service)>,
+        promised: BTreeMap<ServiceName, Arc<Policy>>,
     ) -> Result<Self, GraphError> {
         let mut roster = Self { promised, ..Self::default() };
         for (name, policy, service) in services {
@@ -110,7 +111,8 @@ impl Roster {
             roster.insert(name, policy, service);
         }
         let there = roster.entries.iter().map(|(name, entry)| (name, &*entry.policy));
-        graph::check(there.chain(&roster.promised))?;
+        let promised = roster.promised.iter().map(|(name, policy)| (name, &**policy));
+        graph::check(there.chain(promised))?;
         let names: Vec<_> = roster.entries.keys().cloned().collect();
         for name in &names {
             roster.link(name);
@@ -217,7 +219,7 @@ impl Roster {
     pub fn register(
         &mut self,
         name: ServiceName,
-        policy: Policy,
+        policy: Arc<Policy>,
         service: Service,
         now: Moment,
         chance: Chance,
@@ -228,8 +230,12 @@ impl Roster {
         // What waits for those that are on their way out goes with them.
         let others = self.entries.iter().filter(|(_, entry)| !entry.service.is_removed());
         let others = others.map(|(name, entry)| (name, &*entry.policy));
-        let promised = self.promised.iter().filter(|(promised, _)| **promised != name);
-        graph::check(others.chain(promised).chain([(&name, &policy)]))?;
+        let promised = self
+            .promised
+            .iter()
+            .filter(|(promised, _)| **promised != name)
+            .map(|(name, policy)| (name, &**policy));
+        graph::check(others.chain(promised).chain([(&name, &*policy)]))?;
         self.promised.remove(&name);
         self.insert(name.clone(), policy, service);
         self.link(&name);
@@ -304,11 +310,11 @@ impl Roster {
         Ok(access::may_talk((sender, &from.access), (receiver, &to.access))?)
     }
 
-    fn insert(&mut self, name: ServiceName, policy: Policy, service: Service) {
+    fn insert(&mut self, name: ServiceName, policy: Arc<Policy>, service: Service) {
         let deadline = service.deadline(&policy);
         self.deadlines.extend(deadline.map(|at| (at, name.clone())));
         let (required_by, followed_by) = (BTreeSet::new(), BTreeSet::new());
-        let (policy, service) = (Box::new(policy), Box::new(service));
+        let service = Box::new(service);
         self.entries.insert(name, Entry { policy, service, required_by, followed_by, group: None, deadline });
     }
 

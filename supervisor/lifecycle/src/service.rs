@@ -58,7 +58,7 @@ pub struct Service {
     /// Spawns since this record was made.
     starts: u64,
     history: History,
-    last_end: Option<End>,
+    last_end: Option<Box<End>>,
     says: Option<String>,
     main: Option<u32>,
 }
@@ -145,7 +145,7 @@ impl Service {
 
     /// How the last incarnation ended.
     pub fn last_end(&self) -> Option<&End> {
-        self.last_end.as_ref()
+        self.last_end.as_deref()
     }
 
     /// What the current process says that it does.
@@ -351,7 +351,7 @@ impl Service {
     fn ended(&mut self, end: End, next: Next, turn: &mut Turn<'_>) {
         turn.log(Occurrence::Ended(Box::new(end.clone())));
         let decision = self.follow(&end, next, turn);
-        self.last_end = Some(end);
+        self.last_end = Some(Box::new(end));
         self.phase = match decision {
             Decision::Restart { wait: Duration::ZERO } => Phase::Stopped { since: turn.now },
             Decision::Restart { wait } => {
@@ -513,7 +513,7 @@ impl Service {
         };
         stopping.next = next;
         stopping.progress = progress;
-        self.phase = Phase::Stopping(stopping);
+        self.phase = Phase::Stopping(Box::new(stopping));
     }
 
     fn hasten(&mut self, turn: &mut Turn<'_>) {

@@ -23,7 +23,7 @@ pub fn check<'s>(services: impl IntoIterator<Item = &'s ServiceSpec>) -> Vec<Con
     }
     let mut errors = declared_twice(&services);
     errors.extend(permissions::refused(&services));
-    match watchdog_lifecycle::graph::check(services.values().map(|spec| (&spec.name, &spec.policy))) {
+    match watchdog_lifecycle::graph::check(services.values().map(|spec| (&spec.name, &*spec.policy))) {
         Ok(()) => {}
         Err(GraphError::Cycle { path }) => errors.push(cycle(path, &services)),
         Err(GraphError::Taken { .. } | GraphError::Missing { .. }) => {

@@ -1,6 +1,7 @@
 //! One `[group.NAME]`: which services restart together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use watchdog_lifecycle::restart::{Limit, Restart};
 use watchdog_lifecycle::{GroupPolicy, Strategy};
@@ -43,8 +44,9 @@ pub(super) fn groups(
                 let problem = Problem::LimitOfMember { service: member.clone(), group: group.clone() };
                 report.at(at.clone(), problem);
             }
-            spec.policy.restart.limit = Limit::Off;
-            policy.arrange(member, &mut spec.policy.after);
+            let theirs = Arc::make_mut(&mut spec.policy);
+            theirs.restart.limit = Limit::Off;
+            policy.arrange(member, &mut theirs.after);
         }
     }
     groups

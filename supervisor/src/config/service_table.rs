@@ -150,7 +150,7 @@ pub(super) fn read(
         name,
         instances: instances.map(|instances| u32::try_from(instances).expect("bounded above")),
         launch: Launch { program, args, dir: dir.unwrap_or(folder), env, user, umask, rlimits },
-        policy,
+        policy: policy.into(),
         stop_signal,
         ready_probe: ready_probe.map(Box::new),
         liveness_probe: liveness_probe.map(Box::new),

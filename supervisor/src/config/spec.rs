@@ -61,7 +61,7 @@ pub struct ServiceSpec {
     /// What is executed.
     pub launch: Launch,
     /// How it is kept: its kind, restarts, time-outs, order, and who may talk to whom (a program: nobody).
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What asks a program to stop, and a service that has no session yet. Default `TERM`.
     pub stop_signal: Signal,
     /// There exactly when `policy.ready` is a probe.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -52,7 +53,7 @@ fn an_empty_file_means_the_defaults() {
 fn a_service_with_a_command_alone_has_the_defaults() {
     let spec = service("[service.counter]\nexec = [\"target/release/counter\", \"-v\"]");
     assert_eq!(spec.kind(), Kind::Service);
-    assert_eq!(spec.policy, Policy::service());
+    assert_eq!(*spec.policy, Policy::service());
     assert_eq!(spec.launch.program, Path::new("/srv/shop/target/release/counter"));
     assert_eq!(spec.launch.args, ["-v"]);
     assert_eq!(spec.launch.dir, Path::new("/srv/shop"));
@@ -79,7 +80,7 @@ fn a_task_runs_once_and_has_a_session_when_it_says_that_it_links_the_sdk() {
         (Kind::Program, Work::Once, Readiness::Exec)
     );
     let spec = service("[task.migrate]\nsdk = true\nexec = [\"migrate\"]\nsettings.depth = 3");
-    assert_eq!(spec.policy, Policy::task(Kind::Service));
+    assert_eq!(*spec.policy, Policy::task(Kind::Service));
     assert_eq!(spec.settings.values["depth"], 3);
 }
 
@@ -290,7 +291,7 @@ fn every_key_of_a_service_arrives() {
         "#,
     );
     let Policy { restart, start_timeout, stop_timeout, ready, liveness, failing_timeout, access, .. } =
-        spec.policy;
+        Arc::unwrap_or_clone(spec.policy);
     assert_eq!(restart.when, When::Always);
     assert_eq!(restart.limit, Limit::Within { failures: 3, window: Duration::from_secs(10) });
     assert_eq!(

@@ -30,7 +30,7 @@ pub(super) const LOOK: Duration = Duration::from_millis(2);
 /// An exit that was reported and whose session may still hold the last word.
 #[derive(Debug)]
 pub(super) struct Ending {
-    report: protocol::ExitReport,
+    report: Box<protocol::ExitReport>,
 }
 
 impl Ending {
@@ -144,7 +144,7 @@ impl Core {
         match &entry.session {
             Some(session) if session.incarnation() == report.incarnation && !session.is_ended() => {
                 session.drain();
-                entry.ending = Some(Ending { report });
+                entry.ending = Some(Ending { report: Box::new(report) });
             }
             _ => self.end(report).await?,
         }
@@ -159,7 +159,7 @@ impl Core {
     ) -> Result<(), CoreError> {
         let Some(entry) = self.entries.get_mut(service) else { return Ok(()) };
         match entry.ending.take() {
-            Some(ending) if ending.report.incarnation == incarnation => self.end(ending.report).await,
+            Some(ending) if ending.report.incarnation == incarnation => self.end(*ending.report).await,
             // End of file before the keeper has told: the report is on its way.
             other => {
                 entry.ending = other;

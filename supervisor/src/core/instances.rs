@@ -212,7 +212,7 @@ impl Core {
         former: Option<Incarnation>,
     ) -> Incarnation {
         let on_disk = kept.map_or(Incarnation::NONE, |kept| kept.incarnation);
-        let saved = self.entry(name).state.as_ref();
+        let saved = self.entry(name).state.as_deref();
         let saved = saved.map_or(Incarnation::NONE, super::state::State::last_incarnation);
         former.unwrap_or_default().max(on_disk).max(saved)
     }

@@ -183,8 +183,8 @@ struct Entry {
     spec: ServiceSpec,
     /// What it said of itself; `None` for a program.
     manifest: Option<Box<Manifest>>,
-    settings: Option<settings::Settings>,
-    state: Option<state::State>,
+    settings: Option<Box<settings::Settings>>,
+    state: Option<Box<state::State>>,
     note: Note,
     /// Made for the first start, and given to each process; so is the cgroup.
     outlets: Option<Outlets>,

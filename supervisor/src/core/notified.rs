@@ -22,7 +22,7 @@ pub(super) struct Notifications {
     /// Of this process something was refused already, and said so: once is enough.
     is_refused: bool,
     /// It has ended; what it said before is still read.
-    ended: Option<ExitReport>,
+    ended: Option<Box<ExitReport>>,
 }
 
 impl Core {
@@ -69,7 +69,7 @@ impl Core {
             // A socket with no room has words enough; they are dropped with their process.
             && notify::mark(&address).is_ok();
         if waits {
-            entry.notifications.ended = Some(report.clone());
+            entry.notifications.ended = Some(Box::new(report.clone()));
         }
         waits
     }
@@ -82,7 +82,7 @@ impl Core {
         self.decide().await?;
         let main = self.roster.get(service).and_then(|service| service.main());
         let Some(pid) = main.filter(|main| *main != report.pid) else {
-            return self.exited_at_last(report).await;
+            return self.exited_at_last(*report).await;
         };
         let incarnation = report.incarnation;
         self.fact(service, incarnation, Fact::MainIs(None));

@@ -351,7 +351,7 @@ impl Core {
             None => (None, None),
         };
         let schema = schema.filter(|schema| !schema.has_no_settings());
-        let settings = schema.map(|schema| self.load_settings(&spec, schema));
+        let settings = schema.map(|schema| Box::new(self.load_settings(&spec, schema)));
         let entry = Entry {
             spec,
             manifest,
@@ -388,7 +388,7 @@ impl Core {
             self.tell_of_logging(None);
         }
         let state = self.load_state(&name);
-        self.entry_mut(&name).state = state;
+        self.entry_mut(&name).state = state.map(Box::new);
         let limits = self.load_limits(&name);
         self.entry_mut(&name).limits = limits;
         Ok(())

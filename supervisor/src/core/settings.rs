@@ -60,7 +60,8 @@ pub(super) struct SetWaiter {
 /// Calls the updater with its schema's check and the time, and lets the outcome out.
 macro_rules! at_present {
     ($settings:expr, |$updater:ident, $present:ident| $call:expr) => {{
-        let Settings { updater: $updater, schema, .. } = $settings;
+        let settings: &mut Settings = $settings;
+        let Settings { updater: $updater, schema, .. } = settings;
         let check = |values: &Value| {
             let table = values.as_object().cloned().unwrap_or_default();
             fitting(schema, table).map_err(|wrong| in_words(&wrong))
@@ -259,7 +260,7 @@ impl Core {
         let Some(settings) = &mut entry.settings else { return };
         if let Some(file) = settings.table_waits.take() {
             let changed =
-                at_present!(&mut *settings, |updater, present| updater.file_changed(file.clone(), present));
+                at_present!(settings, |updater, present| updater.file_changed(file.clone(), present));
             match changed {
                 Err(SetError::Busy { .. }) => settings.table_waits = Some(file),
                 Err(err) => {
@@ -398,7 +399,7 @@ impl Core {
     }
 
     fn settings_of(&mut self, service: &ServiceName) -> Result<&mut Settings, Failure> {
-        self.entry_mut(service).settings.as_mut().ok_or_else(|| without_settings(service))
+        self.entry_mut(service).settings.as_deref_mut().ok_or_else(|| without_settings(service))
     }
 
     fn wait_for_verdict(

@@ -201,7 +201,7 @@ impl Core {
     fn save_state(&mut self, service: &ServiceName) {
         let path = self.state_path(service);
         let entry = self.entries.get_mut(service).expect("the caller looked it up");
-        let Some(State { saver: Ok(saver), writing, .. }) = &mut entry.state else { return };
+        let Some(State { saver: Ok(saver), writing, .. }) = entry.state.as_deref_mut() else { return };
         if let Some(newest) = saver.write(now()) {
             let on_its_way = OnDisk {
                 version: newest.version,
@@ -220,7 +220,7 @@ impl Core {
         let services: Vec<_> = self
             .entries
             .iter()
-            .filter(|(_, entry)| matches!(&entry.state, Some(State { saver: Ok(saver), .. }) if due(saver)))
+            .filter(|(_, entry)| matches!(entry.state.as_deref(), Some(State { saver: Ok(saver), .. }) if due(saver)))
             .map(|(name, _)| name.clone())
             .collect();
         for service in services {
@@ -229,7 +229,7 @@ impl Core {
     }
 
     pub(super) fn next_state_due(&self) -> Option<watchdog_lifecycle::Moment> {
-        let due = |entry: &super::Entry| match &entry.state {
+        let due = |entry: &super::Entry| match entry.state.as_deref() {
             Some(State { saver: Ok(saver), .. }) => saver.next_deadline(),
             _ => None,
         };
@@ -238,7 +238,7 @@ impl Core {
 
     /// The incarnation ended: what is not on disk goes there now, and all of it to a file of its own.
     pub(super) fn save_last_state(&mut self, service: &ServiceName, incarnation: Incarnation) {
-        if let Some(State { saver: Ok(saver), .. }) = &mut self.entry_mut(service).state {
+        if let Some(State { saver: Ok(saver), .. }) = self.entry_mut(service).state.as_deref_mut() {
             saver.ended(incarnation);
         }
         self.save_state(service);
@@ -261,7 +261,7 @@ impl Core {
         let folder = &self.config.watchdog.state;
         let Some(service) = snapshot::service_of(folder, &done.path) else { return false };
         let Some(entry) = self.entries.get_mut(&service) else { return true };
-        let Some(State { saver: Ok(saver), writing, on_disk, .. }) = &mut entry.state else {
+        let Some(State { saver: Ok(saver), writing, on_disk, .. }) = entry.state.as_deref_mut() else {
             return true;
         };
         let Some((_, written)) = writing.take_if(|(change, _)| *change <= done.up_to) else { return true };
@@ -314,7 +314,7 @@ impl Core {
             Kind::Service => "its program's state type is ()",
         };
         let none = || Failure::new(FailureKind::Usage, format!("{service} has no state")).hint(why);
-        entry.state.as_ref().ok_or_else(none)
+        entry.state.as_deref().ok_or_else(none)
     }
 
     /// Which version of its state is stored; `None`: none is.
@@ -446,7 +446,7 @@ impl Core {
             .map_err(|err| Failure::new(FailureKind::Failed, format!("{service}: {}", chain(&err))))?;
         self.events.add(Logged::of(service, "state", format!("state reset by {}", asked.by)));
         let state = self.load_state(service);
-        self.entry_mut(service).state = state;
+        self.entry_mut(service).state = state.map(Box::new);
         Ok(Outcome::Done(format!("{service} starts from its initial state; the old one was set aside")))
     }
 }

@@ -13,6 +13,7 @@ use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -327,8 +328,9 @@ impl Core {
         for spec in leaving.values_mut() {
             // What it waited for may be gone before it.
             let is_there = |name: &ServiceName| names.iter().any(|other| name.covers(other));
-            spec.policy.requires.retain(is_there);
-            spec.policy.after.retain(is_there);
+            let policy = Arc::make_mut(&mut spec.policy);
+            policy.requires.retain(is_there);
+            policy.after.retain(is_there);
         }
         let is_leaving: BTreeSet<_> = leaving.keys().cloned().collect();
         let leaving = leaving.into_values().map(|spec| (spec, Registered::Config));

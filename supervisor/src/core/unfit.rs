@@ -4,6 +4,7 @@
 //! A setting whose file is gone is none of these: its start is refused as any start with settings that do not fit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use watchdog_lifecycle::{GraphError, Policy, Service, graph};
 use watchdog_protocol::ServiceName;
@@ -42,11 +43,12 @@ impl Core {
     /// Takes from the policies of registered services what leaves no order to start all in.
     pub(super) fn make_orderly(
         &mut self,
-        services: &mut [(ServiceName, Policy, Service)],
-        promised: &BTreeMap<ServiceName, Policy>,
+        services: &mut [(ServiceName, Arc<Policy>, Service)],
+        promised: &BTreeMap<ServiceName, Arc<Policy>>,
     ) {
         loop {
             let there = services.iter().map(|(name, policy, _)| (name, policy)).chain(promised);
+            let there = there.map(|(name, policy)| (name, &**policy));
             let Err(err) = graph::check(there) else { return };
             let concerned = match &err {
                 GraphError::Taken { name } => vec![name],
@@ -60,6 +62,7 @@ impl Core {
             });
             // Of the configuration: it is told by whom the order is made.
             let Some((name, policy, _)) = culprit else { return };
+            let policy = Arc::make_mut(policy);
             policy.requires.clear();
             policy.after.clear();
             let text = format!("was registered, and can't be started: {err}");
@@ -79,7 +82,7 @@ impl Core {
             Unfit::Order => {
                 let fit =
                     self.entries.iter().filter(|(name, entry)| *name == service || entry.unfit.is_none());
-                let reason = graph::check(fit.map(|(name, entry)| (name, &entry.spec.policy))).err();
+                let reason = graph::check(fit.map(|(name, entry)| (name, &*entry.spec.policy))).err();
                 if reason.is_none() {
                     self.entry_mut(service).unfit = None;
                 }

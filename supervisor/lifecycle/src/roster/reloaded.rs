@@ -1,6 +1,7 @@
 //! Another configuration, while everything runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use watchdog_protocol::ServiceName;
 
@@ -30,14 +31,14 @@ pub struct Reconfiguration {
     /// Who wanted it.
     pub by: Actor,
     /// Services that are there and stay.
-    pub changed: BTreeMap<ServiceName, (Policy, Reach)>,
+    pub changed: BTreeMap<ServiceName, (Arc<Policy>, Reach)>,
     /// Services that are new.
-    pub added: Vec<(ServiceName, Policy, Service)>,
+    pub added: Vec<(ServiceName, Arc<Policy>, Service)>,
     /// Services that are not configured any more. They end, and stay in the roster until they are unregistered.
     pub removed: BTreeSet<ServiceName>,
     /// Services that come, by [`Roster::register`], when others that are removed are gone: under another name they have
     /// what those had.
-    pub promised: BTreeMap<ServiceName, Policy>,
+    pub promised: BTreeMap<ServiceName, Arc<Policy>>,
     /// All groups there are from now on.
     pub groups: BTreeMap<ServiceName, GroupPolicy>,
 }
@@ -57,12 +58,13 @@ impl Roster {
             .filter(|(name, entry)| !new.removed.contains(*name) && !entry.service.is_removed());
         let stays = stays
             .map(|(name, entry)| (name, new.changed.get(name).map_or(&*entry.policy, |(policy, _)| policy)));
-        let added = new.added.iter().map(|(name, policy, _)| (name, policy));
-        graph::check(stays.chain(added).chain(&new.promised))
+        let added = new.added.iter().map(|(name, policy, _)| (name, &**policy));
+        let promised = new.promised.iter().map(|(name, policy)| (name, &**policy));
+        graph::check(stays.chain(added).chain(promised))
     }
 
     /// Services that are sure to come.
-    pub fn promised(&self) -> &BTreeMap<ServiceName, Policy> {
+    pub fn promised(&self) -> &BTreeMap<ServiceName, Arc<Policy>> {
         &self.promised
     }
 
@@ -89,7 +91,7 @@ impl Roster {
         }
         for (name, (policy, reach)) in changed {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
-            *entry.policy = policy;
+            entry.policy = policy;
             if reach == Reach::Watch {
                 self.feed(&name, Event::WatchedAnew, now, chance, &mut out);
             }

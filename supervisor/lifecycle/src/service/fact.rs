@@ -99,7 +99,8 @@ impl Service {
             return;
         }
         let cause = Cause::Watchdog { reason: WatchdogReason::Unrecorded };
-        self.phase = Phase::Stopping(Stopping::killing(incarnation, None, cause, Manner::Killed, turn));
+        self.phase =
+            Phase::Stopping(Box::new(Stopping::killing(incarnation, None, cause, Manner::Killed, turn)));
     }
 
     fn spawned(&mut self, turn: &mut Turn<'_>) {
@@ -188,7 +189,7 @@ impl Service {
         self.stop_probe(turn);
         let mut stopping = Stopping::killing(incarnation, ready_for, cause, Manner::ByItself, turn);
         stopping.report = Some(report);
-        self.phase = Phase::Stopping(stopping);
+        self.phase = Phase::Stopping(Box::new(stopping));
     }
 
     fn gone(&mut self, turn: &mut Turn<'_>) {
@@ -266,7 +267,7 @@ impl Service {
             return self.stop(Cause::Leaving, Haste::AtOnce, Next::AsPolicySays, turn);
         }
         self.stop_probe(turn);
-        self.phase = Phase::Stopping(Stopping::leaving(incarnation, ready_for, turn));
+        self.phase = Phase::Stopping(Box::new(Stopping::leaving(incarnation, ready_for, turn)));
     }
 
     fn called_hung(&mut self, turn: &mut Turn<'_>) {

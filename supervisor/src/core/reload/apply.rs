@@ -246,7 +246,7 @@ impl Core {
             (Some(_), None) => entry.state = None,
             (None, Some(_)) => {
                 let state = self.load_state(name);
-                self.entry_mut(name).state = state;
+                self.entry_mut(name).state = state.map(Box::new);
             }
             (None, None) => {}
         }
@@ -333,7 +333,7 @@ impl Core {
         let spec = self.entry(name).spec.clone();
         if self.entry(name).settings.is_none() {
             let settings = self.load_settings(&spec, schema);
-            self.entry_mut(name).settings = Some(settings);
+            self.entry_mut(name).settings = Some(Box::new(settings));
             return None;
         }
         let settings = self.entry_mut(name).settings.as_mut().expect("looked at above");

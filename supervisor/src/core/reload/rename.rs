@@ -27,7 +27,7 @@ use crate::store::{dead, kept, record, snapshot};
 /// What follows a service that is on its way out.
 #[derive(Debug)]
 pub(in crate::core) struct Heir {
-    next: Next,
+    next: Box<Next>,
     stage: Stage,
 }
 
@@ -130,7 +130,7 @@ fn move_one(from: &Path, to: &Path) -> io::Result<()> {
 
 impl Heir {
     pub(super) fn new(next: Next) -> Self {
-        Self { next, stage: Stage::Waiting }
+        Self { next: Box::new(next), stage: Stage::Waiting }
     }
 
     pub(super) fn name(&self) -> &ServiceName {
@@ -200,7 +200,7 @@ impl Core {
         let Ok(commands) = self.roster.unregister(name, crate::core::now(), chance) else { return Ok(()) };
         self.perform_all(commands).await?;
         let Some(heir) = self.entry_mut(name).heir.take() else { return Ok(()) };
-        let Next { spec, checked } = heir.next;
+        let Next { spec, checked } = *heir.next;
         let to = spec.name.clone();
         self.rename_lanes(name, &to).await?;
         self.put_away(name).await?;
