@@ -328,6 +328,8 @@ impl Keeper {
             core.kill_at.get_or_insert(now + LEAVE);
         }
         self.finish = Some(Finish::new(code, now));
+        // No core comes any more that would ask for it. It is let go of while the last one leaves.
+        self.store = Store::default();
         self.may_be_dead = true;
     }
 }

@@ -113,10 +113,7 @@ impl Roster {
         let there = roster.entries.iter().map(|(name, entry)| (name, &*entry.policy));
         let promised = roster.promised.iter().map(|(name, policy)| (name, &**policy));
         graph::check(there.chain(promised))?;
-        let names: Vec<_> = roster.entries.keys().cloned().collect();
-        for name in &names {
-            roster.link(name);
-        }
+        roster.link_anew();
         Ok(roster)
     }
 
@@ -318,11 +315,9 @@ impl Roster {
         self.entries.insert(name, Entry { policy, service, required_by, followed_by, group: None, deadline });
     }
 
-    /// Enters `name` with all it requires and comes after, and with all that wait for it by its name or that of all
-    /// instances.
+    /// One that came later: it is entered, and is told of all that wait for it by its name or that of all instances.
     fn link(&mut self, name: &ServiceName) {
-        let Some(entry) = self.entries.get(name) else { return };
-        let (requires, after) = (entry.policy.requires.clone(), entry.policy.after.clone());
+        self.enter(name);
         let waits = |list: &[ServiceName]| list.iter().any(|other| other.covers(name));
         let required_by = self.entries.iter().filter(|(_, other)| waits(&other.policy.requires));
         let required_by: BTreeSet<_> = required_by.map(|(other, _)| other.clone()).collect();
@@ -332,11 +327,20 @@ impl Roster {
             entry.required_by.extend(required_by);
             entry.followed_by.extend(followed_by);
         }
+    }
+
+    /// Enters `name` with all it requires and comes after.
+    fn enter(&mut self, name: &ServiceName) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let policy = Arc::clone(&entry.policy);
+        if policy.requires.is_empty() && policy.after.is_empty() {
+            return;
+        }
         for (other, entry) in &mut self.entries {
-            if requires.iter().any(|required| required.covers(other)) {
+            if policy.requires.iter().any(|required| required.covers(other)) {
                 entry.required_by.insert(name.clone());
             }
-            if after.iter().any(|before| before.covers(other)) {
+            if policy.after.iter().any(|before| before.covers(other)) {
                 entry.followed_by.insert(name.clone());
             }
         }

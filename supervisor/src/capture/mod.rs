@@ -225,7 +225,7 @@ impl Capture {
     }
 
     /// Writes what is in the pipes and ends the thread; waits at most two seconds for it.
-    pub async fn stop(mut self) {
+    pub async fn stop(&mut self) {
         let (reply, stopped) = oneshot::channel();
         self.command(Command::Stop { reply: Some(reply) });
         if timeout(STOP_WAIT, stopped).await.is_ok()

@@ -158,7 +158,8 @@ fn tables(file: &mut Section<'_>, report: &mut Report) -> (BTreeMap<ServiceName,
         for entry in named.entries() {
             found += 1;
             let Some(spec) = one(title, &entry, report) else { continue };
-            if let Some(other) = services.values().find(|other| other.name.base() == spec.name.base()) {
+            let base = spec.name.base();
+            if let Some(other) = services.get(base).or_else(|| services.get(&*format!("{base}@1"))) {
                 let first = Some(other.places.source.place(other.places.name.clone()));
                 report.at(entry.key, Problem::Twice { key: entry.name, first });
                 continue;

@@ -78,8 +78,7 @@ impl Core {
         entry.last_pid = Some(child.pid);
         entry.started = Some(started_at(child.start_time));
         self.limit_born(&child.service);
-        let entry = self.entry_mut(&child.service);
-        let is_late = entry.clearing == Some(child.incarnation);
+        let is_late = self.clearing.get(&child.service) == Some(&child.incarnation);
         self.fact(&child.service, child.incarnation, Fact::Spawned);
         self.heed_notifications(&child.service)?;
         self.watch_log(&child.service, child.incarnation);
@@ -222,8 +221,8 @@ impl Core {
         incarnation: Incarnation,
     ) -> Result<(), CoreError> {
         self.thaw_to_end(service);
-        let entry = self.entry_mut(service);
-        entry.clearing = Some(incarnation);
+        self.clearing.insert(service.clone(), incarnation);
+        let entry = self.entry(service);
         if entry.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {
             self.signal(service, incarnation, Signal::SIGKILL, Whom::Group).await?;
         }
@@ -239,7 +238,7 @@ impl Core {
         let pids = self.left_of(service)?;
         let fact = if pids.is_empty() { Fact::Gone } else { Fact::Survivors { pids } };
         if fact == Fact::Gone {
-            self.entry_mut(service).clearing = None;
+            self.clearing.remove(service);
         }
         self.fact(service, incarnation, fact);
         Ok(())
@@ -248,12 +247,13 @@ impl Core {
     /// Says gone of everything that was killed and of which nothing is left; kills again what is.
     pub(super) async fn look_at_clearing(&mut self) -> Result<(), CoreError> {
         let clearing: Vec<_> = self
-            .entries
+            .clearing
             .iter()
-            .filter(|(_, entry)| {
+            .filter(|(service, _)| {
+                let entry = self.entry(service);
                 entry.process.is_none() && entry.spawning.is_none() && entry.ending.is_none()
             })
-            .filter_map(|(name, entry)| Some((name.clone(), entry.clearing?)))
+            .map(|(service, incarnation)| (service.clone(), *incarnation))
             .collect();
         for (service, incarnation) in clearing {
             let entry = self.entry(&service);
@@ -270,7 +270,7 @@ impl Core {
                 None => self.kill_orphans(&service).await?,
             };
             if !left {
-                self.entry_mut(&service).clearing = None;
+                self.clearing.remove(&service);
                 self.fact(&service, incarnation, Fact::Gone);
             }
         }
@@ -279,7 +279,7 @@ impl Core {
 
     /// Whether something that was killed must be looked at again.
     pub(super) fn is_clearing(&self) -> bool {
-        self.entries.values().any(|entry| entry.clearing.is_some())
+        !self.clearing.is_empty()
     }
 
     /// Without a cgroup: what the service left behind was adopted by the keeper. `true`: something is left.

@@ -132,6 +132,8 @@ pub(crate) struct Core {
     keeper_hello: watchdog_keeper::protocol::Hello,
     /// The keeper's children that are no leaders, as last told.
     orphans: Vec<u32>,
+    /// Services that were killed and are not known to be gone, with the process that was meant.
+    clearing: BTreeMap<ServiceName, Incarnation>,
     capture: Capture,
     store: Writer,
     tasks: JoinSet<()>,
@@ -202,7 +204,6 @@ struct Entry {
     /// The pid of the newest process, also after its end: its session's number.
     last_pid: Option<u32>,
     ending: Option<Ending>,
-    clearing: Option<Incarnation>,
     /// What was seen at the last sign of life it missed.
     strain: Option<Box<host::Seen>>,
     last_word: Option<String>,

@@ -250,6 +250,7 @@ impl Core {
 
     /// As [`forget`](Self::forget), but for its lanes.
     pub(super) async fn put_away(&mut self, name: &ServiceName) -> Result<(), CoreError> {
+        self.clearing.remove(name);
         let removed = self.entries.remove(name);
         if removed.as_ref().is_some_and(|entry| entry.limits.is_some()) {
             self.limiting.means.forget(name);
@@ -368,7 +369,6 @@ impl Core {
             started: None,
             last_pid: None,
             ending: None,
-            clearing: None,
             strain: None,
             last_word: None,
             notifications: super::notified::Notifications::default(),

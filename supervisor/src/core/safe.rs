@@ -420,7 +420,7 @@ impl SafeCore {
         let since = now();
         self.note_event(leave.event());
         self.close_audit().await;
-        if let Some(capture) = self.capture.take() {
+        if let Some(mut capture) = self.capture.take() {
             capture.stop().await;
         }
         self.keeper.send(&leave.message(since), &[leave.executable()]).await.map_err(CoreError::Keeper)

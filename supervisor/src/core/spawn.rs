@@ -113,7 +113,7 @@ impl Core {
         let entry = self.entry(service);
         let kind = entry.spec.kind();
         let notify = notify::address(self.keeper_hello.epoch, service);
-        let is_there = self.entries.keys().any(|name| name.as_str() == LOGGING);
+        let is_there = self.entries.contains_key(LOGGING);
         let logging = launch::Logging { is_there, logs: &self.config.watchdog.logs };
         let mut request =
             launch::request(&entry.spec, incarnation, given, &prepared.rlimits, &notify, &logging)?;
@@ -151,11 +151,10 @@ impl Core {
     /// A cgroup that was killed kills whatever is born into it from outside, on Linux 6.14 and later: the kernel
     /// compares the count of its kills with that of the cgroup the parent is in. A new folder has no count.
     fn renew_cgroup(&mut self, service: &ServiceName) -> io::Result<()> {
-        let has_ooms = self.limiting.means.oom_kills(service) > 0;
         let entry = self.entries.get_mut(service).expect("the roster and the entries hold the same names");
         let Some(tree) = &self.cgroups else { return Ok(()) };
         // Its counts are to be those of the next process.
-        entry.cgroup_worn |= has_ooms && entry.cgroup.is_some();
+        entry.cgroup_worn |= entry.cgroup.is_some() && self.limiting.means.oom_kills(service) > 0;
         if let Some(worn) = entry.cgroup.as_ref().filter(|_| entry.cgroup_worn) {
             worn.remove()?;
             entry.cgroup = None;

@@ -197,6 +197,8 @@ async fn live(
     core.events.write_out();
     core.capture.stop().await;
     core.keeper.send(&ToKeeper::Finish { code }, &[]).await.map_err(CoreError::Keeper)?;
+    // All is written, and this process ends: taking its memory apart piece by piece would make whoever stops wait.
+    std::mem::forget(core);
     Ok(code)
 }
 
@@ -266,6 +268,7 @@ impl Core {
             keeper,
             keeper_hello,
             orphans: Vec::new(),
+            clearing: BTreeMap::new(),
             capture,
             store: opened.writer,
             tasks: JoinSet::new(),

@@ -270,6 +270,13 @@ pub(crate) fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Removes a cgroup with all below it; one that is not there is removed.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        // Next to none has others below it: it is looked only where the kernel objects.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty) => {}
+        done => return done,
+    }
     for folder in below(path)? {
         remove_all(&folder)?;
     }

@@ -122,14 +122,14 @@ impl Roster {
         }
     }
 
-    fn link_anew(&mut self) {
+    pub(super) fn link_anew(&mut self) {
         for entry in self.entries.values_mut() {
             entry.required_by.clear();
             entry.followed_by.clear();
         }
         let names: Vec<_> = self.entries.keys().cloned().collect();
         for name in &names {
-            self.link(name);
+            self.enter(name);
         }
     }
 

@@ -94,7 +94,7 @@ impl SafeCore {
             }
         }
         self.note_event(Logged::new("stopped", "everything is stopped"));
-        if let Some(capture) = self.capture.take() {
+        if let Some(mut capture) = self.capture.take() {
             capture.stop().await;
         }
         self.keeper.send(&ToKeeper::Finish { code: 0 }, &[]).await.map_err(CoreError::Keeper)
