@@ -168,3 +168,16 @@ fn what_is_not_declared_or_too_much_is_refused_in_words() {
     );
     wd.cli(&["set", MANAGER, "services.a.guaranteed={ gpu-slots = 4 }"]).ok();
 }
+
+#[test]
+fn without_a_manager_it_is_said_how_to_have_one() {
+    let wd = TestWatchdog::run(&[program("a", &["sleep", "1000"])]);
+    wd.until("it is ready", Seen::all_ready);
+    let how = "[service.resource-manager] in watchdog.toml";
+    for what in [&["resources", "leases"][..], &["resources", "history", "a"]] {
+        let said = wd.cli(what).with_code(2);
+        assert!(said.stderr.contains(how), "{said}");
+    }
+    let said = wd.cli(&["resources", "leases", "--manager=b"]).with_code(2);
+    assert!(said.stderr.contains("no service `b` is registered") && !said.stderr.contains(how), "{said}");
+}
