@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use watchdog_keeper::{KeeperConfig, KeeperError, PidRecord};
+use watchdog_keeper::{KeeperConfig, KeeperError};
 use watchdog_protocol::{Incarnation, ServiceName};
 use watchdog_seqpacket::inherited_descriptor;
 
@@ -124,13 +124,13 @@ pub fn run(path: &Path) -> Result<Infallible, RunError> {
     let _ = limiting::settle(&section.state);
     let tree = CgroupTree::make(&section.state).ok();
     let ended = leftovers::end(&section.runtime, &section.state, tree.as_ref(), PATIENCE)?;
-    for leftover in &ended {
+    for leftover in &ended.leftovers {
         say(&format!(
             "ended pid {} of `{}`, left by a watchdog that was killed",
             leftover.process.pid, leftover.of
         ));
     }
-    keep_incarnations(&section.runtime)?;
+    keep_incarnations(&section.runtime, ended.incarnations)?;
     leftovers::begin(&section.runtime, tree.as_ref())?;
     let checked = config::check(&config, Some(&config::manifest_cache(&config)))?;
     for warning in config::unused(config.services.values()).iter().chain(checked.warnings()) {
@@ -183,25 +183,16 @@ fn incarnations(folder: &Path) -> PathBuf {
     folder.join("incarnations")
 }
 
-/// Reads the pid records before they go, for the numbers in them.
-fn keep_incarnations(folder: &Path) -> Result<(), RunError> {
+/// Before the pid records go, of which these are.
+fn keep_incarnations(folder: &Path, recorded: BTreeMap<ServiceName, Incarnation>) -> Result<(), RunError> {
+    if recorded.is_empty() {
+        return Ok(());
+    }
     let unreadable = |source| RunError::Folder { path: folder.to_owned(), source };
     let mut newest = former_incarnations(folder).map_err(unreadable)?;
-    let records = match fs::read_dir(folder.join("pids")) {
-        Ok(records) => records,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(err) => return Err(unreadable(err)),
-    };
-    for file in records.flatten() {
-        let Some(service) = file.file_name().to_str().and_then(|name| name.parse::<ServiceName>().ok())
-        else {
-            continue;
-        };
-        let record = fs::read(file.path()).ok().and_then(|bytes| PidRecord::from_bytes(&bytes));
-        if let Some(record) = record {
-            let known = newest.entry(service).or_default();
-            *known = (*known).max(record.incarnation);
-        }
+    for (service, incarnation) in recorded {
+        let known = newest.entry(service).or_default();
+        *known = (*known).max(incarnation);
     }
     Ok(runtime::leave(&incarnations(folder), &newest)?)
 }

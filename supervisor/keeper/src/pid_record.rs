@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use watchdog_protocol::Incarnation;
 
@@ -30,6 +31,17 @@ impl PidRecord {
         bytes[8..16].copy_from_slice(&u64::from(self.pid).to_le_bytes());
         bytes[16..].copy_from_slice(&self.start_time.to_le_bytes());
         bytes
+    }
+
+    /// What a child left in its file; `None` when it is no whole record.
+    ///
+    /// # Errors
+    /// Opening or reading the file.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        // As many are read as there are services, before anything starts: one call each.
+        let mut bytes = [0; Self::LENGTH];
+        let length = File::open(path)?.read(&mut bytes)?;
+        Ok(Self::from_bytes(&bytes[..length]))
     }
 
     /// From what was written; `None` when it is no whole record.

@@ -5,7 +5,6 @@
 //! as the record of the newest `scale` says so.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use watchdog_keeper::PidRecord;
@@ -78,9 +77,8 @@ impl Core {
     pub(super) fn begin_again(&mut self, name: &ServiceName) -> Service {
         let runtime = &self.config.watchdog.runtime;
         let former = former_incarnations(runtime).unwrap_or_default().remove(name);
-        let record = fs::read(leftovers::pid_file(runtime, name)).ok();
-        let record = record.and_then(|bytes| PidRecord::from_bytes(&bytes)).map(|record| record.incarnation);
-        self.begin_service(name, former.max(record))
+        let record = PidRecord::read(&leftovers::pid_file(runtime, name)).ok().flatten();
+        self.begin_service(name, former.max(record.map(|record| record.incarnation)))
     }
 
     /// The same, wanted up whatever was wanted before.

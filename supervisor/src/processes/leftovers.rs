@@ -7,6 +7,7 @@
 //! In the runtime folder lie `pids/SERVICE` and `pids/_core` ([`PidRecord`]s), and
 //! `life`: in which boot and with which cgroup tree that was.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use watchdog_keeper::PidRecord;
-use watchdog_protocol::ServiceName;
 use watchdog_protocol::session::SERVICE;
+use watchdog_protocol::{Incarnation, ServiceName};
 
 use super::cgroup::{Cgroup, CgroupTree};
 use super::proc::{self, Identity, Process, ProcessTable};
@@ -87,6 +88,15 @@ fn named(survivors: &[Leftover]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
+/// What a former life left.
+#[derive(Debug)]
+pub struct Ended {
+    /// What still ran, and does no more.
+    pub leftovers: Vec<Leftover>,
+    /// The newest process of each service that has a pid record, of whatever boot.
+    pub incarnations: BTreeMap<ServiceName, Incarnation>,
+}
+
 /// Ends whatever a former life in these folders left: its core first, for it would start services again, then all
 /// else. Returns when they are gone; waits for at most `patience`. Blocks; for `watchdog run` before it becomes the
 /// keeper. The caller itself and its ancestors are never touched.
@@ -98,17 +108,25 @@ pub fn end(
     state: &Path,
     tree: Option<&CgroupTree>,
     patience: Duration,
-) -> Result<Vec<Leftover>, LeftoverError> {
+) -> Result<Ended, LeftoverError> {
     let deadline = Instant::now() + patience;
-    let former = Former::find(runtime, state, tree)?;
-    let mut ended = Vec::new();
-    former.end(Part::Core, deadline, &mut ended)?;
-    former.end(Part::All, deadline, &mut ended)?;
+    let look = |source| LeftoverError::Look { path: runtime.to_owned(), source };
+    let pids = runtime.join("pids");
+    let mut records = records(&pids).map_err(look)?;
+    let former = Former::find(runtime, state, tree, &records)?;
+    let mut leftovers = Vec::new();
+    former.end(Part::Core, deadline, &mut leftovers)?;
+    former.end(Part::All, deadline, &mut leftovers)?;
+    if !leftovers.is_empty() {
+        // Its core may have started some meanwhile.
+        records = self::records(&pids).map_err(look)?;
+    }
     for cgroup in former.cgroups()? {
         // An empty cgroup that can't be removed hurts nobody and is used again.
         let _ = cgroup.1.remove();
     }
-    Ok(ended)
+    let of_service = |(name, record): (String, PidRecord)| Some((name.parse().ok()?, record.incarnation));
+    Ok(Ended { leftovers, incarnations: records.into_iter().filter_map(of_service).collect() })
 }
 
 /// What a former life in these folders left that still runs; nothing is done to it. The lock of the state folder should
@@ -117,7 +135,9 @@ pub fn end(
 /// # Errors
 /// [`LeftoverError::Look`].
 pub fn find(runtime: &Path, state: &Path) -> Result<Vec<Leftover>, LeftoverError> {
-    let former = Former::find(runtime, state, None)?;
+    let look = |source| LeftoverError::Look { path: runtime.to_owned(), source };
+    let records = records(&runtime.join("pids")).map_err(look)?;
+    let former = Former::find(runtime, state, None, &records)?;
     let mut found = former.left(Part::Core)?;
     for leftover in former.left(Part::All)? {
         if !found.iter().any(|known| known.process == leftover.process) {
@@ -158,7 +178,7 @@ pub fn led_by(runtime: &Path) -> impl Fn(&[Identity]) -> Option<ServiceName> + S
     let pids = runtime.join("pids");
     move |processes| {
         let records = records(&pids).ok()?;
-        let led = records.iter().filter(|(_, leader)| processes.contains(leader));
+        let led = records.iter().filter(|(_, record)| processes.contains(&leader(record)));
         led.filter_map(|(name, _)| name.parse().ok()).next()
     }
 }
@@ -183,7 +203,12 @@ struct Former {
 }
 
 impl Former {
-    fn find(runtime: &Path, state: &Path, tree: Option<&CgroupTree>) -> Result<Self, LeftoverError> {
+    fn find(
+        runtime: &Path,
+        state: &Path,
+        tree: Option<&CgroupTree>,
+        records: &[(String, PidRecord)],
+    ) -> Result<Self, LeftoverError> {
         let look = |source| LeftoverError::Look { path: runtime.to_owned(), source };
         let life: Option<Life> = runtime::find(&runtime.join("life")).map_err(look)?;
         let same_boot = match &life {
@@ -191,8 +216,9 @@ impl Former {
             None => false,
         };
         // After a boot the numbers in the records are somebody else's.
-        let records = if same_boot { records(&runtime.join("pids")).map_err(look)? } else { Vec::new() };
-        let (core, leaders): (Vec<_>, Vec<_>) = records.into_iter().partition(|(name, _)| name == CORE);
+        let records = if same_boot { records } else { &[] };
+        let leaders = records.iter().map(|(name, record)| (name.clone(), leader(record)));
+        let (core, leaders): (Vec<_>, Vec<_>) = leaders.partition(|(name, _)| name == CORE);
         let mut trees: Vec<CgroupTree> = tree.into_iter().cloned().collect();
         if let Some(noted) = life.and_then(|life| life.cgroups).and_then(|path| CgroupTree::at(&path))
             && trees.iter().all(|tree| tree.path() != noted.path())
@@ -312,7 +338,7 @@ impl Former {
 }
 
 /// Every pid record of the folder; torn ones are of children that never got to their program.
-fn records(pids: &Path) -> io::Result<Vec<(String, Identity)>> {
+fn records(pids: &Path) -> io::Result<Vec<(String, PidRecord)>> {
     let entries = match fs::read_dir(pids) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -322,11 +348,13 @@ fn records(pids: &Path) -> io::Result<Vec<(String, Identity)>> {
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if let Some(PidRecord { pid, start_time, .. }) = PidRecord::from_bytes(&fs::read(entry.path())?) {
-            records.push((name, Identity { pid: pid.cast_signed(), start_time }));
-        }
+        records.extend(PidRecord::read(&entry.path())?.map(|record| (name, record)));
     }
     Ok(records)
+}
+
+fn leader(record: &PidRecord) -> Identity {
+    Identity { pid: record.pid.cast_signed(), start_time: record.start_time }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Reading `/proc`.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -82,15 +82,18 @@ impl Process {
     /// # Errors
     /// Nobody has it (`NotFound`), or `/proc` can't be read.
     pub fn read(pid: i32) -> io::Result<Self> {
-        let text = match fs::read(format!("/proc/{pid}/stat")) {
-            Ok(text) => text,
+        // One read gives the whole line, some 300 bytes; where all processes are looked at, it is read of each.
+        let mut line = [0; 2048];
+        let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut line));
+        let length = match read {
+            Ok(length) => length,
             // Gone between open and read.
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
                 return Err(io::Error::from(io::ErrorKind::NotFound));
             }
             Err(error) => return Err(error),
         };
-        Self::parse(&text)
+        Self::parse(&line[..length])
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
     }
 

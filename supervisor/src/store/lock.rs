@@ -5,8 +5,8 @@
 //! for the one that comes too late.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -95,10 +95,10 @@ pub fn lock(state_folder: &Path) -> Result<Lock, LockError> {
     }
     let me = Identity::of_self().map_err(failed("write to"))?;
     let text = format!("{} {} {}\n", me.pid, me.start_time, Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"));
-    // No fsync: it is only read while this process lives.
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| file.write_all(text.as_bytes()))
+    // No fsync: it is only read while this process lives. Cut to its length last: from a file that was emptied, ext4
+    // writes to the disk at once what is put in next.
+    file.write_all_at(text.as_bytes(), 0)
+        .and_then(|()| file.set_len(text.len() as u64))
         .map_err(failed("write to"))?;
     Ok(Lock { file })
 }

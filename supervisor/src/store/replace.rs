@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::RenameFlags;
+
 use super::before;
 
 /// One step of a replacement.
@@ -117,12 +119,15 @@ pub fn replace_both(
 }
 
 /// As [`replace`] without either fsync: whole at every instant and there for the next process, not for the
-/// next boot.
+/// next boot. What is there already is not written again.
 ///
 /// # Errors
 /// [`ReplaceError`], as [`replace`].
 pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
-    Temporary::write(path, &[bytes], Durability::Memory)?.rename()
+    if fs::read(path).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+    Temporary::write(path, &[bytes], Durability::Memory)?.exchange()
 }
 
 /// Takes the file away, durably. None there is fine.
@@ -214,6 +219,25 @@ impl<'a> Temporary<'a> {
     fn rename(self) -> Result<(), ReplaceError> {
         step(Step::Rename, self.target, || fs::rename(&self.path, self.target))?;
         std::mem::forget(self);
+        Ok(())
+    }
+
+    /// As [`rename`](Self::rename), for what need not be on disk: ext4 begins to write a file that takes the place of
+    /// another by `rename`, so that a power cut leaves either, and whoever renames waits a millisecond for it. Two files that
+    /// change their names are left alone.
+    fn exchange(self) -> Result<(), ReplaceError> {
+        let (here, new) = (rustix::fs::CWD, &self.path);
+        let is_exchanged = step(Step::Rename, self.target, || {
+            match rustix::fs::renameat_with(here, new, here, self.target, RenameFlags::EXCHANGE) {
+                Ok(()) => Ok(true),
+                // There is none to change with, or the file system can't; what else is wrong is wrong again.
+                Err(_) => fs::rename(new, self.target).map(|()| false),
+            }
+        })?;
+        // The one of before, under the name of this one, is removed.
+        if !is_exchanged {
+            std::mem::forget(self);
+        }
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ impl Place {
     }
 
     fn end(&self, patience: Duration) -> Result<Vec<Leftover>, LeftoverError> {
-        end(self.runtime.path(), self.state.path(), None, patience)
+        end(self.runtime.path(), self.state.path(), None, patience).map(|ended| ended.leftovers)
     }
 }
 
@@ -160,8 +160,8 @@ fn a_survivor_is_named() {
 #[test]
 fn no_former_life_is_no_leftover() {
     let (runtime, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    assert!(end(runtime.path(), state.path(), None, PATIENCE).unwrap().is_empty());
-    assert!(end(&runtime.path().join("absent"), state.path(), None, PATIENCE).unwrap().is_empty());
+    assert!(end(runtime.path(), state.path(), None, PATIENCE).unwrap().leftovers.is_empty());
+    assert!(end(&runtime.path().join("absent"), state.path(), None, PATIENCE).unwrap().leftovers.is_empty());
 }
 
 #[test]

@@ -92,6 +92,13 @@ pub(super) fn room(marker: Marker, places: std::ops::Range<u64>) -> Vec<u8> {
     places.map(|at| room_at(marker, at)).collect()
 }
 
+/// Nothing but room is in these bytes, the first of which is at this place.
+fn is_room(bytes: &[u8], marker: Marker, at: usize) -> bool {
+    let pattern: Marker = std::array::from_fn(|after| room_at(marker, (at + after) as u64));
+    let mut words = bytes.chunks_exact(pattern.len());
+    words.all(|word| word == pattern) && words.remainder() == &pattern[..words.remainder().len()]
+}
+
 fn room_at(marker: Marker, at: u64) -> u8 {
     !marker[(at % 8) as usize]
 }
@@ -162,6 +169,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Vec<Found<'_>>, Newer> {
                 found.push(Found::CutOff { length: bytes.len() - at });
                 break;
             }
+            // The end of most segments, and longer than all their records.
+            Read::Nothing { .. } if is_room(&bytes[at..], marker, at) => break,
             Read::Nothing { file } => {
                 let end = next_record(bytes, marker, at + 1);
                 let gap = Gap { bytes, marker, at, end };
@@ -218,6 +227,14 @@ impl Gap<'_> {
     fn is_room(&self, at: usize) -> bool {
         self.bytes[at] == room_at(self.marker, at as u64)
     }
+}
+
+/// Whether this watchdog can read the segment that begins like this: its [`SEGMENT_HEAD`], or less.
+///
+/// # Errors
+/// [`Newer`].
+pub(super) fn check(head: &[u8]) -> Result<(), Newer> {
+    marker(head).map(drop)
 }
 
 /// `None`: nothing was written yet, or not even the head of a segment came to its end.

@@ -260,6 +260,7 @@ fn a_segment_of_a_newer_format_is_refused_and_stays() {
     let path = folder.path().join("journal-1");
     fs::write(&path, &head).unwrap();
     assert!(matches!(Journal::open(folder.path()), Err(JournalError::Newer { .. })));
+    assert!(matches!(check(folder.path()), Err(JournalError::Newer { .. })));
     assert_eq!(fs::read(&path).unwrap(), head);
 }
 
