@@ -2,8 +2,12 @@
 //!
 //! Entries of a turn of the event loop are written together, when all it decided is under way: writing and printing
 //! them takes longer than asking for the next process does. What a core that is killed in between did not write,
-//! the next one adds from what the notes say. Two files at most: at its limit the log becomes `events.jsonl.1` and begins anew, its numbers
-//! going on.
+//! the next one adds from what the notes say. Two files at most: at its limit the log becomes `events.jsonl.1` and begins
+//! anew, its numbers going on.
+//!
+//! Nothing of it stays in memory: who asks is answered from the files, by a [`View`].
+
+mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -17,8 +21,9 @@ use watchdog_protocol::{Incarnation, Revision, Sequence, ServiceName};
 
 use super::{wall_time, words};
 use crate::store::lines::{self, Lines};
+pub(super) use view::View;
 
-/// Entries kept in memory for `watchdog events`; older ones are in the files.
+/// Entries that are shown; older ones are in the files. Of those that could not be written, at most so many are held.
 const KEPT: usize = 10_000;
 
 /// What an entry about the end of a process says it is.
@@ -115,10 +120,11 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct EventLog {
     lines: Lines,
+    folder: PathBuf,
     next: u64,
-    kept: VecDeque<EventRecord>,
-    /// How many of the newest are kept and not yet written.
-    unwritten: usize,
+    unwritten: Vec<EventRecord>,
+    /// What could not be written.
+    lost: VecDeque<EventRecord>,
     followers: Vec<mpsc::Sender<Reply>>,
 }
 
@@ -126,9 +132,9 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("events.jsonl")
 }
 
-/// The newest entries of the log in this folder, as many as are kept, oldest first; also while nobody writes it. A line
+/// The newest entries of the log in this folder, as many as are shown, oldest first; also while nobody writes it. A line
 /// that was cut short is left out.
-pub(crate) fn read(folder: &Path) -> io::Result<VecDeque<EventRecord>> {
+pub(crate) fn read(folder: &Path) -> io::Result<Vec<EventRecord>> {
     lines::read(&path(folder), KEPT)
 }
 
@@ -136,14 +142,20 @@ impl EventLog {
     /// Opens the log and goes on where it ended. A last line that was cut short is closed and left.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let path = path(folder);
-        let kept = read(folder)?;
-        let next = kept.back().map_or(1, |last: &EventRecord| last.number + 1);
-        Ok(Self { lines: Lines::open(path)?, next, kept, unwritten: 0, followers: Vec::new() })
+        let next = lines::last(&path)?.map_or(1, |last: EventRecord| last.number + 1);
+        Ok(Self {
+            lines: Lines::open(path)?,
+            folder: folder.to_owned(),
+            next,
+            unwritten: Vec::new(),
+            lost: VecDeque::new(),
+            followers: Vec::new(),
+        })
     }
 
     /// Adds an entry, to be written by [`write_out`](Self::write_out).
     pub(crate) fn add(&mut self, entry: Entry) {
-        self.kept.push_back(EventRecord {
+        self.unwritten.push(EventRecord {
             number: self.next,
             at_us: wall_time().as_micros(),
             service: entry.service,
@@ -156,25 +168,23 @@ impl EventLog {
             evidence: entry.evidence,
         });
         self.next += 1;
-        self.unwritten += 1;
     }
 
     /// Something was added and is not written.
     pub(crate) fn has_unwritten(&self) -> bool {
-        self.unwritten > 0
+        !self.unwritten.is_empty()
     }
 
     /// Writes what was added, prints it, and tells who follows. A file that can't be written costs the entries their
-    /// place on disk, not in memory, and is tried anew with the next ones.
+    /// place on disk: they are held in memory, and the file is tried anew with the next ones.
     pub(crate) fn write_out(&mut self) {
-        if self.unwritten == 0 {
+        if self.unwritten.is_empty() {
             return;
         }
-        let first = self.kept.len() - self.unwritten;
-        if let Err(err) = self.lines.append(self.kept.range(first..)) {
-            tracing::warn!(target: words::UNNOTED, "cannot write the event log {:?}: {err}", self.lines.path());
-        }
-        for record in self.kept.range(first..) {
+        // The room for a burst goes with it.
+        let records = std::mem::take(&mut self.unwritten);
+        let written = self.lines.append(records.iter());
+        for record in &records {
             let service = record.service.as_ref().map_or("watchdog", ServiceName::as_str);
             if !words::was_said(&record.what) {
                 tracing::info!(target: "watchdog", "{service}: {}", record.text);
@@ -182,37 +192,38 @@ impl EventLog {
             // A follower that does not keep up is let go: it asks again from the last number it saw.
             self.followers.retain(|follower| follower.try_send(Reply::Event(record.clone())).is_ok());
         }
-        self.unwritten = 0;
-        self.kept.drain(..self.kept.len().saturating_sub(KEPT));
+        if let Err(err) = written {
+            tracing::warn!(target: words::UNNOTED, "cannot write the event log {:?}: {err}", self.lines.path());
+            self.lost.extend(records);
+            self.lost.drain(..self.lost.len().saturating_sub(KEPT));
+        }
     }
 
-    /// How far the log tells of each service that has had a process.
-    pub(crate) fn newest(&self) -> BTreeMap<&ServiceName, Told> {
+    /// All of it up to now, to be read apart from the event loop. Writes out what was added.
+    pub(super) fn view(&mut self) -> View {
+        self.write_out();
+        View { folder: self.folder.clone(), lost: self.lost.iter().cloned().collect(), end: self.next }
+    }
+
+    /// How far the log tells of each service that has had a process. Blocks: for a start.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub(crate) fn newest(&mut self) -> io::Result<BTreeMap<ServiceName, Told>> {
         let mut newest: BTreeMap<_, Told> = BTreeMap::new();
-        for record in &self.kept {
-            let Some(service) = &record.service else { continue };
+        for record in self.view().read(0, KEPT)? {
+            let Some(service) = record.service else { continue };
             if let Some(incarnation) = record.incarnation {
                 let told = newest.entry(service).or_default();
                 if incarnation > told.incarnation {
                     *told = Told { incarnation, ..Told::default() };
                 }
                 told.is_ended |= incarnation == told.incarnation && record.what == ENDED;
-            } else if let Some(told) = newest.get_mut(service) {
+            } else if let Some(told) = newest.get_mut(&service) {
                 told.has_failed |= record.what == FAILED;
             }
         }
-        newest
-    }
-
-    /// All that is kept, oldest first.
-    pub(crate) fn all(&mut self) -> &[EventRecord] {
-        self.kept.make_contiguous()
-    }
-
-    /// The newest `last` entries after number `after`, in order.
-    pub(crate) fn after(&self, after: u64, last: usize) -> impl Iterator<Item = &EventRecord> {
-        let found = self.kept.iter().filter(|record| record.number > after).count();
-        self.kept.iter().filter(move |record| record.number > after).skip(found.saturating_sub(last))
+        Ok(newest)
     }
 
     /// Tells this one of every entry from now on.
@@ -250,8 +261,8 @@ mod tests {
         }
         log.add(Entry::of(&b, FAILED, ""));
         let told = |n, is_ended, has_failed| Told { incarnation: at(n), is_ended, has_failed };
-        let expected = BTreeMap::from([(&a, told(2, false, false)), (&b, told(4, true, true))]);
-        assert_eq!(log.newest(), expected);
+        let expected = BTreeMap::from([(a, told(2, false, false)), (b, told(4, true, true))]);
+        assert_eq!(log.newest().unwrap(), expected);
     }
 
     #[test]
@@ -266,10 +277,45 @@ mod tests {
         let mut log = EventLog::open(folder.path()).unwrap();
         log.add(Entry::new("started", "three"));
         log.write_out();
-        let log = EventLog::open(folder.path()).unwrap();
-        let seen: Vec<_> = log.after(0, 100).map(|r| (r.number, r.text.as_str())).collect();
-        assert_eq!(seen, [(1, "one"), (2, "two"), (3, "three")]);
-        assert_eq!(log.after(0, 1).map(|r| r.number).collect::<Vec<_>>(), [3]);
-        assert_eq!(log.after(2, 9).map(|r| r.number).collect::<Vec<_>>(), [3]);
+        let mut log = EventLog::open(folder.path()).unwrap();
+        let mut read = |after, last| {
+            let seen = log.view().read(after, last).unwrap();
+            seen.into_iter().map(|record| (record.number, record.text)).collect::<Vec<_>>()
+        };
+        let entry = |number, text: &str| (number, text.to_owned());
+        assert_eq!(read(0, 100), [entry(1, "one"), entry(2, "two"), entry(3, "three")]);
+        assert_eq!(read(0, 1), [entry(3, "three")]);
+        assert_eq!(read(2, 9), [entry(3, "three")]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_held_and_shown_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = EventLog::open(folder.path()).unwrap();
+        let add = |log: &mut EventLog, text: &str| {
+            log.add(Entry::new("started", text));
+            log.write_out();
+        };
+        add(&mut log, "one");
+        // As a disk that takes nothing: what is there can't be opened to append to.
+        let path = path(folder.path());
+        let aside = folder.path().join("aside");
+        log.lines = Lines::closed(path.clone());
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        add(&mut log, "two");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        add(&mut log, "three");
+        let until_here = log.view();
+        add(&mut log, "four");
+        let texts = |view: View| {
+            let records = view.read(0, 100).unwrap();
+            records.into_iter().map(|record| record.text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(until_here), ["one", "two", "three"]);
+        assert_eq!(texts(log.view()), ["one", "two", "three", "four"]);
+        let mut again = EventLog::open(folder.path()).unwrap();
+        assert_eq!(texts(again.view()), ["one", "three", "four"]);
     }
 }

@@ -333,18 +333,12 @@ impl SafeCore {
             }
             Request::Events { after, last, follow: false } => {
                 let last = usize::try_from(last).unwrap_or(usize::MAX);
-                let records = self.events.iter().flat_map(|events| events.after(after, last)).cloned();
-                let records: Vec<_> = records.collect();
                 // Apart from this task: a client reads as fast as it likes.
                 let replies = asked.replies.sender().clone();
-                self.tasks.spawn(async move {
-                    for record in records {
-                        if replies.send(Reply::Event(record)).await.is_err() {
-                            return;
-                        }
-                    }
-                    let _ = replies.send(Reply::End(Ok(Outcome::Done(String::new())))).await;
-                });
+                match &mut self.events {
+                    Some(events) => _ = self.tasks.spawn(events.view().serve(after, last, None, replies)),
+                    None => end(&asked.replies, Ok(Outcome::Done(String::new()))),
+                }
             }
             Request::Audit { service, last } if self.audit.is_some() => {
                 let view = self.audit.as_ref().expect("looked at above").view();

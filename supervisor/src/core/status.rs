@@ -13,7 +13,6 @@ use watchdog_protocol::status::{
     EndStatus, GroupStatus, LimitStatus, PhaseStatus, STATUS_VERSION, ServiceKind, ServiceStatus, Status,
     WantedStatus, WatchdogStatus,
 };
-use watchdog_protocol::why::Why;
 
 use super::limits::Still;
 use super::{Core, Shutdown, now};
@@ -65,15 +64,6 @@ impl Core {
             groups: groups.collect(),
             lanes: self.lanes.drawn(),
         }
-    }
-
-    /// From the state a service is in back to its first cause.
-    pub(super) fn why(&mut self, service: &ServiceName) -> Why {
-        // Only what is on disk: the next core must give the same answer.
-        self.events.write_out();
-        let services = self.status(&[]).services;
-        watchdog_lifecycle::why::why(service, &services, self.events.all())
-            .expect("the names of a request are looked up first")
     }
 
     fn watchdog_status(&self) -> WatchdogStatus {

@@ -8,9 +8,10 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -206,7 +207,10 @@ pub(super) fn write_pid_record(runtime: &Path, generation: u64) -> std::io::Resu
     let pid = std::process::id();
     let record =
         PidRecord { incarnation: Incarnation::from_stored(generation), pid, start_time: start_time(pid)? };
-    fs::write(leftovers::core_pid_file(runtime), record.to_bytes())
+    // Written over, not emptied before: ext4 would write it to the disk at once.
+    let file =
+        File::options().write(true).create(true).truncate(false).open(leftovers::core_pid_file(runtime))?;
+    file.write_all_at(&record.to_bytes(), 0)
 }
 
 /// Where those outside the event loop tell it what they hear.
@@ -338,6 +342,7 @@ impl Core {
         let is_leaving: BTreeSet<_> = leaving.keys().cloned().collect();
         let leaving = leaving.into_values().map(|spec| (spec, Registered::Config));
         let mut services = Vec::new();
+        self.store.begin_loading();
         for (spec, registered) in specs.into_iter().chain(leaving) {
             let name = spec.name.clone();
             let (record, found) = found(&mut stored, &name)?;
@@ -364,6 +369,7 @@ impl Core {
             }
             services.push((name, policy, service));
         }
+        self.store.end_loading();
         self.capture.begin();
         for (name, spec) in heirs {
             self.will_be(&name, spec);
@@ -374,7 +380,9 @@ impl Core {
             let group = groups.remove(name).unwrap_or_default();
             self.roster.group(name.clone(), policy.clone(), group);
         }
-        self.add_missing_events();
+        if !is_first {
+            self.add_missing_events().map_err(starting("read the event log"))?;
+        }
         self.restore_lanes(&mut stored, &renamed);
         self.rename_lanes_left(&renamed).await?;
         self.watch_operator_lanes();
@@ -416,10 +424,10 @@ impl Core {
     }
 
     /// What the older core had noted, and was killed before it wrote it into the event log.
-    fn add_missing_events(&mut self) {
+    fn add_missing_events(&mut self) -> std::io::Result<()> {
         let mut missing = Vec::new();
-        for (name, told) in self.events.newest() {
-            let Some(service) = self.roster.get(name) else { continue };
+        for (name, told) in self.events.newest()? {
+            let Some(service) = self.roster.get(&name) else { continue };
             let end = service.last_end().filter(|end| end.incarnation == told.incarnation && !told.is_ended);
             missing.extend(end.map(|end| (name.clone(), Occurrence::Ended(Box::new(end.clone())))));
             if let (Phase::Failed { cause, .. }, false) = (service.phase(), told.has_failed) {
@@ -431,6 +439,7 @@ impl Core {
         for (name, occurrence) in missing {
             self.add_event(&name, &occurrence);
         }
+        Ok(())
     }
 
     /// Everything is stopped: nothing is in them.
@@ -635,10 +644,10 @@ impl Core {
 
 /// Standard error is the keeper's from here on; first comes there what was said so far.
 fn go_on_at(stderr: &OwnedFd) -> std::io::Result<()> {
-    let mut so_far = fs::File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
+    let mut so_far = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
     let length = so_far.stream_position()?;
     so_far.rewind()?;
-    let mut keepers = fs::File::from(stderr.try_clone()?);
+    let mut keepers = File::from(stderr.try_clone()?);
     std::io::copy(&mut so_far.take(length), &mut keepers)?;
     Ok(nix::unistd::dup2_stderr(stderr)?)
 }
@@ -656,7 +665,7 @@ fn found(stored: &mut HashMap<Vec<u8>, Vec<OwnedFd>>, name: &ServiceName) -> Res
 
 fn manifest(fds: Option<Vec<OwnedFd>>) -> Option<Manifest> {
     let fd = fds?.pop()?;
-    let length = fs::File::from(fd.try_clone().ok()?).metadata().ok()?.len();
+    let length = File::from(fd.try_clone().ok()?).metadata().ok()?.len();
     let bytes = payload::read(fd.as_fd(), length, watchdog_protocol::limits::MAX_MANIFEST).ok()?;
     Manifest::parse(&bytes).ok()
 }

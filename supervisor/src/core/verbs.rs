@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use watchdog_keeper::protocol::Whom;
 use watchdog_lifecycle::{Actor, Event, Haste, Kind, Service, Verb, Wanted};
 use watchdog_protocol::audit::Auditee;
-use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Reply, Request};
+use watchdog_protocol::control::{Call, Failure, FailureKind, Outcome, Request};
 use watchdog_protocol::session::Content;
 use watchdog_protocol::status::Evidence;
 use watchdog_protocol::{Incarnation, Manifest, RequestId, ServiceName};
@@ -127,8 +127,9 @@ impl Core {
                 self.tasks.spawn(call.serve());
             }
             Request::Why { service } => {
-                let why = self.why(&service);
-                end(&asked.replies, Ok(Outcome::Why(Box::new(why))));
+                let services = self.status(&[]).services;
+                let replies = asked.replies.sender().clone();
+                self.tasks.spawn(self.events.view().serve_why(service, services, replies));
             }
             Request::Manifest { service } => {
                 let text = self.entry(&service).manifest.as_deref().map(Manifest::to_json);
@@ -400,29 +401,13 @@ impl Core {
     /// What is there, then what comes: by a task, for a client reads as fast as it likes.
     fn events_asked(&mut self, asked: &Asked, after: u64, last: u64, follow: bool) {
         let last = usize::try_from(last).unwrap_or(usize::MAX);
-        self.events.write_out();
-        let records: Vec<_> = self.events.after(after, last).cloned().collect();
+        let view = self.events.view();
         let coming = follow.then(|| {
             let (follower, coming) = mpsc::channel(FOLLOWED);
             self.events.follow(follower);
             coming
         });
-        let replies = asked.replies.sender().clone();
-        self.tasks.spawn(async move {
-            for record in records {
-                if replies.send(Reply::Event(record)).await.is_err() {
-                    return;
-                }
-            }
-            if let Some(mut coming) = coming {
-                while let Some(reply) = coming.recv().await {
-                    if replies.send(reply).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            let _ = replies.send(Reply::End(Ok(Outcome::Done(String::new())))).await;
-        });
+        self.tasks.spawn(view.serve(after, last, coming, asked.replies.sender().clone()));
     }
 
     fn shutdown_asked(&mut self, asked: Asked) {

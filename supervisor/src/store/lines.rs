@@ -1,6 +1,5 @@
 //! A file of JSON lines that is only appended to, two files at most: at its limit it becomes `NAME.1` and begins anew.
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,9 @@ use serde::de::DeserializeOwned;
 
 /// Bytes of one file.
 pub(super) const LIMIT: u64 = 10 * 1024 * 1024;
+
+/// The last bytes of a file, in which its last line is.
+const END: u64 = 16 * 1024;
 
 /// One such file, written by one core.
 #[derive(Debug)]
@@ -22,12 +24,40 @@ pub(crate) struct Lines {
 
 /// The newest `last` records of both files, oldest first; also while nobody writes them. A line that was cut short is left
 /// out. A file that reaches its limit meanwhile is read twice, and none is missed.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path, last: usize) -> io::Result<VecDeque<T>> {
-    let present = bytes_of(path)?;
-    let older = bytes_of(&before(path))?;
-    let mut found: VecDeque<T> = parsed(&older).chain(parsed(&present)).collect();
-    found.drain(..found.len().saturating_sub(last));
+pub(crate) fn read<T: DeserializeOwned>(path: &Path, last: usize) -> io::Result<Vec<T>> {
+    let mut found: Vec<T> = newest(&bytes_of(path)?).take(last).collect();
+    if found.len() < last {
+        let left = last - found.len();
+        found.extend(newest(&bytes_of(&before(path))?).take(left));
+    }
+    found.reverse();
     Ok(found)
+}
+
+/// The newest record of both files: without reading all of them, unless it is longer than any line should be.
+pub(crate) fn last<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    for path in [path, &before(path)] {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+            Err(err) => return Err(err),
+        };
+        let size = file.metadata()?.len();
+        for length in [size.min(END), size] {
+            let mut bytes = Vec::new();
+            file.seek(SeekFrom::Start(size - length))?;
+            Read::by_ref(&mut file).take(length).read_to_end(&mut bytes)?;
+            // What is before its first line end may be a piece of a line, which no record is.
+            if let Some(found) = newest(&bytes).next() {
+                return Ok(Some(found));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn newest<T: DeserializeOwned>(lines: &[u8]) -> impl Iterator<Item = T> {
+    lines.rsplit(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }
 
 /// The records among these lines.
@@ -52,6 +82,11 @@ impl Lines {
     pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
         let (file, size) = continued(&path)?;
         Ok(Self { path, file: Some(file), size })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn closed(path: PathBuf) -> Self {
+        Self { path, file: None, size: 0 }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -121,6 +156,7 @@ mod tests {
         Lines::open(path.clone()).unwrap().append([4].iter()).unwrap();
         assert_eq!(read::<u32>(&path, 10).unwrap(), [1, 2, 4]);
         assert_eq!(read::<u32>(&path, 2).unwrap(), [2, 4]);
+        assert_eq!(last::<u32>(&path).unwrap(), Some(4));
     }
 
     #[test]
@@ -136,5 +172,23 @@ mod tests {
         let sizes = [before(&path), path.clone()].map(|path| path.metadata().unwrap().len());
         assert!(sizes.iter().all(|size| *size <= LIMIT + 2 * long.len() as u64), "{sizes:?}");
         assert!(read::<String>(&path, 1).unwrap()[0].starts_with("39x"));
+        assert_eq!(read::<String>(&path, 12).unwrap().len(), 12, "the older file too");
+    }
+
+    #[test]
+    fn the_newest_is_found_however_long_and_in_the_older_file_if_need_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        assert_eq!(last::<String>(&path).unwrap(), None);
+        let mut lines = Lines::open(path.clone()).unwrap();
+        let texts = ["short".to_owned(), "x".repeat(3 * END as usize)];
+        for text in &texts {
+            lines.append([text].into_iter()).unwrap();
+            assert_eq!(last::<String>(&path).unwrap().as_ref(), Some(text));
+        }
+        std::fs::rename(&path, before(&path)).unwrap();
+        assert_eq!(last::<String>(&path).unwrap().as_ref(), Some(&texts[1]));
+        Lines::open(path.clone()).unwrap();
+        assert_eq!(last::<String>(&path).unwrap().as_ref(), Some(&texts[1]), "the present one is empty");
     }
 }

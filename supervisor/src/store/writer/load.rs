@@ -1,7 +1,10 @@
 //! What a state folder holds of a file: in the journal, or in the file itself.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{DIRECT, Writer, name};
@@ -27,7 +30,41 @@ impl<T> Found<T> {
     }
 }
 
+/// What is in the folders that files are loaded from, listed once: most services never had a record, and to find that out
+/// file by file costs two calls of the kernel for each.
+#[derive(Debug, Default)]
+pub(super) struct Listing(HashMap<PathBuf, Option<HashSet<OsString>>>);
+
+impl Listing {
+    /// Neither the file nor the one before it was there. Of a folder that can't be listed nothing is known.
+    fn lacks(&mut self, path: &Path) -> bool {
+        let (Some(folder), Some(file)) = (path.parent(), path.file_name()) else { return false };
+        if !self.0.contains_key(folder) {
+            self.0.insert(folder.to_owned(), names(folder).ok());
+        }
+        let before = kept::previous(path);
+        self.0[folder].as_ref().is_some_and(|names| {
+            !names.contains(file) && before.file_name().is_none_or(|before| !names.contains(before))
+        })
+    }
+}
+
+fn names(folder: &Path) -> io::Result<HashSet<OsString>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
+}
+
 impl Writer {
+    /// Many are loaded next: until [`end_loading`](Self::end_loading), a file that is not in its folder now is taken to
+    /// be in none. For a start, when nobody writes.
+    pub(crate) fn begin_loading(&mut self) {
+        self.listing = Some(Listing::default());
+    }
+
+    /// From here on each file is looked for.
+    pub(crate) fn end_loading(&mut self) {
+        self.listing = None;
+    }
+
     /// The newest whole content of the file at `path`, else the one before, else nothing. Damaged files are renamed
     /// aside, never deleted. What nobody vouches for is written anew first: it may be in the page cache alone, left by
     /// a core that was killed. Blocks.
@@ -70,6 +107,13 @@ impl Writer {
         known: u32,
         is_durable: bool,
     ) -> Result<Found<(Header, Vec<u8>)>, LoadError> {
+        if self.listing.as_mut().is_some_and(|listing| listing.lacks(path)) {
+            return Ok(Found {
+                loaded: Loaded::Fresh { set_aside: Vec::new() },
+                is_durable: true,
+                written: None,
+            });
+        }
         let loaded = kept::load(kind, path, known)?;
         let Some((header, content)) = loaded.peek() else {
             return Ok(Found { loaded, is_durable: true, written: None });
@@ -100,7 +144,7 @@ fn opened(kind: Kind, path: &Path, known: u32, bytes: &[u8]) -> Result<(Header, 
         Err(Damage::Newer { found }) => Err(LoadError::NewerFormat { path: path.to_owned(), found }),
         // Its record was whole a moment ago.
         Err(damage) => {
-            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, damage);
+            let source = io::Error::new(io::ErrorKind::InvalidData, damage);
             Err(LoadError::Read { path: path.to_owned(), source })
         }
     }

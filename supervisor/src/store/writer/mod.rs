@@ -105,6 +105,8 @@ pub struct Writer {
     is_emptying: bool,
     is_closed: bool,
     ended: VecDeque<Ended>,
+    /// While many files are loaded.
+    listing: Option<load::Listing>,
 }
 
 /// What was found in a state folder.
@@ -140,6 +142,7 @@ impl Writer {
             is_emptying: false,
             is_closed: false,
             ended: VecDeque::new(),
+            listing: None,
         };
         Ok(Opened { writer, failed: opened.failed, cut_off: opened.cut_off })
     }

@@ -295,3 +295,22 @@ async fn a_close_in_which_a_file_can_not_be_written_leaves_it_in_the_journal() {
     fs::remove_dir(&path).unwrap();
     assert_eq!(found(&mut writer(folder.path()), &path).unwrap(), b"1");
 }
+
+#[tokio::test]
+async fn where_many_are_loaded_only_what_was_in_the_folder_then_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut writer = writer(folder.path());
+    fs::write(path("a"), state(b"first")).unwrap();
+    fs::write(path("b.previous"), state(b"before")).unwrap();
+    writer.begin_loading();
+    assert_eq!(found(&mut writer, &path("a")), Some(b"first".to_vec()));
+    assert_eq!(found(&mut writer, &path("b")), Some(b"before".to_vec()));
+    assert_eq!(found(&mut writer, &path("c")), None);
+    assert_eq!(found(&mut writer, &folder.path().join("absent").join("a")), None);
+    // Nobody writes meanwhile: what comes now was not there.
+    fs::write(path("c"), state(b"late")).unwrap();
+    assert_eq!(found(&mut writer, &path("c")), None);
+    writer.end_loading();
+    assert_eq!(found(&mut writer, &path("c")), Some(b"late".to_vec()));
+}
