@@ -59,6 +59,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,8 @@ pub(crate) struct Core {
     probes: Probes,
     meter: Meter,
     cgroups: Option<CgroupTree>,
+    /// Until all that may be wanted are there.
+    making_cgroups: Option<JoinHandle<()>>,
     limiting: limits::Limiting,
     /// The newest end of a write, by file.
     stored: BTreeMap<PathBuf, (ChangeNumber, Result<(), String>)>,

@@ -12,9 +12,10 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -59,7 +60,7 @@ use crate::config::{self, CheckedService, Config, ServiceSpec};
 use crate::limiting::Means;
 use crate::notify::Notified;
 use crate::probe::Probes;
-use crate::processes::cgroup::{Cgroup, CgroupTree};
+use crate::processes::cgroup::{Cgroup, CgroupTree, NoCgroup};
 use crate::processes::leftovers;
 use crate::run::{former_incarnations, kept_config};
 use crate::store::writer::Writer;
@@ -220,6 +221,34 @@ struct Tells {
     signs: mpsc::Sender<Sign>,
 }
 
+/// What of the machine's a core found on a thread, while it opened its files.
+struct OfMachine {
+    cgroups: Result<CgroupTree, NoCgroup>,
+    means: Means,
+}
+
+/// Finds the cgroups there are for services, and what limits them; then makes the cgroup of each of these ahead of its
+/// start. To make one takes longer than all else the core does for a start, and while it begins there is a processor
+/// to spare.
+fn find_cgroups(
+    state: PathBuf,
+    services: Vec<ServiceName>,
+) -> (std::sync::mpsc::Receiver<OfMachine>, JoinHandle<()>) {
+    let (sender, found) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let cgroups = CgroupTree::make(&state);
+        let means = Means::probe(&state, cgroups.as_ref().ok());
+        let ahead = cgroups.as_ref().ok().cloned();
+        // Whoever waited is gone: so is the core.
+        let _ = sender.send(OfMachine { cgroups, means });
+        for service in services {
+            // What goes wrong is told at its start.
+            let _ = ahead.as_ref().map(|tree| tree.service(&service));
+        }
+    });
+    (found, thread)
+}
+
 impl Core {
     fn new(
         (config, reloads): (Config, Reloads),
@@ -230,6 +259,9 @@ impl Core {
         tells: Tells,
     ) -> Result<Self, CoreError> {
         let section = &config.watchdog;
+        let is_first = keeper_hello.core_generation <= 1;
+        let ahead = config.services.keys().filter(|_| is_first).cloned().collect();
+        let (of_machine, making_cgroups) = find_cgroups(section.state.clone(), ahead);
         let mut events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
         let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
         let capture = Capture::start(logs, hand, tells.signs).map_err(starting("start the log capture"))?;
@@ -255,7 +287,9 @@ impl Core {
             events.add(Logged::new("audit", text));
         }
         let mut notes = Vec::new();
-        let cgroups = match CgroupTree::make(&section.state) {
+        let OfMachine { cgroups, means } =
+            of_machine.recv().map_err(starting("find the cgroups of services"))?;
+        let cgroups = match cgroups {
             Ok(tree) => Some(tree),
             Err(none) => {
                 notes
@@ -279,9 +313,10 @@ impl Core {
             describing: JoinSet::new(),
             comparisons: Comparisons::default(),
             probes: Probes::new(),
-            limiting: Limiting::new(Means::probe(&section.state, cgroups.as_ref())),
+            limiting: Limiting::new(means),
             meter: Meter::new(&section.state),
             cgroups,
+            making_cgroups: Some(making_cgroups),
             stored: BTreeMap::new(),
             from_sessions: tells.sessions,
             from_notifications: tells.notifications,
@@ -444,6 +479,11 @@ impl Core {
 
     /// Everything is stopped: nothing is in them.
     fn remove_cgroups(&mut self) {
+        if let Some(making) = self.making_cgroups.take()
+            && let Err(panic) = making.join()
+        {
+            std::panic::resume_unwind(panic);
+        }
         self.limiting.means.clear();
         let cgroups = self.entries.values().filter_map(|entry| entry.cgroup.as_ref());
         let removed = cgroups.map(Cgroup::remove).chain(self.cgroups.iter().map(CgroupTree::remove));
