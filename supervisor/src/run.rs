@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -107,7 +108,8 @@ pub enum RunError {
 /// [`RunError`]; nothing was started then.
 pub fn run(path: &Path) -> Result<Infallible, RunError> {
     let (path, text) = config::read(path)?;
-    let config = config::parse(&path, &text)?;
+    let text = Arc::from(text);
+    let config = config::parse(&path, Arc::clone(&text))?;
     let section = &config.watchdog;
     for folder in [&section.state, &section.runtime, &section.logs] {
         make(folder)?;

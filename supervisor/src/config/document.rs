@@ -18,12 +18,14 @@ use super::source::Source;
 use super::spec::{Config, ServiceSpec, WatchdogSection};
 use super::{graph, group_table, service_table};
 
-/// Reads the text of a `watchdog.toml`. `path` is absolute; relative paths in the text start at its folder.
+/// Reads the text of a `watchdog.toml`, which stays with what is found in it: given as an `Arc`, without a copy. `path` is
+/// absolute; relative paths in the text start at its folder.
 ///
 /// # Errors
 /// All that is wrong, in file order.
-pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
-    let (root, mut report) = read(path, text)?;
+pub fn parse(path: &Path, text: impl Into<Arc<str>>) -> Result<Config, ConfigErrors> {
+    let text = text.into();
+    let (root, mut report) = read(path, &text)?;
     let mut file = Section::new("the file".to_owned(), root.get_ref());
     let watchdog = file.get("watchdog").and_then(|entry| entry.section(&mut report, "a table"));
     let watchdog = watchdog_section(watchdog, &mut report);
@@ -63,7 +65,8 @@ fn renamed(services: &BTreeMap<ServiceName, ServiceSpec>) -> Vec<ConfigError> {
 /// # Errors
 /// All that is wrong, in file order.
 pub fn parse_one(path: &Path, text: &str) -> Result<ServiceSpec, ConfigErrors> {
-    let (root, mut report) = read(path, text)?;
+    let text = text.into();
+    let (root, mut report) = read(path, &text)?;
     let mut file = Section::new("the file".to_owned(), root.get_ref());
     let (mut services, found) = tables(&mut file, &mut report);
     file.end(&mut report);
@@ -84,10 +87,10 @@ pub fn parse_one(path: &Path, text: &str) -> Result<ServiceSpec, ConfigErrors> {
 /// When it is no TOML. A bracket that is not closed turns all that follows into errors, and tables into values:
 /// what is told is the first error of each of the first lines that have one, and which bracket it is; nothing of
 /// the tables.
-fn read<'t>(path: &Path, text: &'t str) -> Result<(Spanned<DeTable<'t>>, Report), ConfigErrors> {
+fn read<'t>(path: &Path, text: &'t Arc<str>) -> Result<(Spanned<DeTable<'t>>, Report), ConfigErrors> {
     const LINES: usize = 3;
     let (root, errors) = DeTable::parse_recoverable(text);
-    let mut report = Report { source: Arc::new(Source::new(path, text)), errors: Vec::new() };
+    let mut report = Report { source: Arc::new(Source::new(path, Arc::clone(text))), errors: Vec::new() };
     let mut no_toml = Vec::new();
     for error in errors {
         let at = error.span().unwrap_or(0..0);

@@ -32,7 +32,7 @@ pub fn find(start: &Path) -> Result<PathBuf, Problem> {
 /// When the file can't be read, may be changed by others, or says something wrong: then all that is wrong.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let (path, text) = read(path)?;
-    parse(&path, &text)
+    parse(&path, text)
 }
 
 /// The text of a configuration, and its absolute path.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The characters of a source line that are shown; a longer line is cut around the place.
 const SHOWN: usize = 120;
@@ -11,13 +12,13 @@ const SHOWN: usize = 120;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     path: PathBuf,
-    text: String,
+    text: Arc<str>,
 }
 
 impl Source {
     /// `text` as read from `path`.
-    pub fn new(path: &Path, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned() }
+    pub fn new(path: &Path, text: impl Into<Arc<str>>) -> Self {
+        Self { path: path.to_owned(), text: text.into() }
     }
 
     /// The file.
@@ -62,7 +63,7 @@ impl Source {
     }
 
     fn place_in(&self, range: Range<usize>, shown: fn(&str) -> String) -> Place {
-        let text = self.text.as_str();
+        let text = &*self.text;
         let start = floor(text, range.start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);

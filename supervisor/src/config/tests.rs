@@ -945,7 +945,7 @@ proptest! {
         text in prop_oneof![".{0,200}", nearly_right(), any::<Vec<u8>>().prop_map(|b| String::from_utf8_lossy(&b).into_owned())]
     ) {
         for errors in [
-            parse(Path::new(FILE), &text).err(),
+            parse(Path::new(FILE), text.as_str()).err(),
             parse_one(Path::new(FILE), &text).err(),
         ].into_iter().flatten() {
             prop_assert!(errors.iter().count() > 0);

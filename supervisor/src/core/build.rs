@@ -107,7 +107,8 @@ fn can_go_on(config: &Path, runtime: &Path) -> Result<(), String> {
     let kept = kept_config(runtime);
     let text =
         std::fs::read_to_string(&kept).map_err(|err| format!("cannot read {}: {err}", kept.display()))?;
-    config::parse(config, &text).map_err(|err| format!("the configuration in force is none to it: {err}"))?;
+    config::parse(config, text.as_str())
+        .map_err(|err| format!("the configuration in force is none to it: {err}"))?;
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes).map_err(|err| format!("cannot read the notes: {err}"))?;
     let notes: Vec<ByteBuf> =

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use watchdog_lifecycle::Actor;
@@ -21,7 +22,7 @@ const OWED: &str = "# of the reload is owed: ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InForce {
     /// The file's text.
-    pub(crate) text: String,
+    pub(crate) text: Arc<str>,
     /// What a reload has not done yet.
     pub(crate) owed: Option<Owed>,
 }
@@ -60,9 +61,9 @@ impl InForce {
         let last = file.strip_suffix('\n').and_then(|file| file.rsplit_once('\n'));
         let found = last.and_then(|(text, last)| {
             let owed = serde_json::from_str(last.strip_prefix(OWED)?).ok()?;
-            Some(Self { text: text.to_owned(), owed })
+            Some(Self { text: text.into(), owed })
         });
-        found.unwrap_or_else(|| Self { text: file.to_owned(), owed: None })
+        found.unwrap_or_else(|| Self { text: file.into(), owed: None })
     }
 
     fn render(&self) -> String {
@@ -100,19 +101,18 @@ mod tests {
     fn what_is_kept_is_read_again_whatever_the_text_ends_in() {
         for text in ["", "\n", "[program.a]\nexec = [\"a\"]", "x\n# of the reload is owed: null\n"] {
             for owed in [None, Some(owed("before\n# of the reload is owed: null\n"))] {
-                let kept = InForce { text: text.to_owned(), owed };
+                let kept = InForce { text: text.into(), owed };
                 assert_eq!(InForce::parse(&kept.render()), kept);
             }
         }
         let older = "[program.a]\n";
-        assert_eq!(InForce::parse(older), InForce { text: older.to_owned(), owed: None });
+        assert_eq!(InForce::parse(older), InForce { text: older.into(), owed: None });
     }
 
     #[test]
     fn it_is_one_comment_to_whoever_reads_a_configuration() {
-        let kept =
-            InForce { text: "[program.a]\nexec = [\"a\"]".to_owned(), owed: Some(owed("[program.b]\n")) };
-        let config = crate::config::parse(Path::new("/w/watchdog.toml"), &kept.render()).unwrap();
+        let kept = InForce { text: "[program.a]\nexec = [\"a\"]".into(), owed: Some(owed("[program.b]\n")) };
+        let config = crate::config::parse(Path::new("/w/watchdog.toml"), kept.render().as_str()).unwrap();
         assert_eq!(config.services.len(), 1);
     }
 }

@@ -113,7 +113,7 @@ impl Reloads {
     pub(super) fn of(in_force: InForce) -> Self {
         let stage = if in_force.owed.is_some() { Stage::Owing } else { Stage::None };
         Self {
-            text: in_force.text.into(),
+            text: in_force.text,
             waiting: VecDeque::new(),
             work: JoinSet::new(),
             stage,
@@ -272,7 +272,7 @@ impl Core {
         self.complete(&mut proposal);
         let plan = self.plan_of(&proposal);
         // Also when it was the reload before this one that did it.
-        if plan.is_empty() && proposal.text == *self.reloads.text {
+        if plan.is_empty() && proposal.text == self.reloads.text {
             return Ok(None);
         }
         if wish.plan.is_some_and(|id| id != plan.id) {
@@ -318,7 +318,7 @@ impl Core {
     fn paid(&mut self) {
         self.reloads.stage = Stage::Paying;
         self.reloads.owed = None;
-        let in_force = InForce { text: self.reloads.text.to_string(), owed: None };
+        let in_force = InForce { text: Arc::clone(&self.reloads.text), owed: None };
         let runtime = self.config.watchdog.runtime.clone();
         self.reloads.work.spawn_blocking(move || Worked::Paid(in_force.keep(&runtime)));
     }

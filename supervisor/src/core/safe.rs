@@ -104,7 +104,7 @@ pub(super) async fn live(
     write_pid_record(runtime, handed.hello.core_generation)
         .map_err(starting("write the core's pid record"))?;
     let text = fs::read_to_string(kept_config(runtime)).map_err(|err| err.to_string());
-    let config = text.and_then(|text| config::parse(path, &text).map_err(|err| err.to_string()));
+    let config = text.and_then(|text| config::parse(path, text.as_str()).map_err(|err| err.to_string()));
     let hand = hand(&keeper, handed.stored.remove(stored::HAND)).await?;
     let mut core = SafeCore {
         keeper,

@@ -147,11 +147,9 @@ async fn live(
     let mut handed = hand_over(&mut keeper).await?;
     write_pid_record(runtime, handed.hello.core_generation)
         .map_err(starting("write the core's pid record"))?;
-    let text =
-        fs::read_to_string(kept_config(runtime)).map_err(starting("read the configuration in force"))?;
-    let in_force = InForce::parse(&text);
-    let config =
-        config::parse(config, &in_force.text).map_err(starting("read the configuration in force"))?;
+    let step = "read the configuration in force";
+    let in_force = InForce::parse(&fs::read_to_string(kept_config(runtime)).map_err(starting(step))?);
+    let config = config::parse(config, Arc::clone(&in_force.text)).map_err(starting(step))?;
     let (from_sessions, sessions) = mpsc::channel(SESSION_INBOX);
     let (calls_in, calls) = mpsc::channel(CONTROL_INBOX);
     let hand = hand(&keeper, handed.stored.remove(stored::HAND)).await?;

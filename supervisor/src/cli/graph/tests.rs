@@ -127,7 +127,7 @@ fn a_graph_is_a_flowchart_whatever_words_the_names_are() {
 #[test]
 fn who_may_talk_to_everybody_is_said_in_one_word() {
     let all = ["a", "b", "c"].map(|name| format!("[service.{name}]\nexec = [\"/x\"]\n")).concat();
-    let graph = config::drawn(&config::parse(Path::new("/srv/watchdog.toml"), &all).unwrap());
+    let graph = config::drawn(&config::parse(Path::new("/srv/watchdog.toml"), all.as_str()).unwrap());
     let chart = mermaid::chart(&graph, View::Permissions);
     assert_eq!(chart.matches("-.-> everybody").count(), 3, "{chart}");
     assert_eq!(text(&graph, View::Permissions).matches("everybody").count(), 3);

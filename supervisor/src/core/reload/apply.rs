@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
 use watchdog_keeper::protocol::ToKeeper;
 use watchdog_lifecycle::{Actor, Reach, Wanted};
@@ -100,11 +101,11 @@ impl Core {
         Ok(())
     }
 
-    fn in_force(&mut self, proposal: Proposal, text: String) {
+    fn in_force(&mut self, proposal: Proposal, text: Arc<str>) {
         self.config = proposal.config;
         // The entries have them.
         self.config.services.clear();
-        self.reloads.text = text.into();
+        self.reloads.text = text;
         self.reloads.drift = Drift::default();
     }
 

@@ -28,7 +28,7 @@ impl Core {
         let path = self.config.path.display();
         let (services, note) = match config::read(&self.config.path) {
             Ok((_, text)) if text == *self.reloads.text => (BTreeSet::new(), None),
-            Ok((path, text)) => match config::parse(&path, &text) {
+            Ok((path, text)) => match config::parse(&path, text.as_str()) {
                 Ok(file) => {
                     let services = self.drifted(&file);
                     let is_same = services.is_empty()

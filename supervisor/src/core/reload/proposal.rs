@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use watchdog_protocol::ServiceName;
 
@@ -23,7 +24,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(in crate::core) struct Proposal {
     pub(super) config: Config,
-    pub(super) text: String,
+    pub(super) text: Arc<str>,
     /// What there would be; instances beyond those of the file are added by [`Core::complete`].
     pub(super) services: BTreeMap<ServiceName, (ServiceSpec, Option<CheckedService>)>,
     /// Services whose program is not the one that runs.
@@ -37,7 +38,8 @@ impl Known {
     /// All that is wrong.
     pub(super) fn propose(self) -> Result<Proposal, ConfigErrors> {
         let (path, text) = config::read(&self.path)?;
-        let config = config::parse(&path, &text)?;
+        let text = Arc::from(text);
+        let config = config::parse(&path, Arc::clone(&text))?;
         let mut checked = config::check(&config, Some(&self.cache))?.services;
         let is_new = |spec: &&ServiceSpec| {
             self.in_force.get(&spec.name).is_none_or(|before| before.launch != spec.launch)

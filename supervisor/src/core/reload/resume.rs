@@ -22,7 +22,7 @@ impl Before {
     pub(in crate::core) fn of(path: &Path, reloads: &Reloads) -> Self {
         let owed = reloads.owed.clone();
         // It was in force, so it can be read; a build that can't lets what it was about end as configured now.
-        let config = owed.as_ref().and_then(|owed| config::parse(path, &owed.before).ok());
+        let config = owed.as_ref().and_then(|owed| config::parse(path, owed.before.as_str()).ok());
         Self { owed, config }
     }
 
