@@ -1,7 +1,7 @@
 //! The child's side, between clone and exec.
 //!
 //! It shares the keeper's memory and runs beside it, so here is no allocation, no lock, no panic that can happen,
-//! and nothing of libc but its numbers. What it says, it says by three words in the [`Plan`].
+//! and nothing of libc but its numbers. What it says, it says by words in the [`Plan`], and by one byte in its pipe.
 #![expect(unsafe_code, reason = "raw system calls: libc's errno belongs to the keeper")]
 
 use std::ffi::{CStr, CString, c_char};
@@ -12,7 +12,7 @@ use watchdog_protocol::Incarnation;
 
 use crate::pid_record::{PidRecord, parse_start_time};
 use crate::protocol::{ChildStep, FailedStep, Limit};
-use crate::raw::{checked, set_and_wake};
+use crate::raw::checked;
 
 /// First number of the keeper's table that no child ever sees. Above lives all that is stored.
 pub(crate) const WINDOW_END: RawFd = 128;
@@ -28,6 +28,11 @@ pub(crate) struct Plan {
     pub(crate) executable: Option<RawFd>,
     pub(crate) argv: Vector,
     pub(crate) env: Vector,
+    /// Staged write end of the child's pipe. A byte in it says that the child has a descriptor table of its own.
+    pub(crate) pipe: RawFd,
+    /// First and last of the numbers below the window's end that are none of this child's: of children on their way
+    /// beside it, which may have been in the table when it was copied.
+    pub(crate) of_others: Vec<(RawFd, RawFd)>,
     /// Staged `cgroup.procs` of v1 cgroups.
     pub(crate) join: Vec<RawFd>,
     pub(crate) steps: Vec<(ChildStep, Option<CString>)>,
@@ -38,8 +43,6 @@ pub(crate) struct Plan {
     pub(crate) not_default: u64,
     /// When the child started, once it has looked for its record; 0 before.
     pub(crate) start_time: AtomicU64,
-    /// The child has a descriptor table of its own, or is about to end.
-    pub(crate) apart: AtomicU32,
     progress: AtomicU32,
     errno: AtomicI32,
 }
@@ -64,6 +67,8 @@ impl Plan {
         Self {
             program,
             executable: None,
+            pipe: -1,
+            of_others: Vec::new(),
             argv,
             env,
             join: Vec::new(),
@@ -72,7 +77,6 @@ impl Plan {
             pid_record: None,
             not_default: 0,
             start_time: AtomicU64::new(0),
-            apart: AtomicU32::new(0),
             progress: AtomicU32::new(0),
             errno: AtomicI32::new(0),
         }
@@ -114,7 +118,6 @@ pub(crate) extern "C" fn enter(plan: *const Plan) -> ! {
     let plan = unsafe { &*plan };
     let Err(errno) = become_program(plan);
     plan.errno.store(errno, Ordering::Release);
-    set_and_wake(&plan.apart);
     loop {
         // SAFETY: ends this process alone: it is a thread group of its own.
         let _ = unsafe { checked(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
@@ -125,7 +128,13 @@ fn become_program(plan: &Plan) -> Result<std::convert::Infallible, i32> {
     let apart = [WINDOW_END as usize, u32::MAX as usize, libc::CLOSE_RANGE_UNSHARE as usize, 0, 0, 0];
     // SAFETY: with UNSHARE the table is copied, up to the window's end, before anything is closed.
     unsafe { checked(libc::SYS_close_range, apart)? };
-    set_and_wake(&plan.apart);
+    for (first, last) in &plan.of_others {
+        // SAFETY: of this child's own table. A sibling's pipe that stayed open here would not end when that one runs.
+        unsafe { checked(libc::SYS_close_range, [*first as usize, *last as usize, 0, 0, 0, 0])? };
+    }
+    let apart = b"a";
+    // SAFETY: a buffer of the length told.
+    unsafe { checked(libc::SYS_write, [plan.pipe as usize, apart.as_ptr() as usize, apart.len(), 0, 0, 0])? };
 
     plan.begin();
     if let Some((file, incarnation)) = plan.pid_record {

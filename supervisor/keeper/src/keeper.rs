@@ -4,7 +4,7 @@ mod children;
 mod requests;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::leaders::Leaders;
 use crate::outbox::{Flushed, Outbox};
 use crate::protocol::{ExitStatus, FailedStep, FromKeeper, Hello, Limit, VERSION};
 use crate::reap;
-use crate::spawn::Spawner;
+use crate::spawn::{Spawner, Starting, has_room};
 
 /// How soon the keeper tries again what the kernel had no room for.
 const RETRY: Duration = Duration::from_millis(5);
@@ -58,6 +58,25 @@ pub(crate) struct Keeper {
     may_be_dead: bool,
     finish: Option<Finish>,
     buffer: Vec<u8>,
+}
+
+/// How long a start may wait for the place that others take, deaf to all else.
+const ROOM_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What may become ready, and how that is seen.
+type Watched<'k> = (Source, BorrowedFd<'k>, PollFlags);
+
+/// Which of these are, at the latest after so long.
+fn ready(sources: Vec<Watched<'_>>, timeout: PollTimeout) -> Vec<Source> {
+    let mut watched: Vec<PollFd<'_>> =
+        sources.iter().map(|(_, descriptor, events)| PollFd::new(*descriptor, *events)).collect();
+    let ready = poll(&mut watched, timeout);
+    let seen: Vec<bool> = watched.iter().map(|one| one.any().unwrap_or(true)).collect();
+    if !matches!(ready, Ok(1..)) {
+        return Vec::new();
+    }
+    let ready = sources.into_iter().zip(seen).filter(|(_, seen)| *seen);
+    ready.map(|((source, ..), _)| source).collect()
 }
 
 /// What became ready.
@@ -121,20 +140,34 @@ impl Keeper {
                 sources.push((Source::CoreExec, pipe, PollFlags::POLLIN));
             }
         }
-        for (service, starting) in self.leaders.starting() {
-            if let Some(pipe) = starting.pipe() {
-                sources.push((Source::Exec(service.clone()), pipe, PollFlags::POLLIN));
+        sources.extend(self.children());
+        ready(sources, self.timeout(Instant::now()))
+    }
+
+    /// Services' children on their way to exec.
+    fn children(&self) -> impl Iterator<Item = Watched<'_>> {
+        let pipes =
+            self.leaders.starting().filter_map(|(service, starting)| Some((service, starting.pipe()?)));
+        pipes.map(|(service, pipe)| (Source::Exec(service.clone()), pipe, PollFlags::POLLIN))
+    }
+
+    /// Waits until so many descriptors find a place in the window, where children on their way have theirs. Without one
+    /// the start fails: only children that are stopped or frozen at birth keep it for so long.
+    fn make_room(&mut self, descriptors: usize) {
+        let until = Instant::now() + ROOM_DEADLINE;
+        while !has_room(descriptors, self.leaders.starting().map(|(_, starting)| starting)) {
+            let left = until.saturating_duration_since(Instant::now()).as_millis();
+            let ready =
+                ready(self.children().collect(), PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
+            if ready.is_empty() {
+                return;
+            }
+            for source in ready {
+                if let Source::Exec(service) = source {
+                    self.exec_seen(&service);
+                }
             }
         }
-        let mut watched: Vec<PollFd<'_>> =
-            sources.iter().map(|(_, descriptor, events)| PollFd::new(*descriptor, *events)).collect();
-        let ready = poll(&mut watched, self.timeout(Instant::now()));
-        let seen: Vec<bool> = watched.iter().map(|one| one.any().unwrap_or(true)).collect();
-        if !matches!(ready, Ok(1..)) {
-            return Vec::new();
-        }
-        let ready = sources.into_iter().zip(seen).filter(|(_, seen)| *seen);
-        ready.map(|((source, ..), _)| source).collect()
     }
 
     fn timeout(&self, now: Instant) -> PollTimeout {
@@ -162,8 +195,9 @@ impl Keeper {
 
     fn keep_time(&mut self, now: Instant) {
         let late = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        for starting in self.leaders.starting_mut().filter(|starting| late(starting.deadline())) {
-            starting.give_up();
+        let starting = self.leaders.starting().filter(|(_, starting)| late(starting.deadline()));
+        for service in starting.map(|(service, _)| service.clone()).collect::<Vec<_>>() {
+            self.leaders.starting_mut(&service).into_iter().for_each(Starting::give_up);
         }
         let is_late = late(self.core.trial_ends());
         if let Some(core) = &mut self.core.process {
@@ -263,7 +297,7 @@ impl Keeper {
     fn core_runs(&mut self) {
         let Some(core) = &mut self.core.process else { return };
         let Some(mut starting) = core.starting.take() else { return };
-        if starting.pipe_ended() {
+        if starting.look() {
             self.spawner.retire(starting);
         } else {
             core.starting = Some(starting);

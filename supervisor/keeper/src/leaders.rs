@@ -1,6 +1,6 @@
 //! The processes the core asked for: at most one of each service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -29,8 +29,7 @@ pub(crate) enum Phase {
 }
 
 impl Leader {
-    /// Its program is seen to run. What its start needed, to be retired; None if that was done.
-    pub(crate) fn run(&mut self) -> Option<Box<Starting>> {
+    fn run(&mut self) -> Option<Box<Starting>> {
         let Phase::Starting(starting) = &self.phase else { return None };
         let running = Phase::Running { pidfd: starting.pidfd(), start_time: starting.start_time() };
         match std::mem::replace(&mut self.phase, running) {
@@ -69,52 +68,63 @@ impl Leader {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(crate) struct Leaders(BTreeMap<ServiceName, Leader>);
+pub(crate) struct Leaders {
+    all: BTreeMap<ServiceName, Leader>,
+    /// Those on their way to exec: few, and looked at in each turn.
+    starting: BTreeSet<ServiceName>,
+}
 
 impl Leaders {
     pub(crate) fn get(&self, service: &ServiceName) -> Option<&Leader> {
-        self.0.get(service)
-    }
-
-    pub(crate) fn get_mut(&mut self, service: &ServiceName) -> Option<&mut Leader> {
-        self.0.get_mut(service)
+        self.all.get(service)
     }
 
     pub(crate) fn insert(&mut self, service: ServiceName, leader: Leader) {
-        let before = self.0.insert(service, leader);
+        if let Phase::Starting(_) = leader.phase {
+            self.starting.insert(service.clone());
+        }
+        let before = self.all.insert(service, leader);
         debug_assert!(before.is_none(), "a service never has two processes");
     }
 
     pub(crate) fn remove(&mut self, service: &ServiceName) -> Option<Leader> {
-        self.0.remove(service)
+        self.starting.remove(service);
+        self.all.remove(service)
+    }
+
+    /// Its program is seen to run. What its start needed, to be retired; None if that was done.
+    pub(crate) fn run(&mut self, service: &ServiceName) -> Option<Box<Starting>> {
+        self.starting.remove(service);
+        self.all.get_mut(service).and_then(Leader::run)
     }
 
     pub(crate) fn service_of(&self, pid: u32) -> Option<&ServiceName> {
-        self.0.iter().find(|(_, leader)| leader.pid == pid).map(|(service, _)| service)
+        self.all.iter().find(|(_, leader)| leader.pid == pid).map(|(service, _)| service)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Leader> {
-        self.0.values()
+        self.all.values()
     }
 
     /// Those on their way to exec.
     pub(crate) fn starting(&self) -> impl Iterator<Item = (&ServiceName, &Starting)> {
-        self.0.iter().filter_map(|(service, leader)| match &leader.phase {
+        self.starting.iter().filter_map(|service| match &self.all.get(service)?.phase {
             Phase::Starting(starting) => Some((service, &**starting)),
             Phase::Running { .. } => None,
         })
     }
 
-    pub(crate) fn starting_mut(&mut self) -> impl Iterator<Item = &mut Starting> {
-        self.0.values_mut().filter_map(|leader| match &mut leader.phase {
-            Phase::Starting(starting) => Some(&mut **starting),
+    /// One of them.
+    pub(crate) fn starting_mut(&mut self, service: &ServiceName) -> Option<&mut Starting> {
+        match &mut self.all.get_mut(service)?.phase {
+            Phase::Starting(starting) => Some(starting),
             Phase::Running { .. } => None,
-        })
+        }
     }
 
     /// Those that run their program, as a core is told.
     pub(crate) fn running(&self) -> Vec<Child> {
-        let running = self.0.iter().filter_map(|(service, leader)| leader.as_child(service));
+        let running = self.all.iter().filter_map(|(service, leader)| leader.as_child(service));
         running.map(|(child, _)| child).collect()
     }
 }

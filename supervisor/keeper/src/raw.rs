@@ -9,8 +9,6 @@ use std::arch::asm;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 /// One system call; a negative result is a negated errno. Touches neither libc nor thread-local memory.
 ///
@@ -199,36 +197,6 @@ pub(crate) unsafe fn clone_sharing<T>(
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("the keeper spawns by hand: it knows the system calls of x86_64 and aarch64 only");
-
-/// Waits while `word` is 0; `false` at the deadline.
-pub(crate) fn wait_nonzero(word: &AtomicU32, deadline: Instant) -> bool {
-    while word.load(Ordering::Acquire) == 0 {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        let timeout = libc::timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
-        let args = [
-            word.as_ptr() as usize,
-            (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize,
-            0,
-            (&raw const timeout) as usize,
-            0,
-            0,
-        ];
-        // SAFETY: both point to what lives longer than the call. Whatever it answers, the loop looks again.
-        unsafe { syscall(libc::SYS_futex, args) };
-    }
-    true
-}
-
-/// Sets `word` and wakes who waits for it.
-pub(crate) fn set_and_wake(word: &AtomicU32) {
-    word.store(1, Ordering::Release);
-    let args = [word.as_ptr() as usize, (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize, 1, 0, 0, 0];
-    // SAFETY: an address is all it takes; nothing is read or written.
-    unsafe { syscall(libc::SYS_futex, args) };
-}
 
 /// Sends a signal to a process, or with a negative number to a group. Errors are errnos.
 pub(crate) fn kill(pid: i32, signal: i32) -> Result<(), i32> {

@@ -4,12 +4,14 @@
 //! keeper                                     child
 //! stage descriptors at 64.., pipe
 //! clone ────────────────────────────────────► shares memory and table
-//! waits for `apart` (1 s) ◄────────────────── close_range(128.., UNSHARE): a table of its own
-//! closes what was staged, goes on             cgroups, steps, attach, signals, exec
+//! goes on with others                         close_range(128.., UNSHARE): a table of its own
+//! closes what was staged ◄────── a byte ───── closes what is of others
+//!                                             cgroups, steps, attach, signals, exec
 //! pipe at end of file ◄────────────────────── closed by exec or by its end: the plan says which
 //! ```
-//! Before `apart` the keeper may close nothing the child needs: the table is one. Plan and stack stay until the
-//! pipe ends or the child is dead. A child that has no end of the pipe within 5 s is killed.
+//! Before the byte the keeper may close nothing the child needs: the table is one. It does not wait for it: the child
+//! may have been put on a processor that is busy with the one before, while the keeper's stands idle. Plan and stack
+//! stay until the pipe ends or the child is dead. A child that has no end of the pipe within 5 s is killed.
 #![expect(unsafe_code, reason = "the clone, and descriptors nix gives as numbers")]
 
 use std::ffi::CString;
@@ -20,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use serde_bytes::ByteBuf;
 
@@ -33,9 +34,14 @@ use crate::raw::{self, Stack};
 /// How long a child may take to run its program.
 const EXEC_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a child may take for its very first system call, which waits for nothing: the keeper stands still
-/// meanwhile. Only a child that was stopped or frozen at birth takes longer.
-const APART_DEADLINE: Duration = Duration::from_secs(1);
+/// What a core takes in it, which is on its way beside services when another one died.
+const OF_CORE: usize = 8;
+
+/// What a child takes in the window beside what it is given: its pipe, and nothing in place of a standard input.
+const OWN: usize = 2;
+
+/// The first number above standard input, output and error.
+const STANDARD: RawFd = 3;
 
 /// Stacks kept for the next starts.
 const SPARE_STACKS: usize = 16;
@@ -62,6 +68,8 @@ pub(crate) struct Starting {
     stack: Stack,
     /// None once it was seen at its end.
     pipe: Option<OwnedFd>,
+    /// What the child needs, in the window, until it has a table of its own.
+    staged: Vec<OwnedFd>,
     deadline: Instant,
     given_up: Option<FailedStep>,
 }
@@ -106,17 +114,7 @@ impl Spawner {
         };
         let deadline = now + EXEC_DEADLINE;
         let pidfd = Rc::new(copy_above_window(pidfd.as_fd()).unwrap_or(pidfd));
-        let mut starting = Starting { pid, pidfd, plan, stack, pipe: Some(pipe), deadline, given_up: None };
-        if !raw::wait_nonzero(&starting.plan.apart, now + APART_DEADLINE) {
-            starting.give_up();
-            if !is_dead_soon(&starting.pidfd) {
-                // Not even that: what is staged may still be in the child's table, and stays open for good.
-                staged.into_iter().for_each(std::mem::forget);
-                return Ok(starting);
-            }
-        }
-        drop(staged);
-        Ok(starting)
+        Ok(Starting { pid, pidfd, plan, stack, pipe: Some(pipe), staged, deadline, given_up: None })
     }
 
     /// Puts what the child needs into the window and tells the plan the numbers. Beside it the keeper's end of
@@ -129,7 +127,9 @@ impl Spawner {
     ) -> Result<(Vec<OwnedFd>, OwnedFd), Errno> {
         let mut staged = Vec::new();
         let (pipe, write_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        staged.push(in_window(write_end.as_fd())?);
+        let write_end = in_window(write_end.as_fd())?;
+        plan.pipe = write_end.as_raw_fd();
+        staged.push(write_end);
         let pipe = above_window(pipe)?;
         let mut standard = [false; 3];
         for (what, descriptor) in request.descriptors.iter().zip(beside) {
@@ -166,6 +166,7 @@ impl Spawner {
             plan.attach.extend(missing.map(|(number, _)| (null.as_raw_fd(), number as RawFd)));
             staged.push(null);
         }
+        plan.of_others = gaps(staged.iter().map(AsRawFd::as_raw_fd).collect());
         Ok((staged, pipe))
     }
 
@@ -198,15 +199,25 @@ impl Starting {
         Rc::clone(&self.pidfd)
     }
 
-    /// Readable when it has run its program or has failed.
+    /// Readable when it has a table of its own, and when it has run its program or has failed.
     pub(crate) fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// The pipe has ended. Whether the program runs; if not, its death follows.
-    pub(crate) fn pipe_ended(&mut self) -> bool {
-        self.pipe = None;
-        self.failure().is_none()
+    /// The pipe is readable. Whether the program runs by now; if it never will, the child's death follows.
+    pub(crate) fn look(&mut self) -> bool {
+        let Some(pipe) = &self.pipe else { return false };
+        match nix::unistd::read(pipe, &mut [0]) {
+            Ok(1..) => {
+                self.staged = Vec::new();
+                false
+            }
+            Err(Errno::EINTR) => false,
+            Ok(0) | Err(_) => {
+                self.pipe = None;
+                self.failure().is_none()
+            }
+        }
     }
 
     /// When to [`give_up`](Self::give_up); None if that was done.
@@ -264,6 +275,28 @@ fn in_window(descriptor: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     if number < WINDOW_END { Ok(copy) } else { Err(Errno::EMFILE) }
 }
 
-fn is_dead_soon(pidfd: &OwnedFd) -> bool {
-    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(1000_u16)) == Ok(1)
+/// First and last of each run of numbers that are not among these, from above the standard three to the window's end.
+fn gaps(mut numbers: Vec<RawFd>) -> Vec<(RawFd, RawFd)> {
+    numbers.sort_unstable();
+    let firsts = std::iter::once(STANDARD).chain(numbers.iter().map(|number| number + 1));
+    let lasts = numbers.iter().map(|number| number - 1).chain([WINDOW_END - 1]);
+    firsts.zip(lasts).filter(|(first, last)| first <= last).collect()
+}
+
+/// Whether there is room in the window for a child with so many descriptors, beside these and a core.
+pub(crate) fn has_room<'s>(descriptors: usize, starting: impl Iterator<Item = &'s Starting>) -> bool {
+    let staged: usize = starting.map(|starting| starting.staged.len()).sum();
+    staged == 0 || staged + OF_CORE + descriptors + OWN <= (WINDOW_END - STAGED) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_all_numbers_of_the_window_that_are_not_ones_own() {
+        assert_eq!(gaps(vec![66, 64, 65]), [(3, 63), (67, 127)]);
+        assert_eq!(gaps(vec![70, 127, 64]), [(3, 63), (65, 69), (71, 126)]);
+        assert_eq!(gaps(Vec::new()), [(3, 127)]);
+    }
 }

@@ -13,6 +13,7 @@ use crate::pid_record::start_time;
 use crate::protocol::{Attach, ExitReport, FailedStep, FromKeeper, MAX_ORPHANS, SpawnRequest};
 use crate::raw;
 use crate::reap::{self, Dead};
+use crate::spawn::Starting;
 
 /// Dead children reaped before the core is listened to again: a fork bomb must not make the keeper deaf.
 const DEAD_A_TURN: usize = 256;
@@ -31,6 +32,7 @@ impl Keeper {
             }
             return self.tell_spawned(&service);
         }
+        self.make_room(beside.len());
         let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
         match self.spawner.start(request, &beside, Instant::now()) {
             Ok(starting) => {
@@ -81,17 +83,15 @@ impl Keeper {
         Some((pidfd, start_time(pid).ok()?))
     }
 
-    /// A child's pipe has ended: it runs its program, or its death follows and tells the rest.
+    /// A child's pipe says something. At its end it runs its program, or its death follows and tells the rest.
     pub(super) fn exec_seen(&mut self, service: &ServiceName) {
-        let Some(leader) = self.leaders.get_mut(service) else { return };
-        let Phase::Starting(starting) = &mut leader.phase else { return };
-        if starting.pipe_ended() {
+        if self.leaders.starting_mut(service).is_some_and(Starting::look) {
             self.runs(service);
         }
     }
 
     fn runs(&mut self, service: &ServiceName) {
-        if let Some(starting) = self.leaders.get_mut(service).and_then(Leader::run) {
+        if let Some(starting) = self.leaders.run(service) {
             self.spawner.retire(*starting);
             self.tell_spawned(service);
         }

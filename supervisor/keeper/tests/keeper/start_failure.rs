@@ -173,6 +173,32 @@ fn a_child_that_hangs_before_exec_holds_up_nobody_and_is_killed() {
 }
 
 #[test]
+fn a_child_that_hangs_before_exec_holds_up_none_of_those_that_were_born_beside_it() {
+    const PAIRS: usize = 20;
+    let (stage, mut core) = Stage::with_core();
+    let path = stage.path("slow");
+    std::fs::copy("/bin/true", &path).unwrap();
+    let lease = hold_up_exec(&path);
+    // At once: each has the table of the one before it in its own, for a moment.
+    for pair in 0..PAIRS {
+        core.spawn(&sh(&format!("quick-{pair}"), "exec sleep 1000"), &[]);
+        core.spawn(&program(&format!("slow-{pair}"), &path), &[]);
+    }
+    for _ in 0..PAIRS {
+        core.until("Spawned", |message, _| match message {
+            FromKeeper::Spawned(child) => Some(assert!(child.service.as_str().starts_with("quick"))),
+            FromKeeper::SpawnFailed { service, .. } => panic!("{service} was given up before all others ran"),
+            _ => None,
+        });
+    }
+    for _ in 0..PAIRS {
+        assert_eq!(failed(&mut core), (FailedStep::Exec, libc::ETIMEDOUT));
+    }
+    drop(lease);
+    stage.finish(core);
+}
+
+#[test]
 fn a_failed_start_is_told_again_until_it_is_acknowledged() {
     let (stage, mut core) = Stage::with_core();
     let request = program("a", "/no/such/program");
@@ -261,7 +287,7 @@ fn a_child_joins_a_v1_cgroup_before_it_gives_up_the_right_to() {
 }
 
 #[test]
-fn a_child_that_is_frozen_at_birth_is_given_up() {
+fn a_child_that_is_frozen_at_birth_holds_up_nobody_and_is_given_up() {
     let Some(cgroup) = Cgroup::make("frozen") else {
         return eprintln!("no cgroup2 tree to write to: not tried");
     };
@@ -269,8 +295,11 @@ fn a_child_that_is_frozen_at_birth_is_given_up() {
     let (stage, mut core) = Stage::with_core();
     let folder = File::open(&cgroup.0).unwrap();
     core.spawn(&program("a", "/bin/true").attach(Attach::Cgroup), &[folder.as_fd()]);
-    assert_eq!(failed(&mut core), (FailedStep::Unshare, libc::ETIMEDOUT));
+    // The answer to the first would have come before.
     core.spawned(&program("b", "/bin/true"), &[]);
     core.exited("b");
+    assert_eq!(failed(&mut core), (FailedStep::Unshare, libc::ETIMEDOUT));
+    core.spawned(&program("c", "/bin/true"), &[]);
+    core.exited("c");
     stage.finish(core);
 }
