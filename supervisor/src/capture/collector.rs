@@ -26,6 +26,7 @@ use super::{Logs, Stream, reader};
 /// What the event loop asks of the thread.
 #[derive(Debug)]
 pub(super) enum Command {
+    First { service: ServiceName },
     Add { service: ServiceName, stream: Stream, pipe: Arc<OwnedFd> },
     Remove { service: ServiceName },
     Starting { service: ServiceName, incarnation: Incarnation },
@@ -117,6 +118,7 @@ impl Collector {
                 Err(TryRecvError::Empty) => return Obeyed::All,
                 Err(TryRecvError::Disconnected) => return Obeyed::Stop(None),
                 Ok(Command::Stop { reply }) => return Obeyed::Stop(reply),
+                Ok(Command::First { service }) => self.first(&service),
                 Ok(Command::Add { service, stream, pipe }) => self.add(service, stream, pipe),
                 Ok(Command::Remove { service }) => self.remove(&service),
                 Ok(Command::Starting { service, incarnation }) => self.starting(&service, incarnation),
@@ -134,6 +136,10 @@ impl Collector {
                 }
             }
         }
+    }
+
+    pub(super) fn first(&mut self, service: &ServiceName) {
+        self.begin(service, Vec::new);
     }
 
     pub(super) fn add(&mut self, service: ServiceName, stream: Stream, pipe: Arc<OwnedFd>) {
@@ -328,9 +334,13 @@ impl Collector {
 
     /// What this service's errors said before this core began is read from its file.
     fn log_of(&mut self, service: &ServiceName) {
+        let folder = self.logs.folder.clone();
+        self.begin(service, || reader::last_errors(&folder, service, LAST_LINES).unwrap_or_default());
+    }
+
+    fn begin(&mut self, service: &ServiceName, before: impl FnOnce() -> Vec<String>) {
         if !self.written.contains_key(service) {
-            let before = reader::last_errors(&self.logs.folder, service, LAST_LINES);
-            self.tails.begin(service, before.unwrap_or_default());
+            self.tails.begin(service, before());
             self.written.insert(service.clone(), Log::new(service.clone()));
         }
     }

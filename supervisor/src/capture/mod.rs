@@ -159,6 +159,12 @@ impl Capture {
         })
     }
 
+    /// The service has had no process in this life of the watchdog: what its file ends in, one of a former life said.
+    /// Before its pipes are added.
+    pub fn first(&self, service: &ServiceName) {
+        let _ = self.commands.send(Command::First { service: service.clone() });
+    }
+
     /// Captures what comes out of `pipe`, the read end, from the next [`begin`](Self::begin) on. Not twice for one
     /// service and stream.
     pub fn add(&mut self, service: &ServiceName, stream: Stream, pipe: OwnedFd) {

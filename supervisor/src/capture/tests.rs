@@ -334,6 +334,22 @@ fn newest_length(folder: &Path) -> u64 {
         .sum()
 }
 
+#[test]
+fn what_a_process_of_a_former_life_said_is_not_said_of_the_first_one_of_this() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("counter.log"), "2026-11-30T00:00:00.000000Z err long ago\n").unwrap();
+    let last = |is_first: bool| {
+        let mut collector = collector(logs(folder.path()), Hand::new().unwrap());
+        if is_first {
+            collector.first(&counter());
+        }
+        collector.add(counter(), Stream::Errors, pipe().unwrap().0.into());
+        collector.last_lines(&counter())
+    };
+    assert_eq!(last(false), ["long ago"], "another core of this life captured it");
+    assert!(last(true).is_empty());
+}
+
 #[tokio::test]
 async fn the_thread_captures_by_itself_and_stops_with_nothing_left() {
     let folder = tempfile::tempdir().unwrap();

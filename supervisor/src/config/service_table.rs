@@ -149,7 +149,15 @@ pub(super) fn read(
     Some(ServiceSpec {
         name,
         instances: instances.map(|instances| u32::try_from(instances).expect("bounded above")),
-        launch: Launch { program, args, dir: dir.unwrap_or(folder), env, user, umask, rlimits },
+        launch: Launch {
+            program,
+            args,
+            dir: dir.unwrap_or(folder),
+            env: env.into_iter().collect(),
+            user,
+            umask,
+            rlimits,
+        },
         policy: policy.into(),
         stop_signal,
         ready_probe: ready_probe.map(Box::new),

@@ -313,7 +313,7 @@ fn every_key_of_a_service_arrives() {
     assert_eq!(spec.launch.dir, Path::new("/srv/shop/work"));
     assert_eq!(spec.launch.user.as_deref(), Some("1000"));
     assert_eq!(spec.launch.umask, 0o022);
-    assert_eq!(spec.launch.env["MODE"], "fast");
+    assert_eq!(*spec.launch.env, [("MODE".to_owned(), "fast".to_owned())]);
     let limit = |soft, hard| Rlimit { soft, hard };
     assert_eq!(spec.launch.rlimits[&Resource::Nofile], limit(1024, 1024));
     assert_eq!(spec.launch.rlimits[&Resource::As], limit(1 << 30, 1 << 30));

@@ -32,14 +32,14 @@ pub(crate) struct Noted<S> {
 pub(crate) struct Note {
     file: File,
     turn: u64,
-    last: Vec<u8>,
+    last: Box<[u8]>,
 }
 
 impl Note {
     /// An empty one.
     pub(crate) fn create() -> io::Result<Self> {
         let fd = memfd_create(c"watchdog-note", MFdFlags::MFD_CLOEXEC)?;
-        Ok(Self { file: File::from(fd), turn: 0, last: Vec::new() })
+        Ok(Self { file: File::from(fd), turn: 0, last: Box::default() })
     }
 
     /// The one an older core kept, and its newest whole record. A whole record that can't be read is an error: to
@@ -49,10 +49,10 @@ impl Note {
         let newest =
             [read_slot(&file, 0)?, read_slot(&file, 1)?].into_iter().flatten().max_by_key(|(turn, _)| *turn);
         Ok(match newest {
-            None => (Self { file, turn: 0, last: Vec::new() }, None),
+            None => (Self { file, turn: 0, last: Box::default() }, None),
             Some((turn, bytes)) => {
                 let record = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
-                (Self { file, turn, last: bytes }, Some(record))
+                (Self { file, turn, last: bytes.into() }, Some(record))
             }
         })
     }
@@ -60,7 +60,7 @@ impl Note {
     /// Writes the record, if it differs from the one there.
     pub(crate) fn write<T: Serialize>(&mut self, record: &T) -> io::Result<()> {
         let bytes = postcard::to_stdvec(record).map_err(io::Error::other)?;
-        if bytes == self.last && self.turn > 0 {
+        if *bytes == *self.last && self.turn > 0 {
             return Ok(());
         }
         let turn = self.turn + 1;
@@ -77,7 +77,7 @@ impl Note {
         slot[12..16].copy_from_slice(&sum.to_le_bytes());
         self.file.write_all_at(&slot, (turn % 2) * SLOT)?;
         self.turn = turn;
-        self.last = bytes;
+        self.last = bytes.into();
         Ok(())
     }
 

@@ -175,6 +175,7 @@ impl Core {
         let message = ToKeeper::Store { name: stored::pipes(service) };
         let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
         self.keeper.send(&message, &fds).await.map_err(CoreError::Keeper)?;
+        self.capture.first(service);
         let outlets = self.capture_from(service, pipes);
         self.entry_mut(service).outlets = Some(outlets);
         Ok(())

@@ -241,7 +241,7 @@ fn find_cgroups(
         let _ = sender.send(OfMachine { cgroups, means });
         for service in services {
             // What goes wrong is told at its start.
-            let _ = ahead.as_ref().map(|tree| tree.service(&service));
+            let _ = ahead.as_ref().map(|tree| tree.make_ahead(&service));
         }
     });
     (found, thread)

@@ -196,7 +196,7 @@ mod tests {
             program: "/bin/true".into(),
             args: Vec::new(),
             dir: "/".into(),
-            env: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]),
+            env: [("GREETING".to_owned(), "hello".to_owned())].into(),
             user: None,
             umask: 0o077,
             rlimits: BTreeMap::new(),

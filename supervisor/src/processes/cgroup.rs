@@ -106,9 +106,22 @@ impl CgroupTree {
     /// The cgroup of a service, made unless it is there.
     ///
     /// # Errors
-    /// Making the folder.
+    /// Making the folder, or opening it.
     pub fn service(&self, service: &ServiceName) -> io::Result<Cgroup> {
-        self.service_named(service.as_str())
+        let present = Cgroup::at(self.path.join(service.as_str()));
+        match present.folder().map(drop) {
+            Ok(()) => Ok(present),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.service_named(service.as_str()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the cgroup of a service that will want it.
+    ///
+    /// # Errors
+    /// Making the folder.
+    pub fn make_ahead(&self, service: &ServiceName) -> io::Result<()> {
+        self.service_named(service.as_str()).map(drop)
     }
 
     /// All cgroups that are there, with the services they are named after.
