@@ -31,7 +31,8 @@ struct Lost {
 pub(super) struct Log {
     service: ServiceName,
     file: Option<File>,
-    lost: Option<Lost>,
+    /// Boxed: most never have any, and a map has room for more logs than it holds.
+    lost: Option<Box<Lost>>,
 }
 
 impl Log {
@@ -62,7 +63,7 @@ impl Log {
     /// nothing of them is in the file; the count is written with the next records that can be.
     pub(super) fn append(&mut self, logs: &Logs, length: u64, stamp: &str, records: &str, lines: u64) {
         let told = self.lost.as_ref().map(|lost| {
-            let Lost { lines, bytes, reason } = lost;
+            let Lost { lines, bytes, reason } = &**lost;
             format!(
                 "{stamp} {} {lines} lines ({bytes} bytes) were lost: {reason}\n{records}",
                 Stream::Watchdog
@@ -80,7 +81,7 @@ impl Log {
             Err(error) => {
                 let lost = self.lost.get_or_insert_with(|| {
                     tracing::warn!("cannot write the log of `{}`: {error}; its output is lost", self.service);
-                    Lost { lines: 0, bytes: 0, reason: error.to_string() }
+                    Box::new(Lost { lines: 0, bytes: 0, reason: error.to_string() })
                 });
                 lost.lines += lines;
                 lost.bytes += records.len();

@@ -187,6 +187,7 @@ impl Core {
                 self.perform_all(commands).await?;
                 self.look_at_clearing().await?;
                 self.save_due_states();
+                self.slack.give_back(Instant::now());
                 Ok(())
             }
         }
@@ -204,6 +205,7 @@ impl Core {
             self.next_state_due().map(in_time),
             self.next_waiter_due().map(in_time),
             self.audit.next_due().map(in_time),
+            self.slack.due(),
         ]
         .into_iter()
         .flatten()

@@ -43,6 +43,7 @@ mod safe;
 mod send;
 mod session;
 mod settings;
+mod slack;
 mod spawn;
 mod state;
 mod status;
@@ -156,6 +157,7 @@ pub(crate) struct Core {
     pending: VecDeque<(ServiceName, Event)>,
     /// Ends whose notes are not written yet.
     acknowledge: Vec<(ServiceName, Incarnation)>,
+    slack: slack::Slack,
     /// This turn asked the keeper for a process.
     is_starting: bool,
     waiters: Vec<Waiter>,

@@ -47,6 +47,7 @@ use super::note::{Note, Noted};
 use super::registration::{Found, registered, registered_folder};
 use super::reload::{Before, Reloads};
 use super::session::Session;
+use super::slack::Slack;
 use super::stored::{self, Stored};
 use super::unfit::Unfit;
 use super::upgrade::{Told, Upgrade};
@@ -321,6 +322,7 @@ impl Core {
             listening: BTreeMap::new(),
             pending: VecDeque::new(),
             acknowledge: Vec::new(),
+            slack: Slack::after(tokio::time::Instant::now()),
             is_starting: false,
             waiters: Vec::new(),
             answers: Answers::default(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use watchdog_keeper::protocol::ToKeeper;
 use watchdog_lifecycle::{Actor, Reach, Wanted};
 use watchdog_protocol::control::{Failure, FailureKind, Outcome};
@@ -15,6 +16,7 @@ use super::{Heir, Next, Proposal, Ready, Stage};
 use crate::config::{CheckedService, Kind, ServiceSpec};
 use crate::core::events::Entry as Logged;
 use crate::core::registration::registered_folder;
+use crate::core::slack::Slack;
 use crate::core::verbs::Asked;
 use crate::core::waiting::{Look, Target, end};
 use crate::core::{Core, CoreError, Registered, stored};
@@ -107,6 +109,7 @@ impl Core {
         self.config.services.clear();
         self.reloads.text = text;
         self.reloads.drift = Drift::default();
+        self.slack = Slack::after(Instant::now());
     }
 
     /// Waits for one that was taken before.
