@@ -16,13 +16,14 @@
 //! Invariants:
 //! - One thread, no tokio, no configuration, no byte read that a service wrote. All signals are blocked for life.
 //! - It never waits for a core: what a core does not read waits in memory that only requests of cores can grow.
-//! - It never waits for a child either, but for its first system call, at most a second.
+//! - It never waits for a child either; when those on their way have taken all room in the table, for one of them, at
+//!   most a second.
 //! - Only the keeper reaps, and a leader only after its group was killed. So whom it signals is whom it means.
 //! - A service never has two processes: the next is refused until the one before is reaped.
 //! - An end is told to every core until one acknowledges it. A new core starts when the old one is reaped.
 //! - A core that can't start is started again with growing pauses, and after five of them one that does less.
 //! - All descriptors are close-on-exec. In its table 0 to 2 are inherited, 3 to 63 empty but for moments, 64 to
-//!   127 hold what a child gets while it is born, and what is kept lies above: a child never sees it.
+//!   127 hold what children get while they are born, each its own, and what is kept lies above: a child never sees it.
 //! - Not dumpable, so that a process of the same user can't take descriptors out of it.
 //!
 //! Absent: PDEATHSIG (it follows the spawning thread), VFORK (a child stopped before exec would stop the keeper),
@@ -34,6 +35,7 @@ mod core_process;
 mod descriptors;
 pub mod failure;
 mod finish;
+mod heap;
 mod keeper;
 mod last_words;
 mod leaders;
@@ -61,6 +63,7 @@ use watchdog_protocol::LaneEpoch;
 
 pub use core_process::{CHANNEL, SAFE, STDERR};
 pub use descriptors::widen_table;
+pub use heap::give_back_unused;
 pub use packet::{DecodeError, EncodeError, Packet};
 pub use pid_record::{PidRecord, start_time};
 

@@ -2,11 +2,11 @@
 //!
 //! Reading a configuration takes many times what stays of it, and what stays lies all over that room. The allocator
 //! keeps the pages in between for the next burst, which may come in a month.
-#![expect(unsafe_code, reason = "malloc_trim has no safe wrapper")]
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+use watchdog_keeper::give_back_unused;
 
 /// How long after it began a burst is over: it takes the time of a thousand starts.
 const BURST: Duration = Duration::from_secs(2);
@@ -31,20 +31,10 @@ impl Slack {
     /// Gives back what is due by now: some milliseconds for ten megabytes.
     pub(super) fn give_back(&mut self, now: Instant) {
         if self.due.take_if(|due| *due <= now).is_some() {
-            trim();
+            give_back_unused();
         }
     }
 }
-
-#[cfg(target_env = "gnu")]
-fn trim() {
-    // SAFETY: takes a number, and the allocator's own locks; what is allocated stays where it is.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Others than glibc's give back by themselves, or not at all.
-#[cfg(not(target_env = "gnu"))]
-fn trim() {}
 
 #[cfg(test)]
 mod tests {
