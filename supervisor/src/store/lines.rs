@@ -25,10 +25,19 @@ pub(crate) struct Lines {
 /// The newest `last` records of both files, oldest first; also while nobody writes them. A line that was cut short is left
 /// out. A file that reaches its limit meanwhile is read twice, and none is missed.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path, last: usize) -> io::Result<Vec<T>> {
-    let mut found: Vec<T> = newest(&bytes_of(path)?).take(last).collect();
+    read_where(path, last, |_| true)
+}
+
+/// As [`read`], of those that are wanted. Lines before the first of them are not looked at.
+pub(crate) fn read_where<T: DeserializeOwned>(
+    path: &Path,
+    last: usize,
+    is_wanted: impl Fn(&T) -> bool,
+) -> io::Result<Vec<T>> {
+    let mut found: Vec<T> = newest(&bytes_of(path)?).filter(&is_wanted).take(last).collect();
     if found.len() < last {
         let left = last - found.len();
-        found.extend(newest(&bytes_of(&before(path))?).take(left));
+        found.extend(newest(&bytes_of(&before(path))?).filter(&is_wanted).take(left));
     }
     found.reverse();
     Ok(found)
@@ -156,6 +165,7 @@ mod tests {
         Lines::open(path.clone()).unwrap().append([4].iter()).unwrap();
         assert_eq!(read::<u32>(&path, 10).unwrap(), [1, 2, 4]);
         assert_eq!(read::<u32>(&path, 2).unwrap(), [2, 4]);
+        assert_eq!(read_where::<u32>(&path, 2, |number| *number < 4).unwrap(), [1, 2]);
         assert_eq!(last::<u32>(&path).unwrap(), Some(4));
     }
 

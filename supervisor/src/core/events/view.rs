@@ -30,9 +30,9 @@ impl View {
     /// A file that can't be read.
     pub(in crate::core) fn read(self, after: u64, last: usize) -> io::Result<Vec<EventRecord>> {
         let last = last.min(KEPT);
-        let in_files = lines::read::<EventRecord>(&path(&self.folder), KEPT)?;
-        let found = in_files.into_iter().chain(self.lost);
-        let found = found.filter(|record| (after + 1..self.end).contains(&record.number));
+        let is_wanted = |record: &EventRecord| (after.saturating_add(1)..self.end).contains(&record.number);
+        let in_files = lines::read_where(&path(&self.folder), last, is_wanted)?;
+        let found = in_files.into_iter().chain(self.lost.into_iter().filter(is_wanted));
         // A file that reached its limit meanwhile was read twice.
         let found: BTreeMap<_, _> = found.map(|record| (record.number, record)).collect();
         let older = found.len().saturating_sub(last);
