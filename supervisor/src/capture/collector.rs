@@ -139,7 +139,9 @@ impl Collector {
     }
 
     pub(super) fn first(&mut self, service: &ServiceName) {
-        self.begin(service, Vec::new);
+        if !self.written.contains_key(service) {
+            self.begin(service, Vec::new());
+        }
     }
 
     pub(super) fn add(&mut self, service: ServiceName, stream: Stream, pipe: Arc<OwnedFd>) {
@@ -334,15 +336,15 @@ impl Collector {
 
     /// What this service's errors said before this core began is read from its file.
     fn log_of(&mut self, service: &ServiceName) {
-        let folder = self.logs.folder.clone();
-        self.begin(service, || reader::last_errors(&folder, service, LAST_LINES).unwrap_or_default());
+        if !self.written.contains_key(service) {
+            let before = reader::last_errors(&self.logs.folder, service, LAST_LINES);
+            self.begin(service, before.unwrap_or_default());
+        }
     }
 
-    fn begin(&mut self, service: &ServiceName, before: impl FnOnce() -> Vec<String>) {
-        if !self.written.contains_key(service) {
-            self.tails.begin(service, before());
-            self.written.insert(service.clone(), Log::new(service.clone()));
-        }
+    fn begin(&mut self, service: &ServiceName, before: Vec<String>) {
+        self.tails.begin(service, before);
+        self.written.insert(service.clone(), Log::new(service.clone()));
     }
 
     fn wait(&mut self) {

@@ -17,6 +17,7 @@ mod answer;
 pub(crate) mod audit;
 pub(crate) mod build;
 mod candidate;
+mod cgroups;
 pub(crate) mod control;
 mod dead;
 mod event_loop;

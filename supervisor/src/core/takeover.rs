@@ -12,10 +12,9 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,6 +31,7 @@ use watchdog_seqpacket::{InheritedError, Seqpacket, inherited, inherited_descrip
 
 use super::answer::Answered;
 use super::audit::Audit;
+use super::cgroups::{self, OfMachine};
 use super::control::{ControlDoor, Hours};
 use super::event_loop::{End, Inputs};
 use super::events::{Entry as Logged, EventLog};
@@ -58,10 +58,8 @@ use super::{
 };
 use crate::capture::{Capture, Hand, Logs, Sign};
 use crate::config::{self, CheckedService, Config, ServiceSpec};
-use crate::limiting::Means;
 use crate::notify::Notified;
 use crate::probe::Probes;
-use crate::processes::cgroup::{Cgroup, CgroupTree, NoCgroup};
 use crate::processes::leftovers;
 use crate::run::{former_incarnations, kept_config};
 use crate::store::writer::Writer;
@@ -213,39 +211,16 @@ pub(super) fn write_pid_record(runtime: &Path, generation: u64) -> std::io::Resu
     file.write_all_at(&record.to_bytes(), 0)
 }
 
+/// The first core of this keeper: none noted anything before it.
+fn is_first(keeper: &Hello) -> bool {
+    keeper.core_generation <= 1
+}
+
 /// Where those outside the event loop tell it what they hear.
 struct Tells {
     sessions: mpsc::Sender<super::FromSession>,
     notifications: mpsc::Sender<Notified>,
     signs: mpsc::Sender<Sign>,
-}
-
-/// What of the machine's a core found on a thread, while it opened its files.
-struct OfMachine {
-    cgroups: Result<CgroupTree, NoCgroup>,
-    means: Means,
-}
-
-/// Finds the cgroups there are for services, and what limits them; then makes the cgroup of each of these ahead of its
-/// start. To make one takes longer than all else the core does for a start, and while it begins there is a processor
-/// to spare.
-fn find_cgroups(
-    state: PathBuf,
-    services: Vec<ServiceName>,
-) -> (std::sync::mpsc::Receiver<OfMachine>, JoinHandle<()>) {
-    let (sender, found) = std::sync::mpsc::channel();
-    let thread = std::thread::spawn(move || {
-        let cgroups = CgroupTree::make(&state);
-        let means = Means::probe(&state, cgroups.as_ref().ok());
-        let ahead = cgroups.as_ref().ok().cloned();
-        // Whoever waited is gone: so is the core.
-        let _ = sender.send(OfMachine { cgroups, means });
-        for service in services {
-            // What goes wrong is told at its start.
-            let _ = ahead.as_ref().map(|tree| tree.make_ahead(&service));
-        }
-    });
-    (found, thread)
 }
 
 impl Core {
@@ -258,9 +233,9 @@ impl Core {
         tells: Tells,
     ) -> Result<Self, CoreError> {
         let section = &config.watchdog;
-        let is_first = keeper_hello.core_generation <= 1;
+        let is_first = is_first(&keeper_hello);
         let ahead = config.services.keys().filter(|_| is_first).cloned().collect();
-        let (of_machine, making_cgroups) = find_cgroups(section.state.clone(), ahead);
+        let (of_machine, making_cgroups) = cgroups::find(section.state.clone(), ahead);
         let mut events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
         let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
         let capture = Capture::start(logs, hand, tells.signs).map_err(starting("start the log capture"))?;
@@ -345,7 +320,7 @@ impl Core {
         mut stored: HashMap<Vec<u8>, Vec<OwnedFd>>,
         told: Vec<FromKeeper>,
     ) -> Result<(), CoreError> {
-        let is_first = self.keeper_hello.core_generation <= 1;
+        let is_first = is_first(&self.keeper_hello);
         self.restore_answered(stored.remove(stored::ANSWERED)).await?;
         let mut groups = self.restore_groups(stored.remove(stored::GROUPS)).await?;
         let former = former_incarnations(&self.config.watchdog.runtime).unwrap_or_default();
@@ -475,22 +450,6 @@ impl Core {
             self.add_event(&name, &occurrence);
         }
         Ok(())
-    }
-
-    /// Everything is stopped: nothing is in them.
-    fn remove_cgroups(&mut self) {
-        if let Some(making) = self.making_cgroups.take()
-            && let Err(panic) = making.join()
-        {
-            std::panic::resume_unwind(panic);
-        }
-        self.limiting.means.clear();
-        let cgroups = self.entries.values().filter_map(|entry| entry.cgroup.as_ref());
-        let removed = cgroups.map(Cgroup::remove).chain(self.cgroups.iter().map(CgroupTree::remove));
-        // One that something got into meanwhile hurts nobody, and is used again.
-        for err in removed.filter_map(Result::err) {
-            tracing::warn!("cannot remove a cgroup: {err}");
-        }
     }
 
     async fn restore_answered(&mut self, fds: Option<Vec<OwnedFd>>) -> Result<(), CoreError> {
