@@ -39,7 +39,8 @@ pub enum ToService {
         /// The settings as JSON text.
         json: Content,
     },
-    /// The state arrived; the next one may go.
+    /// The state arrived; the next one may go. Not said of one that somebody waits for and that is being written at once:
+    /// what comes of that is said instead, and one more may go meanwhile.
     StateReceived {
         /// Of the update.
         sequence: Sequence,

@@ -8,11 +8,14 @@ use watchdog_protocol::session::Urgency;
 /// ```text
 /// newest ≥ sent ≥ received ≥ synced
 /// ```
-/// One update is under way at a time: what changes meanwhile goes, whole, when that one was received.
+/// One update is under way at a time: what changes meanwhile goes, whole, when that one was received. One that a `save`
+/// waits for may be told of when it is on disk and not before, so another may follow it.
 #[derive(Debug)]
 pub(crate) struct Saves {
     newest: Sequence,
     sent: Sequence,
+    /// What was sent before that.
+    before: Sequence,
     received: Sequence,
     synced: Sequence,
     /// The largest number a `save` waits for.
@@ -46,6 +49,7 @@ impl Saves {
         Self {
             newest: stored,
             sent: stored,
+            before: stored,
             received: stored,
             synced: Sequence::NONE,
             wanted: Sequence::NONE,
@@ -93,7 +97,8 @@ impl Saves {
     /// Whether the newest is to be sent now. At the end it goes without waiting for the one under way: the
     /// watchdog reads a session to its end.
     pub(crate) fn due(&self, closing: bool) -> Option<Urgency> {
-        let idle = self.received >= self.sent;
+        let awaited = if self.pressed == self.sent { self.before } else { self.sent };
+        let idle = self.received >= awaited;
         if self.newest <= self.sent || !(idle || closing) {
             return None;
         }
@@ -102,7 +107,7 @@ impl Saves {
 
     /// It went, under this number.
     pub(crate) fn sent(&mut self, sequence: Sequence, urgency: Urgency) {
-        self.sent = sequence;
+        self.before = std::mem::replace(&mut self.sent, sequence);
         if urgency == Urgency::Now {
             self.pressed = sequence;
         }
@@ -134,6 +139,7 @@ impl Saves {
     /// may not have written it.
     pub(crate) fn repeat(&mut self) {
         self.sent = self.synced;
+        self.before = self.synced;
         self.received = self.synced;
         self.pressed = self.synced;
     }
@@ -185,6 +191,29 @@ mod tests {
         assert_eq!(go(&mut saves), Some((at(3), Urgency::Soon)));
         saves.received(at(3));
         assert_eq!(go(&mut saves), None);
+    }
+
+    #[test]
+    fn one_update_follows_a_save_that_nobody_was_told_of_and_a_second_one_does_not() {
+        let mut saves = Saves::starting_from(Sequence::NONE);
+        saves.updated(at(1));
+        saves.save(at(1));
+        assert_eq!(go(&mut saves), Some((at(1), Urgency::Now)));
+        saves.updated(at(2));
+        assert_eq!(go(&mut saves), Some((at(2), Urgency::Soon)));
+        saves.updated(at(3));
+        assert_eq!(go(&mut saves), None);
+        saves.synced(at(1));
+        assert_eq!(go(&mut saves), None, "the second one was not received");
+        saves.received(at(2));
+        saves.save(at(3));
+        assert_eq!(go(&mut saves), Some((at(3), Urgency::Now)));
+        saves.save(at(3).next());
+        assert_eq!(go(&mut saves), Some((at(4), Urgency::Now)));
+        saves.save(at(4).next());
+        assert_eq!(go(&mut saves), None);
+        saves.synced(at(3));
+        assert_eq!(go(&mut saves), Some((at(5), Urgency::Now)));
     }
 
     #[test]
@@ -246,6 +275,21 @@ mod tests {
         saves.synced(at(1));
         saves.repeat();
         assert_eq!(go(&mut saves), None);
+    }
+
+    #[test]
+    fn a_new_core_gets_the_newest_also_when_the_old_one_was_sent_two_and_answered_neither() {
+        let mut saves = Saves::starting_from(Sequence::NONE);
+        saves.updated(at(1));
+        saves.save(at(1));
+        go(&mut saves);
+        saves.updated(at(2));
+        saves.save(at(2));
+        assert_eq!(go(&mut saves), Some((at(2), Urgency::Now)));
+        saves.repeat();
+        assert_eq!(go(&mut saves), Some((at(2), Urgency::Now)));
+        saves.synced(at(2));
+        assert_eq!(saves.outcome(at(1)), Some(Ok(())));
     }
 
     #[test]

@@ -186,8 +186,11 @@ impl Core {
         let update = Snapshot { incarnation, sequence, version, content: bytes.into() };
         match saver.update(update, urgency, now()) {
             Ok(Received::Newest | Received::Again) => {
-                self.save_state(service);
-                self.tell(service, &ToService::StateReceived { sequence }, Vec::new());
+                let is_being_written = self.save_state(service) == Some(sequence);
+                // To be told twice wakes the service once more than it needs, just when the disk is to be asked.
+                if urgency != Urgency::Now || !is_being_written {
+                    self.tell(service, &ToService::StateReceived { sequence }, Vec::new());
+                }
             }
             Ok(Received::Synced) => {
                 let sequence = saver.synced_sequence();
@@ -197,21 +200,21 @@ impl Core {
         }
     }
 
-    /// Gives the newest to the disk, if it is time.
-    fn save_state(&mut self, service: &ServiceName) {
+    /// Gives the newest to the disk, if it is time. Says which it gave.
+    fn save_state(&mut self, service: &ServiceName) -> Option<Sequence> {
         let path = self.state_path(service);
         let entry = self.entries.get_mut(service).expect("the caller looked it up");
-        let Some(State { saver: Ok(saver), writing, .. }) = entry.state.as_deref_mut() else { return };
-        if let Some(newest) = saver.write(now()) {
-            let on_its_way = OnDisk {
-                version: newest.version,
-                incarnation: newest.incarnation,
-                sequence: newest.sequence,
-                bytes: newest.content.len() as u64,
-                written: None,
-            };
-            *writing = Some((self.store.put(&path, file_of(&newest)), on_its_way));
-        }
+        let Some(State { saver: Ok(saver), writing, .. }) = entry.state.as_deref_mut() else { return None };
+        let newest = saver.write(now())?;
+        let on_its_way = OnDisk {
+            version: newest.version,
+            incarnation: newest.incarnation,
+            sequence: newest.sequence,
+            bytes: newest.content.len() as u64,
+            written: None,
+        };
+        *writing = Some((self.store.put(&path, file_of(&newest)), on_its_way));
+        Some(newest.sequence)
     }
 
     pub(super) fn save_due_states(&mut self) {
