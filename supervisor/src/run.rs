@@ -118,9 +118,7 @@ pub fn run(path: &Path) -> Result<Infallible, RunError> {
         make(&section.state.join(folder))?;
     }
     let lock = lock(&section.state)?;
-    for folder in STATE_FOLDERS.map(|folder| section.state.join(folder)).iter().chain([&section.state]) {
-        sweep(folder).map_err(|source| RunError::Folder { path: folder.clone(), source })?;
-    }
+    sweep_state(&section.state)?;
     journal::check(&section.state)?;
     // Why it does not come by controllers is found again by the core, and told by `doctor`.
     let _ = limiting::settle(&section.state);
@@ -169,6 +167,18 @@ pub fn keep(config: &Path, runtime: &Path) -> Result<u8, RunError> {
     let env = std::env::vars_os().collect();
     let keeper = KeeperConfig { executable, program, argv: argv.into(), env, keep: vec![lock] };
     Ok(watchdog_keeper::run(keeper)?)
+}
+
+/// Removes what killed processes left in the state folder of what they were writing. Only for the one that writes there.
+///
+/// # Errors
+/// [`RunError::Folder`].
+pub(crate) fn sweep_state(state: &Path) -> Result<(), RunError> {
+    let within = STATE_FOLDERS.map(|folder| state.join(folder));
+    for folder in within.iter().map(PathBuf::as_path).chain([state]) {
+        sweep(folder).map_err(|source| RunError::Folder { path: folder.to_owned(), source })?;
+    }
+    Ok(())
 }
 
 /// Where the configuration in force lies.

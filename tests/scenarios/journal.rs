@@ -1,6 +1,7 @@
 //! What was acknowledged is there: whatever the disk does, wherever the core dies.
 
 mod emptying;
+mod long;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -121,6 +122,11 @@ fn a_core_killed_at_any_fsync_loses_nothing_acknowledged() {
 #[test]
 fn a_core_killed_at_any_rename_loses_nothing_acknowledged() {
     a_core_killed_at_any("rename", 1);
+}
+
+#[test]
+fn a_core_killed_at_any_exchange_of_names_loses_nothing_acknowledged() {
+    a_core_killed_at_any("renameat2", 1);
 }
 
 /// Set and save while the disk fails, and after it. So many changes may still be kept then.

@@ -36,7 +36,8 @@ pub(super) fn find(state: PathBuf, services: Vec<ServiceName>) -> (Receiver<OfMa
 }
 
 impl Core {
-    /// Everything is stopped: nothing is in them.
+    /// Everything is stopped: nothing is in them. Only now: on a thread, while other services stop, it made a shutdown of a
+    /// hundred slower (3.2 instead of 2.8 times the floor of the benchmark), for the kernel has one lock for all cgroups.
     pub(super) fn remove_cgroups(&mut self) {
         if let Some(making) = self.making_cgroups.take()
             && let Err(panic) = making.join()

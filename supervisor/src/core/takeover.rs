@@ -61,7 +61,7 @@ use crate::config::{self, CheckedService, Config, ServiceSpec};
 use crate::notify::Notified;
 use crate::probe::Probes;
 use crate::processes::leftovers;
-use crate::run::{former_incarnations, kept_config};
+use crate::run::{former_incarnations, kept_config, sweep_state};
 use crate::store::writer::Writer;
 use crate::usage::Meter;
 
@@ -239,6 +239,9 @@ impl Core {
         let mut events = EventLog::open(&section.logs).map_err(starting("open the event log"))?;
         let logs = Logs { folder: section.logs.clone(), size: section.log_size, files: section.log_files };
         let capture = Capture::start(logs, hand, tells.signs).map_err(starting("start the log capture"))?;
+        if !is_first && let Err(err) = sweep_state(&section.state) {
+            tracing::warn!("what the core before was writing is left: {}", chain(&err));
+        }
         let mut opened = Writer::open(&section.state).map_err(starting("read the journal"))?;
         if let Some(err) = &opened.failed {
             let text = format!("the journal takes nothing yet, it is tried again: {}", chain(err));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::RenameFlags;
+use watchdog_keeper::is_open_here_alone;
 
 use super::before;
 
@@ -23,7 +24,7 @@ pub enum Step {
     Write,
     /// Its fsync.
     Sync,
-    /// Linking the present file to the name of the one before.
+    /// Giving the one before its name.
     KeepPrevious,
     /// Giving the temporary file its name.
     Rename,
@@ -50,8 +51,8 @@ impl fmt::Display for Step {
 
 /// A replacement that did not come to its end.
 ///
-/// Before [`Step::Rename`] the old content stands. A failed [`Step::SyncFolder`] leaves the new content in place,
-/// but it may be gone after a power cut.
+/// Before [`Step::Rename`] the old content stands. A failed [`Step::KeepPrevious`] or [`Step::SyncFolder`] leaves the new
+/// content in place, but it may be gone after a power cut.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} {path:?}")]
 pub struct ReplaceError {
@@ -74,7 +75,7 @@ pub struct ReplaceError {
 /// [`ReplaceError`]; the temporary file is removed.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
     let new = Temporary::write(path, &[bytes], Durability::Disk)?;
-    new.rename()?;
+    new.rename(path)?;
     sync_folder(path)
 }
 
@@ -84,20 +85,37 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
 /// [`ReplaceError`], as [`replace`].
 pub(super) fn replace_like(path: &Path, present: &fs::Metadata, bytes: &[u8]) -> Result<(), ReplaceError> {
     let new = Temporary::write_like(path, Some(present), &[bytes], Durability::Disk)?;
-    new.rename()?;
+    new.rename(path)?;
     sync_folder(path)
 }
 
-/// As [`replace`] with these bytes one behind the other, and what was at `path` is then at `previous`. At every instant `path`, or where the file
-/// system knows no hard links `path` or `previous`, is one whole file.
+/// As [`replace`] with these bytes one behind the other, and what was at `path` is then at `previous`. At every instant
+/// `path`, or where the file system knows neither exchanges nor hard links `path` or `previous`, is one whole file.
 ///
 /// # Errors
 /// [`ReplaceError`], as [`replace`].
 pub fn replace_keeping(path: &Path, previous: &Path, parts: &[&[u8]]) -> Result<(), ReplaceError> {
-    let new = Temporary::write(path, parts, Durability::Disk)?;
-    keep(path, previous)?;
-    new.rename()?;
-    sync_folder(path)
+    replace_reusing(path, previous, parts, None).map(drop)
+}
+
+/// As [`replace_keeping`]; what was at `previous` is left over, and the next content is written into it. A long one takes
+/// half the time so: the disk has its place already, and there is nothing to free.
+///
+/// # Errors
+/// [`ReplaceError`], as [`replace`].
+pub(super) fn replace_reusing(
+    path: &Path,
+    previous: &Path,
+    parts: &[&[u8]],
+    spare: Option<Spare>,
+) -> Result<Option<Spare>, ReplaceError> {
+    let new = match spare.and_then(Spare::open) {
+        Some((spare, file)) => spare.rewrite(&file, parts)?,
+        None => Temporary::write(path, parts, Durability::Disk)?,
+    };
+    let left = new.take_the_place_of(path, previous)?;
+    sync_folder(path)?;
+    Ok(left)
 }
 
 /// As [`replace`], and `previous` gets a content of its own. At every instant both are whole, and `path` is never older
@@ -113,8 +131,8 @@ pub fn replace_both(
 ) -> Result<(), ReplaceError> {
     let before = Temporary::write(previous, &[previous_bytes], Durability::Disk)?;
     let new = Temporary::write(path, &[bytes], Durability::Disk)?;
-    before.rename()?;
-    new.rename()?;
+    before.rename(previous)?;
+    new.rename(path)?;
     sync_folder(path)
 }
 
@@ -127,7 +145,7 @@ pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
     if fs::read(path).is_ok_and(|present| present == bytes) {
         return Ok(());
     }
-    Temporary::write(path, &[bytes], Durability::Memory)?.exchange()
+    Temporary::write(path, &[bytes], Durability::Memory)?.exchange(path)
 }
 
 /// Takes the file away, durably. None there is fine.
@@ -182,18 +200,16 @@ enum Durability {
 }
 
 /// A written temporary file; removed unless renamed.
-struct Temporary<'a> {
-    path: PathBuf,
-    target: &'a Path,
-}
+#[derive(Debug)]
+struct Temporary(PathBuf);
 
-impl<'a> Temporary<'a> {
-    fn write(target: &'a Path, parts: &[&[u8]], durability: Durability) -> Result<Self, ReplaceError> {
+impl Temporary {
+    fn write(target: &Path, parts: &[&[u8]], durability: Durability) -> Result<Self, ReplaceError> {
         Self::write_like(target, None, parts, durability)
     }
 
     fn write_like(
-        target: &'a Path,
+        target: &Path,
         present: Option<&fs::Metadata>,
         parts: &[&[u8]],
         durability: Durability,
@@ -202,22 +218,22 @@ impl<'a> Temporary<'a> {
         let mut file = step(Step::Create, &path, || {
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
         })?;
-        let new = Self { path, target };
+        let new = Self(path);
         if let Some(present) = present {
             // Who may not give a file away keeps it.
             let _ = fchown(&file, Some(present.uid()), Some(present.gid()));
-            step(Step::Create, &new.path, || file.set_permissions(present.permissions()))?;
+            step(Step::Create, &new.0, || file.set_permissions(present.permissions()))?;
         }
-        step(Step::Write, &new.path, || parts.iter().try_for_each(|part| file.write_all(part)))?;
+        step(Step::Write, &new.0, || parts.iter().try_for_each(|part| file.write_all(part)))?;
         match durability {
-            Durability::Disk => step(Step::Sync, &new.path, || file.sync_all())?,
+            Durability::Disk => step(Step::Sync, &new.0, || file.sync_all())?,
             Durability::Memory => {}
         }
         Ok(new)
     }
 
-    fn rename(self) -> Result<(), ReplaceError> {
-        step(Step::Rename, self.target, || fs::rename(&self.path, self.target))?;
+    fn rename(self, target: &Path) -> Result<(), ReplaceError> {
+        step(Step::Rename, target, || fs::rename(&self.0, target))?;
         std::mem::forget(self);
         Ok(())
     }
@@ -225,27 +241,69 @@ impl<'a> Temporary<'a> {
     /// As [`rename`](Self::rename), for what need not be on disk: ext4 begins to write a file that takes the place of
     /// another by `rename`, so that a power cut leaves either, and whoever renames waits a millisecond for it. Two files that
     /// change their names are left alone.
-    fn exchange(self) -> Result<(), ReplaceError> {
-        let (here, new) = (rustix::fs::CWD, &self.path);
-        let is_exchanged = step(Step::Rename, self.target, || {
-            match rustix::fs::renameat_with(here, new, here, self.target, RenameFlags::EXCHANGE) {
-                Ok(()) => Ok(true),
-                // There is none to change with, or the file system can't; what else is wrong is wrong again.
-                Err(_) => fs::rename(new, self.target).map(|()| false),
-            }
-        })?;
-        // The one of before, under the name of this one, is removed.
-        if !is_exchanged {
-            std::mem::forget(self);
+    fn exchange(self, target: &Path) -> Result<(), ReplaceError> {
+        match step(Step::Rename, target, || exchange(&self.0, target)) {
+            // The one of before, under the name of this one, is removed.
+            Ok(()) => Ok(()),
+            // There is none to change with, or the file system can't; what else is wrong is wrong again.
+            Err(_) => self.rename(target),
         }
-        Ok(())
+    }
+
+    /// Takes the name `path`, and gives the file that had it the name `previous`. What had that is left over.
+    fn take_the_place_of(self, path: &Path, previous: &Path) -> Result<Option<Spare>, ReplaceError> {
+        match step(Step::Rename, path, || exchange(&self.0, path)) {
+            Ok(()) => {}
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                self.rename(path)?;
+                return Ok(None);
+            }
+            Err(error) if knows_no_exchange(&error.source) => {
+                link(path, previous)?;
+                self.rename(path)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let before = self;
+        match step(Step::KeepPrevious, path, || exchange(&before.0, previous)) {
+            Ok(()) => Ok(Some(Spare(before))),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                before.rename(previous)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
-impl Drop for Temporary<'_> {
+/// A file that a replacement left over, for the next one. It has the name of a temporary file, and dropped it is removed.
+#[derive(Debug)]
+pub(super) struct Spare(Temporary);
+
+impl Spare {
+    /// None that somebody reads, or has another name for: it was the file at `path` once, and is still whole for them.
+    fn open(self) -> Option<(Self, File)> {
+        let file = File::options().write(true).open(&self.0.0).ok()?;
+        let is_ours = file.metadata().is_ok_and(|found| found.nlink() == 1) && is_open_here_alone(&file);
+        is_ours.then_some((self, file))
+    }
+
+    fn rewrite(self, mut file: &File, parts: &[&[u8]]) -> Result<Temporary, ReplaceError> {
+        let length = parts.iter().map(|part| part.len() as u64).sum();
+        step(Step::Write, &self.0.0, || {
+            parts.iter().try_for_each(|part| file.write_all(part))?;
+            file.set_len(length)
+        })?;
+        step(Step::Sync, &self.0.0, || file.sync_data())?;
+        Ok(self.0)
+    }
+}
+
+impl Drop for Temporary {
     fn drop(&mut self) {
         // The error on its way tells what went wrong; a file that can't be removed either is for `sweep`.
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -258,7 +316,21 @@ fn beside(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-fn keep(path: &Path, previous: &Path) -> Result<(), ReplaceError> {
+/// Two files change their names.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+fn knows_no_exchange(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    error
+        .raw_os_error()
+        .map(Errno::from_raw)
+        .is_some_and(|errno| matches!(errno, Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
+}
+
+/// Gives the file at `path` the name `previous` too.
+fn link(path: &Path, previous: &Path) -> Result<(), ReplaceError> {
     // Linked under a temporary name first: `previous` too is whole at every instant.
     let link = beside(previous);
     let linked = step(Step::KeepPrevious, path, || fs::hard_link(path, &link));
@@ -317,111 +389,4 @@ pub(super) fn step<T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Fault, child_killed_at, killed_at, plan};
-
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_failed_step_leaves_the_old_content_no_temporary_file_and_its_name_in_the_error() {
-        for (name, step) in [
-            ("create", Step::Create),
-            ("write", Step::Write),
-            ("sync", Step::Sync),
-            ("keep", Step::KeepPrevious),
-            ("rename", Step::Rename),
-        ] {
-            let folder = tempfile::tempdir().unwrap();
-            let (path, previous) = (folder.path().join("a"), folder.path().join("a.previous"));
-            replace(&path, b"old").unwrap();
-            plan(1, Some(name), Fault::Errno(nix::libc::EIO));
-            let error = replace_keeping(&path, &previous, &[b"new"]).unwrap_err();
-            assert_eq!(error.step, step);
-            assert_eq!(error.source.raw_os_error(), Some(nix::libc::EIO));
-            assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{error}");
-            assert_eq!(fs::read(&path).unwrap(), b"old");
-            assert!(
-                names(folder.path()).iter().all(|n| !n.ends_with(TEMPORARY)),
-                "{:?}",
-                names(folder.path())
-            );
-        }
-    }
-
-    #[test]
-    fn a_failed_sync_of_the_folder_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        plan(1, Some("sync folder"), Fault::Errno(nix::libc::EIO));
-        assert_eq!(replace(&folder.path().join("a"), b"new").unwrap_err().step, Step::SyncFolder);
-    }
-
-    #[test]
-    fn after_a_failed_sync_the_next_try_writes_another_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        plan(1, Some("sync"), Fault::Errno(nix::libc::EIO));
-        let failed = replace(&path, b"1").unwrap_err().path;
-        plan(1, Some("sync"), Fault::Errno(nix::libc::EIO));
-        assert_ne!(replace(&path, b"2").unwrap_err().path, failed);
-        replace(&path, b"3").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"3");
-    }
-
-    #[test]
-    fn the_one_before_is_kept_also_where_there_are_no_hard_links() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, previous) = (folder.path().join("a"), folder.path().join("a.previous"));
-        replace_keeping(&path, &previous, &[b"1"]).unwrap();
-        assert!(!previous.exists());
-        replace_keeping(&path, &previous, &[b"2"]).unwrap();
-        assert_eq!((fs::read(&path).unwrap(), fs::read(&previous).unwrap()), (b"2".to_vec(), b"1".to_vec()));
-        plan(1, Some("keep"), Fault::Errno(nix::libc::EPERM));
-        replace_keeping(&path, &previous, &[b"3"]).unwrap();
-        assert_eq!((fs::read(&path).unwrap(), fs::read(&previous).unwrap()), (b"3".to_vec(), b"2".to_vec()));
-    }
-
-    /// Runs itself as a child that is killed before each step in turn.
-    #[test]
-    fn a_kill_before_any_step_leaves_the_old_file_or_the_new_one_whole() {
-        if let Some(folder) = killed_at() {
-            let folder = PathBuf::from(folder);
-            replace_keeping(&folder.join("a"), &folder.join("a.previous"), &[b"new"]).unwrap();
-            return;
-        }
-        let mut steps = 0;
-        loop {
-            steps += 1;
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("a");
-            fs::write(&path, b"old").unwrap();
-            fs::write(folder.path().join("a.previous"), b"older").unwrap();
-            let killed = child_killed_at(
-                "store::replace::tests::a_kill_before_any_step_leaves_the_old_file_or_the_new_one_whole",
-                steps,
-                folder.path().to_str().unwrap(),
-            );
-            let now = fs::read(&path).unwrap();
-            let kept = fs::read(folder.path().join("a.previous")).unwrap();
-            assert!(now == b"old" || now == b"new", "{now:?}");
-            assert!(kept == b"older" || kept == b"old", "{kept:?}");
-            if !killed {
-                assert_eq!((now, kept), (b"new".to_vec(), b"old".to_vec()));
-                break;
-            }
-            sweep(folder.path()).unwrap();
-            assert_eq!(names(folder.path()), ["a", "a.previous"]);
-            replace_keeping(&path, &folder.path().join("a.previous"), &[b"next"]).unwrap();
-            assert_eq!(fs::read(&path).unwrap(), b"next");
-        }
-        assert_eq!(
-            steps, 8,
-            "create, write, sync, link, rename of the link, rename, sync of the folder, the end"
-        );
-    }
-}
+mod tests;

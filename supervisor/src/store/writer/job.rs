@@ -8,15 +8,23 @@ use super::ChangeNumber;
 use crate::store::envelope::{self, Damage, Envelope};
 use crate::store::journal::{Committed, Extent, Rotated};
 use crate::store::kept;
-use crate::store::replace::{ReplaceError, Step, replace, replace_both, replace_keeping, step};
+use crate::store::replace::{
+    ReplaceError, Spare, Step, replace, replace_both, replace_keeping, replace_reusing, step,
+};
 
 /// One file to write.
 #[derive(Debug)]
 pub(super) enum Job {
     /// A long content; what the journal has goes to the file first, so that it is the one before.
-    Direct { path: PathBuf, number: ChangeNumber, content: Envelope, first: Option<InJournal> },
-    /// What the journal has.
-    Settle { path: PathBuf, contents: InJournal },
+    Direct {
+        path: PathBuf,
+        number: ChangeNumber,
+        content: Envelope,
+        first: Option<InJournal>,
+        spare: Option<Spare>,
+    },
+    /// What the journal has. No content is expected: what the last one left over is removed.
+    Settle { path: PathBuf, contents: Option<InJournal>, spare: Option<Spare> },
 }
 
 /// What the journal has of one file.
@@ -29,25 +37,39 @@ pub(super) struct InJournal {
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum JobEnd {
-    Committed { waiting: Vec<(PathBuf, ChangeNumber)>, outcome: Result<Committed, ReplaceError> },
+    Committed {
+        waiting: Vec<(PathBuf, ChangeNumber)>,
+        outcome: Result<Committed, ReplaceError>,
+    },
     Rotated(Result<Rotated, ReplaceError>),
-    Direct { path: PathBuf, number: ChangeNumber, outcome: Result<(), ReplaceError>, was_in_journal: bool },
-    Settled { path: PathBuf, outcome: Result<(), ReplaceError> },
+    Direct {
+        path: PathBuf,
+        number: ChangeNumber,
+        outcome: Result<Option<Spare>, ReplaceError>,
+        was_in_journal: bool,
+    },
+    Settled {
+        path: PathBuf,
+        outcome: Result<(), ReplaceError>,
+        was_in_journal: bool,
+    },
 }
 
 impl Job {
     pub(super) fn run(self) -> JobEnd {
         match self {
-            Self::Direct { path, number, content, first } => {
+            Self::Direct { path, number, content, first, spare } => {
                 let outcome =
                     first.as_ref().map_or(Ok(()), |contents| contents.settle(&path)).and_then(|()| {
-                        content.with_parts(|parts| replace_keeping(&path, &kept::previous(&path), parts))
+                        content
+                            .with_parts(|parts| replace_reusing(&path, &kept::previous(&path), parts, spare))
                     });
                 JobEnd::Direct { path, number, outcome, was_in_journal: first.is_some() }
             }
-            Self::Settle { path, contents } => {
-                let outcome = contents.settle(&path);
-                JobEnd::Settled { path, outcome }
+            Self::Settle { path, contents, spare } => {
+                drop(spare);
+                let outcome = contents.as_ref().map_or(Ok(()), |contents| contents.settle(&path));
+                JobEnd::Settled { path, outcome, was_in_journal: contents.is_some() }
             }
         }
     }

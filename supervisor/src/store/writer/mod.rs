@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! put ─┬─ up to 256 KiB ─► the next commit of the journal, with all others that wait
-//!      └─ longer ─────────► its file, on a thread of its own
+//!      └─ longer ─────────► its file, on a thread of its own; what that left over is for the next one
 //! settle, close, or a journal that is full ─► what is in the journal goes to the files
 //! ```
 //! One owner, the event loop, [`put`](Writer::put)s contents and awaits [`ended`](Writer::ended). Per file at most one
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use super::envelope::Envelope;
 use super::journal::{Content, Durability, Journal, JournalError, What, is_recordable};
 use super::kept::SetAside;
-use super::replace::ReplaceError;
+use super::replace::{ReplaceError, Spare};
 use job::{InJournal, Job, JobEnd};
 pub use load::Found;
 
@@ -96,6 +96,8 @@ pub struct Writer {
     for_journal: VecDeque<PathBuf>,
     /// Files whose content waits for a thread.
     for_file: VecDeque<PathBuf>,
+    /// What the last long content of each file left over for the next.
+    spares: HashMap<PathBuf, Spare>,
     /// Files that are to get what the journal has of them, once nothing of them is on its way.
     to_settle: BTreeSet<PathBuf>,
     /// Files that hold their newest content, and the journal does not know it on disk: with the contents that wait for
@@ -137,6 +139,7 @@ impl Writer {
             files: HashMap::new(),
             for_journal: VecDeque::new(),
             for_file: VecDeque::new(),
+            spares: HashMap::new(),
             to_settle: BTreeSet::new(),
             marks: Vec::new(),
             is_emptying: false,
@@ -169,7 +172,8 @@ impl Writer {
         number
     }
 
-    /// Has the file get what the journal has of it, once nothing of it is on its way.
+    /// Has the file get what the journal has of it, once nothing of it is on its way, and keeps no room for another
+    /// content.
     pub fn settle(&mut self, path: &Path) {
         if name(&self.folder, path).is_some() {
             self.to_settle.insert(path.to_owned());
@@ -274,6 +278,7 @@ impl Writer {
     fn empty(&mut self) {
         self.is_emptying = true;
         self.to_settle.extend(self.journal.live().map(|file| self.folder.join(file)));
+        self.to_settle.extend(self.spares.keys().cloned());
     }
 
     fn start(&mut self) {
@@ -293,8 +298,8 @@ impl Writer {
                 continue;
             }
             let Pending { content, number } = self.take_pending(&path);
-            let first = self.in_journal(&path);
-            self.spawn_file(Job::Direct { path, number, content, first });
+            let (first, spare) = (self.in_journal(&path), self.spares.remove(&path));
+            self.spawn_file(Job::Direct { path, number, content, first, spare });
         }
         let idle: Vec<_> =
             self.to_settle.iter().filter(|path| !self.files.contains_key(*path)).cloned().collect();
@@ -303,9 +308,12 @@ impl Writer {
                 return;
             }
             self.to_settle.remove(&path);
-            let Some(contents) = self.in_journal(&path) else { continue };
+            let (contents, spare) = (self.in_journal(&path), self.spares.remove(&path));
+            if contents.is_none() && spare.is_none() {
+                continue;
+            }
             self.files.insert(path.clone(), None);
-            self.spawn_file(Job::Settle { path, contents });
+            self.spawn_file(Job::Settle { path, contents, spare });
         }
     }
 
@@ -414,6 +422,7 @@ impl Writer {
             }
             JobEnd::Direct { path, number, outcome, was_in_journal } => {
                 self.on_files -= 1;
+                let outcome = outcome.map(|left| self.spares.extend(left.map(|spare| (path.clone(), spare))));
                 match (outcome, name(&self.folder, &path)) {
                     (Ok(()), Some(file)) if was_in_journal => {
                         // Not before the journal knows it: a new core would take what it has for the newest.
@@ -423,9 +432,9 @@ impl Writer {
                     (outcome, _) => self.change_ended(path, number, outcome.map_err(Arc::new)),
                 }
             }
-            JobEnd::Settled { path, outcome } => {
+            JobEnd::Settled { path, outcome, was_in_journal } => {
                 self.on_files -= 1;
-                if let (Ok(()), Some(file)) = (&outcome, name(&self.folder, &path)) {
+                if let (true, Ok(()), Some(file)) = (was_in_journal, &outcome, name(&self.folder, &path)) {
                     self.journal.settled(file);
                     self.marks.push((path.clone(), None));
                 }

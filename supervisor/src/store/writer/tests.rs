@@ -146,6 +146,32 @@ async fn the_one_before_is_kept_whichever_way_each_of_them_went() {
     }
 }
 
+/// A long content is written over the one before the one before, and what was left over for that is gone once none is
+/// expected.
+#[tokio::test]
+async fn a_file_is_left_over_for_the_next_long_content_until_it_is_settled_or_all_is_closed() {
+    let kept = ["a", "a.previous"];
+    for is_closed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let mut writer = writer(folder.path());
+        for byte in 0..5 {
+            writer.put(&path, put(&vec![byte; DIRECT + 1]));
+            change(&mut writer).await.outcome.unwrap();
+        }
+        assert_eq!(names(folder.path()).len(), kept.len() + 1);
+        if is_closed {
+            writer.close();
+        } else {
+            writer.settle(&path);
+        }
+        idle(&mut writer).await;
+        assert_eq!(names(folder.path()), kept);
+        assert_eq!(fs::read(&path).unwrap(), state(&[4; DIRECT + 1]));
+        assert_eq!(fs::read(folder.path().join("a.previous")).unwrap(), state(&[3; DIRECT + 1]));
+    }
+}
+
 /// At each point a new core finds the newest of the contents whose end was told.
 #[tokio::test]
 async fn a_long_content_after_a_short_one_counts_for_the_next_core() {
