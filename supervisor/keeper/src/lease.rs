@@ -22,6 +22,7 @@ pub fn is_open_here_alone(file: &File) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -31,8 +32,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let file = File::create(&path).unwrap();
-        for other in [File::open(&path), File::options().write(true).open(&path)] {
-            let other = other.unwrap();
+        for how in [OpenOptions::new().read(true), OpenOptions::new().write(true)] {
+            let other = how.open(&path).unwrap();
             assert!(!is_open_here_alone(&file));
             drop(other);
             // A child of another test may have all this process has, until it executes its program.
