@@ -19,6 +19,7 @@ use crate::descriptors::Store;
 use crate::failure::explain;
 use crate::finish::Finish;
 use crate::leaders::Leaders;
+use crate::memory::give_back_unused;
 use crate::outbox::{Flushed, Outbox};
 use crate::protocol::{ExitStatus, FailedStep, FromKeeper, Hello, Limit, VERSION};
 use crate::reap;
@@ -299,6 +300,9 @@ impl Keeper {
         let Some(mut starting) = core.starting.take() else { return };
         if starting.look() {
             self.spawner.retire(starting);
+            // What this process began with, or did for the core before. The new one loads its libraries, and asks for
+            // nothing meanwhile.
+            give_back_unused();
         } else {
             core.starting = Some(starting);
         }

@@ -35,11 +35,12 @@ mod core_process;
 mod descriptors;
 pub mod failure;
 mod finish;
-mod heap;
+
 mod keeper;
 mod last_words;
 mod leaders;
 mod lease;
+mod memory;
 mod outbox;
 mod packet;
 mod pid_record;
@@ -64,8 +65,8 @@ use watchdog_protocol::LaneEpoch;
 
 pub use core_process::{CHANNEL, SAFE, STDERR};
 pub use descriptors::widen_table;
-pub use heap::give_back_unused;
 pub use lease::is_open_here_alone;
+pub use memory::give_back_unused;
 pub use packet::{DecodeError, EncodeError, Packet};
 pub use pid_record::{PidRecord, start_time};
 
