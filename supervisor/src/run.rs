@@ -132,7 +132,8 @@ pub fn run(path: &Path) -> Result<Infallible, RunError> {
     }
     keep_incarnations(&section.runtime, ended.incarnations)?;
     leftovers::begin(&section.runtime, tree.as_ref())?;
-    let checked = config::check(&config, Some(&config::manifest_cache(&config)))?;
+    let cache = config::manifest_cache(&config);
+    let checked = config::check(&config, Some(&cache), |spec| say(&config::is_awaited(spec)))?;
     for warning in config::unused(config.services.values()).iter().chain(checked.warnings()) {
         say(&format!("warning: {warning}"));
     }

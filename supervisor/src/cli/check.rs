@@ -41,7 +41,7 @@ impl Arguments {
             return build::check(&config, &program, self.service.as_ref(), console).await;
         }
         // Without the cache: a check leaves nothing behind, and sees a program that was replaced in place.
-        let checked = config::check(&config, None)?;
+        let checked = config::check(&config, None, |spec| console.warn(&config::is_awaited(spec)))?;
         for warning in config::unused(config.services.values()).iter().chain(checked.warnings()) {
             console.warn(warning);
         }

@@ -1,8 +1,10 @@
 //! Everything that can be known before a process starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use watchdog_protocol::{Manifest, ServiceName};
 
@@ -16,6 +18,9 @@ use crate::account::{Account, NoAccount};
 
 /// Programs that describe themselves side by side: few, since the machine has other work.
 const SIDE_BY_SIDE: usize = 2;
+
+/// How long a program may take before whoever waits is told which one it is.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// A configuration whose services described themselves and whose settings fit.
 #[derive(Debug)]
@@ -47,24 +52,48 @@ pub fn manifest_cache(config: &Config) -> PathBuf {
     config.watchdog.runtime.join("manifests")
 }
 
-/// Checks all services of a configuration. Runs each SDK service's program, unless its manifest is in `cache`.
+/// Checks all services of a configuration. Runs each SDK service's program, unless its manifest is in `cache`; of one that
+/// has said nothing for two seconds, `waiting` tells.
 ///
 /// # Errors
 /// All that is wrong, in file order.
-pub fn check(config: &Config, cache: Option<&Path>) -> Result<Checked, ConfigErrors> {
+pub fn check(
+    config: &Config,
+    cache: Option<&Path>,
+    mut waiting: impl FnMut(&ServiceSpec),
+) -> Result<Checked, ConfigErrors> {
     let open = Mutex::new(config.services.values());
     let take = || open.lock().expect("nobody panics with it").next();
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(spec) = take() {
-            done.push((spec.name.clone(), check_service(spec, cache)));
+    let mut done = Vec::new();
+    std::thread::scope(|scope| {
+        let (told, heard) = channel();
+        for _ in 0..SIDE_BY_SIDE {
+            let told = told.clone();
+            scope.spawn(move || {
+                while let Some(spec) = take() {
+                    // Who is told waits for the last of them.
+                    let _ = told.send((spec, None));
+                    let _ = told.send((spec, Some(check_service(spec, cache))));
+                }
+            });
         }
-        done
-    };
-    let done = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..SIDE_BY_SIDE).map(|_| scope.spawn(work)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join().expect("checking does not panic"));
-        joined.flatten().collect::<Vec<_>>()
+        drop(told);
+        let mut begun: VecDeque<(Instant, &ServiceSpec)> = VecDeque::new();
+        loop {
+            let slow_at = begun.front().map(|(at, _)| *at + SLOW);
+            let left = slow_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            match heard.recv_timeout(left) {
+                Ok((spec, None)) => begun.push_back((Instant::now(), spec)),
+                Ok((spec, Some(outcome))) => {
+                    begun.retain(|(_, other)| other.name != spec.name);
+                    done.push((spec.name.clone(), outcome));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    begun.pop_front().into_iter().for_each(|(_, spec)| waiting(spec));
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
     });
     let mut services = BTreeMap::new();
     let mut errors = Vec::new();
@@ -81,6 +110,14 @@ pub fn check(config: &Config, cache: Option<&Path>) -> Result<Checked, ConfigErr
     }
     ConfigErrors::none_of(errors)?;
     Ok(Checked { services })
+}
+
+/// That a program has not described itself yet, for whoever waits.
+pub fn is_awaited(spec: &ServiceSpec) -> String {
+    let (name, program) = (&spec.name, spec.launch.program.display());
+    format!(
+        "{name}: {program} was asked to describe itself, and is waited for; a plain program goes under [program.{name}]"
+    )
 }
 
 /// Checks one service; `None` for a plain program, which is not run. Blocks for up to 10 s.
@@ -181,7 +218,7 @@ mod tests {
 
     fn wrong(text: &str) -> String {
         let folder = folder();
-        folder.hide(&check(&folder.config(text), None).unwrap_err())
+        folder.hide(&check(&folder.config(text), None, |_| {}).unwrap_err())
     }
 
     #[test]
@@ -197,7 +234,7 @@ mod tests {
         "#;
         let folder = folder();
         let config = folder.config(text);
-        let checked = check(&config, None).unwrap().services;
+        let checked = check(&config, None, |_| {}).unwrap().services;
         assert_eq!(checked.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["counter", "plain"]);
         let filled = |name: &str| {
             let name: ServiceName = name.parse().unwrap();
@@ -265,11 +302,27 @@ user = "no-such-user"
     }
 
     #[test]
+    fn who_waits_is_told_for_which_program() {
+        let folder = Folder::new();
+        folder.script("quick.sh", &prints(&manifest(None)));
+        let text = r#"
+            [service.slow]
+            exec = ["/bin/sh", "-c", "sleep 8"]
+            [service.quick]
+            exec = ["/bin/sh", "quick.sh"]
+        "#;
+        let mut told = Vec::new();
+        check(&folder.config(text), None, |spec| told.push(is_awaited(spec))).unwrap_err();
+        let words = "slow: /bin/sh was asked to describe itself, and is waited for; a plain program goes under [program.slow]";
+        assert_eq!(told, [words]);
+    }
+
+    #[test]
     fn a_schema_that_is_none_is_told() {
         let folder = Folder::new();
         folder.script("a.sh", &prints(&manifest(Some("[]"))));
         let text = "[service.a]\nexec = [\"/bin/sh\", \"a.sh\"]\n";
-        let errors = check(&folder.config(text), None).unwrap_err();
+        let errors = check(&folder.config(text), None, |_| {}).unwrap_err();
         insta::assert_snapshot!(folder.hide(&errors), @r#"
         watchdog.toml:2:8: a: its settings schema can't be used: [] is not of types "boolean", "object"
           2 | exec = ["/bin/sh", "a.sh"]
@@ -282,10 +335,10 @@ user = "no-such-user"
         let folder = folder();
         let config = folder.config("[service.plain]\nexec = [\"/bin/sh\", \"plain.sh\"]\n");
         let cache = manifest_cache(&config);
-        check(&config, Some(&cache)).unwrap();
+        check(&config, Some(&cache), |_| {}).unwrap();
         assert!(!config.watchdog.runtime.exists());
         std::fs::create_dir_all(&config.watchdog.runtime).unwrap();
-        check(&config, Some(&cache)).unwrap();
+        check(&config, Some(&cache), |_| {}).unwrap();
         assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
     }
 }

@@ -46,7 +46,7 @@ mod tests;
 
 pub use as_configured::as_configured;
 pub use check::{
-    Checked, CheckedService, as_described, check, check_service, describe_service, manifest_cache,
+    Checked, CheckedService, as_described, check, check_service, describe_service, is_awaited, manifest_cache,
 };
 pub use document::{parse, parse_one};
 pub use drawn::{drawn, drawn_group, drawn_service};

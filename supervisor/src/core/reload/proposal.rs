@@ -40,7 +40,7 @@ impl Known {
         let (path, text) = config::read(&self.path)?;
         let text = Arc::from(text);
         let config = config::parse(&path, Arc::clone(&text))?;
-        let mut checked = config::check(&config, Some(&self.cache))?.services;
+        let mut checked = config::check(&config, Some(&self.cache), |_| {})?.services;
         let is_new = |spec: &&ServiceSpec| {
             self.in_force.get(&spec.name).is_none_or(|before| before.launch != spec.launch)
         };
