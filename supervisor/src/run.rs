@@ -176,10 +176,13 @@ pub fn keep(config: &Path, runtime: &Path) -> Result<u8, RunError> {
 /// [`RunError::Folder`].
 pub(crate) fn sweep_state(state: &Path) -> Result<(), RunError> {
     let within = STATE_FOLDERS.map(|folder| state.join(folder));
-    for folder in within.iter().map(PathBuf::as_path).chain([state]) {
-        sweep(folder).map_err(|source| RunError::Folder { path: folder.to_owned(), source })?;
+    let folders = within.iter().map(PathBuf::as_path).chain([state]);
+    // Each, whatever is wrong with another.
+    let failed: Vec<_> = folders.filter_map(|folder| Some((folder, sweep(folder).err()?))).collect();
+    match failed.into_iter().next() {
+        None => Ok(()),
+        Some((folder, source)) => Err(RunError::Folder { path: folder.to_owned(), source }),
     }
-    Ok(())
 }
 
 /// Where the configuration in force lies.

@@ -8,8 +8,9 @@ use watchdog_protocol::session::Urgency;
 /// ```text
 /// newest ≥ sent ≥ received ≥ synced
 /// ```
-/// One update is under way at a time: what changes meanwhile goes, whole, when that one was received. One that a `save`
-/// waits for may be told of when it is on disk and not before, so another may follow it.
+/// One update is under way at a time: what changes meanwhile goes, whole, when that one was received. Of one that a `save`
+/// waits for, the first that is told may be that it is on disk: one more follows it before, once what went ahead of it was
+/// received.
 #[derive(Debug)]
 pub(crate) struct Saves {
     newest: Sequence,

@@ -9,10 +9,11 @@ const F_SETSIG: libc::c_int = 10;
 
 /// Nobody but this descriptor of it, which must be one to write, has the file open now: the kernel gives a lease to write
 /// to such a one alone, and takes it back here at once. `false` also for a file system that has no leases, and for a file
-/// of another user.
+/// of another user, unless this process is privileged.
 pub fn is_open_here_alone(file: &File) -> bool {
     let descriptor = file.as_raw_fd();
-    // SAFETY: numbers only. Whoever opens the file just now is told by a signal whose default is to be ignored.
+    // SAFETY: numbers only. Whoever opens the file just now waits until the lease is gone, and this process is told by a
+    // signal whose default is to be ignored.
     unsafe {
         libc::fcntl(descriptor, F_SETSIG, libc::SIGURG) == 0
             && libc::fcntl(descriptor, libc::F_SETLEASE, libc::F_WRLCK) == 0

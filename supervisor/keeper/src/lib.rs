@@ -35,7 +35,6 @@ mod core_process;
 mod descriptors;
 pub mod failure;
 mod finish;
-
 mod keeper;
 mod last_words;
 mod leaders;

@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 /// Gives back what a burst of work leaves and nobody uses: pages that the allocator holds, also those between what is used,
-/// and the pages of the program itself and its libraries. Those are the file's, and what runs next finds them in the
-/// page cache, for a microsecond each time; until then they count for nobody, and are the first to go where memory is
-/// short. Takes some milliseconds for ten megabytes. Other allocators than glibc's give back by themselves, or not at all.
+/// and the pages of the program itself. Those are the file's, and what runs next finds them in the page cache, for a
+/// microsecond each time; until then they count for nobody, and are the first to go where memory is short. Takes some
+/// milliseconds for ten megabytes. Other allocators than glibc's give back by themselves, or not at all.
 pub fn give_back_unused() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, and the allocator's own locks; what is allocated stays where it is.
@@ -17,35 +17,58 @@ pub fn give_back_unused() {
         libc::malloc_trim(0);
     }
     let mappings = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    for pages in of_files_alone(&mappings) {
-        // SAFETY: of a mapping that nobody can write to, and that has no page which is not the file's, each is read from the
-        // file again when it is next wanted, and is the same. Mappings of another thread, made or gone since the text was read,
-        // are not among them: nothing maps a file to read it and lets it go again. What it answers says nothing more: memory
-        // that is locked stays.
+    let code = give_back_unused as *const () as usize;
+    for pages in clean_pages_of_image(&mappings, code) {
+        // SAFETY: nobody can write to these, and each is its file's, which is not written to while it is executed: read again
+        // when next wanted, it is the same. They are of the image of this program, which stays mapped where it is for as
+        // long as the process lives, whatever other threads map and unmap. What this answers says nothing more: memory that is
+        // locked stays.
         unsafe {
             libc::madvise(pages.start as *mut libc::c_void, pages.len(), libc::MADV_DONTNEED);
         }
     }
 }
 
-/// The mappings of which each page is its file's: private, not to be written to, none of its pages ever was. What the loader
-/// wrote to before it was protected is not among them.
-fn of_files_alone(smaps: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut mapping = None;
+/// One mapping, as far as it matters here.
+struct Mapping<'a> {
+    pages: Range<usize>,
+    path: &'a str,
+    /// By writing to it, or by whoever shares it.
+    is_changeable: bool,
+    /// Pages of its own, in memory and swapped out: `None` where that is not told.
+    own: (Option<u64>, Option<u64>),
+}
+
+/// Of the mappings of one file that lie side by side around `code`, those of which each page is the file's: not to be written
+/// to, and no page of which ever was. What the loader wrote to before it was protected has pages of its own, in memory
+/// or in the swap.
+fn clean_pages_of_image(smaps: &str, code: usize) -> Vec<Range<usize>> {
+    let mut mappings: Vec<Mapping<'_>> = Vec::new();
     for line in smaps.lines() {
-        let words: Vec<_> = line.split_ascii_whitespace().collect();
-        match words[..] {
-            ["Anonymous:", kib, _] => found.extend(mapping.take().filter(|_| kib == "0")),
-            [range, access, _, _, _, path, ..] if path.starts_with('/') => {
-                let is_whole = access.as_bytes().get(1) == Some(&b'-') && access.ends_with('p');
-                mapping = pages(range).filter(|_| is_whole);
+        let words: Vec<_> = line.split_ascii_whitespace().take(3).collect();
+        let kib = words.get(1).and_then(|word| word.parse().ok());
+        match (words.first(), mappings.last_mut()) {
+            (Some(&"Anonymous:"), Some(mapping)) => mapping.own.0 = kib,
+            (Some(&"Swap:"), Some(mapping)) => mapping.own.1 = kib,
+            (Some(range), _) => {
+                let Some(pages) = pages(range) else { continue };
+                let path = line.find('/').map_or("", |at| &line[at..]);
+                let is_changeable =
+                    words.get(1).is_none_or(|access| access.contains('w') || !access.ends_with('p'));
+                mappings.push(Mapping { pages, path, is_changeable, own: (None, None) });
             }
-            [_, _, _, _, _, ..] => mapping = None,
-            _ => {}
+            (None, _) => {}
         }
     }
-    found
+    let is_side_by_side =
+        |one: &Mapping<'_>, next: &Mapping<'_>| one.pages.end == next.pages.start && one.path == next.path;
+    let image = mappings
+        .chunk_by(is_side_by_side)
+        .find(|image| image.iter().any(|mapping| mapping.pages.contains(&code)));
+    let is_clean = |mapping: &&Mapping<'_>| {
+        !mapping.path.is_empty() && !mapping.is_changeable && mapping.own == (Some(0), Some(0))
+    };
+    image.into_iter().flatten().filter(is_clean).map(|mapping| mapping.pages.clone()).collect()
 }
 
 /// As `start-end` in hexadecimal digits.
@@ -60,27 +83,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_a_files_alone_is_let_go() {
-        let mapping = |header: &str, anonymous: u32| {
+    fn only_what_is_the_files_alone_is_let_go() {
+        let mapping = |header: &str, anonymous: u32, swap: u32| {
             format!(
-                "{header}\nSize:  4 kB\nPss_Anon:  9 kB\nAnonymous:  {anonymous} kB\nVmFlags: rd mr mw me\n"
+                "{header}\nSize:  1024 kB\nPss_Anon:  9 kB\nAnonymous:  {anonymous} kB\nSwap:  {swap} kB\nSwapPss:  7 kB\n\
+                 THPeligible:  0\nVmFlags: rd mr mw me\n"
             )
         };
         let smaps: String = [
-            ("1000-2000 r--p 00000000 fe:00 9      /usr/bin/a b", 0),
-            ("2000-4000 r-xp 00001000 fe:00 9      /usr/bin/a b", 0),
-            ("4000-5000 r--p 00003000 fe:00 9      /usr/bin/a b", 4),
-            ("5000-6000 rw-p 00004000 fe:00 9      /usr/bin/a b", 0),
-            ("6000-7000 r--s 00000000 00:01 9      /memfd:page (deleted)", 0),
-            ("7000-8000 r--p 00000000 00:00 0      [vvar]", 0),
-            ("8000-9000 ---p 00000000 00:00 0 ", 0),
-            ("9000-b000 r-xp 00000000 fe:00 7      /lib/c.so", 0),
+            ("0800-1000 r--p 00000000 fe:00 9      /etc/ld.so.cache", 0, 0),
+            ("1000-2000 r--p 00000000 fe:00 9      /usr/bin/a b", 0, 0),
+            ("2000-4000 r-xp 00001000 fe:00 9      /usr/bin/a b", 0, 0),
+            ("4000-5000 r--p 00003000 fe:00 9      /usr/bin/a b", 4, 0),
+            ("5000-6000 r--p 00003000 fe:00 9      /usr/bin/a b", 0, 4),
+            ("6000-7000 rw-p 00004000 fe:00 9      /usr/bin/a b", 0, 0),
+            ("7000-8000 r--s 00004000 fe:00 9      /usr/bin/a b", 0, 0),
+            ("8000-9000 ---p 00000000 00:00 0 ", 0, 0),
+            ("a000-b000 r--p 00000000 fe:00 9      /usr/bin/a b", 0, 0),
+            ("b000-d000 r-xp 00000000 fe:00 7      /lib/c.so", 0, 0),
         ]
         .into_iter()
-        .map(|(header, anonymous)| mapping(header, anonymous))
+        .map(|(header, anonymous, swap)| mapping(header, anonymous, swap))
         .collect();
-        assert_eq!(of_files_alone(&smaps), [0x1000..0x2000, 0x2000..0x4000, 0x9000..0xb000]);
-        assert_eq!(of_files_alone(""), []);
+        assert_eq!(clean_pages_of_image(&smaps, 0x2010), [0x1000..0x2000, 0x2000..0x4000]);
+        assert_eq!(clean_pages_of_image(&smaps, 0x8010), [], "no file");
+        assert_eq!(clean_pages_of_image(&smaps, 0x9010), [], "nothing is there");
+        let untold = smaps.replace("Swap:", "Other:");
+        assert_eq!(clean_pages_of_image(&untold, 0x2010), []);
     }
 
     /// A constant as long as many pages: read before and after.

@@ -49,7 +49,7 @@ pub struct Handler {
     pub snapshot: Snapshot,
 }
 
-/// What the service is answered at once.
+/// What the service is answered at once, unless its `save` is being written: then it is answered by the end of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
     /// It is the newest now, and not on disk.

@@ -1,7 +1,8 @@
 //! Memory that a burst left unused: given back once the burst is over.
 //!
 //! Reading a configuration takes many times what stays of it, and what stays lies all over that room. The allocator
-//! keeps the pages in between for the next burst, which may come in a month.
+//! keeps the pages in between for the next burst, which may come in a month. So does the kernel with the pages of the program
+//! that only the burst needed.
 
 use std::time::Duration;
 

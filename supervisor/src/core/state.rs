@@ -284,7 +284,9 @@ impl Core {
             }
         };
         self.tell(&service, &answer, Vec::new());
-        self.save_state(&service);
+        if self.save_state(&service).is_none() && self.rests(&service) {
+            self.store.leave_nothing_over(&done.path);
+        }
         true
     }
 

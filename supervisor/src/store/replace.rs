@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::fcntl::OFlag;
 use rustix::fs::RenameFlags;
 use watchdog_keeper::is_open_here_alone;
 
@@ -51,8 +52,8 @@ impl fmt::Display for Step {
 
 /// A replacement that did not come to its end.
 ///
-/// Before [`Step::Rename`] the old content stands. A failed [`Step::KeepPrevious`] or [`Step::SyncFolder`] leaves the new
-/// content in place, but it may be gone after a power cut.
+/// Before [`Step::Rename`] the old content stands. A failed [`Step::SyncFolder`] leaves the new content in place, but it may
+/// be gone after a power cut.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} {path:?}")]
 pub struct ReplaceError {
@@ -193,6 +194,9 @@ fn sweep_of(folder: &Path, beginning: &str) -> io::Result<()> {
 /// What the name of a temporary file ends with; no service name holds a dot.
 const TEMPORARY: &str = ".temporary";
 
+/// For its owner only.
+const MODE: u32 = 0o600;
+
 #[derive(Clone, Copy)]
 enum Durability {
     Disk,
@@ -216,7 +220,7 @@ impl Temporary {
     ) -> Result<Self, ReplaceError> {
         let path = beside(target);
         let mut file = step(Step::Create, &path, || {
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
+            OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path)
         })?;
         let new = Self(path);
         if let Some(present) = present {
@@ -251,13 +255,15 @@ impl Temporary {
     }
 
     /// Takes the name `path`, and gives the file that had it the name `previous`. What had that is left over.
+    ///
+    /// In between, the one in force is at `path`, and this one at `previous`: done again, it ends as if done once.
     fn take_the_place_of(self, path: &Path, previous: &Path) -> Result<Option<Spare>, ReplaceError> {
-        match step(Step::Rename, path, || exchange(&self.0, path)) {
+        if !path.exists() {
+            self.rename(path)?;
+            return Ok(None);
+        }
+        match step(Step::KeepPrevious, path, || exchange(&self.0, previous)) {
             Ok(()) => {}
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
-                self.rename(path)?;
-                return Ok(None);
-            }
             Err(error) if knows_no_exchange(&error.source) => {
                 link(path, previous)?;
                 self.rename(path)?;
@@ -265,15 +271,13 @@ impl Temporary {
             }
             Err(error) => return Err(error),
         }
-        let before = self;
-        match step(Step::KeepPrevious, path, || exchange(&before.0, previous)) {
-            Ok(()) => Ok(Some(Spare(before))),
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
-                before.rename(previous)?;
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        let left = Spare(self);
+        let exchanged = step(Step::Rename, path, || exchange(previous, path));
+        if exchanged.is_err() {
+            // What can't be undone leaves a file that is newer than was promised, and whole.
+            let _ = exchange(&left.0.0, previous);
         }
+        exchanged.map(|()| Some(left))
     }
 }
 
@@ -282,11 +286,16 @@ impl Temporary {
 pub(super) struct Spare(Temporary);
 
 impl Spare {
-    /// None that somebody reads, or has another name for: it was the file at `path` once, and is still whole for them.
+    /// None that is not as it would be made, or that somebody reads or has another name for: it was the file at `path` once,
+    /// and is still whole for them.
     fn open(self) -> Option<(Self, File)> {
-        let file = File::options().write(true).open(&self.0.0).ok()?;
-        let is_ours = file.metadata().is_ok_and(|found| found.nlink() == 1) && is_open_here_alone(&file);
-        is_ours.then_some((self, file))
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = File::options().write(true).custom_flags(flags.bits()).open(&self.0.0).ok()?;
+        let is_as_made = file.metadata().is_ok_and(|found| {
+            let is_ours = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o7777 == MODE;
+            found.is_file() && found.nlink() == 1 && is_ours
+        });
+        (is_as_made && is_open_here_alone(&file)).then_some((self, file))
     }
 
     fn rewrite(self, mut file: &File, parts: &[&[u8]]) -> Result<Temporary, ReplaceError> {
@@ -321,12 +330,12 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)?)
 }
 
+/// There is none to change with, the file system can't, or the kernel may not.
 fn knows_no_exchange(error: &io::Error) -> bool {
     use nix::errno::Errno;
-    error
-        .raw_os_error()
-        .map(Errno::from_raw)
-        .is_some_and(|errno| matches!(errno, Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
+    error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| {
+        matches!(errno, Errno::ENOENT | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM)
+    })
 }
 
 /// Gives the file at `path` the name `previous` too.

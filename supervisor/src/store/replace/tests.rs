@@ -1,4 +1,5 @@
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::store::{Fault, child_killed_at, killed_at, plan};
@@ -27,8 +28,7 @@ fn a_failed_step_leaves_the_old_content_no_temporary_file_and_its_name_in_the_er
         assert_eq!(error.step, step);
         assert_eq!(error.source.raw_os_error(), Some(nix::libc::EIO));
         assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{error}");
-        let is_in_place = step == Step::KeepPrevious;
-        assert_eq!(fs::read(&path).unwrap(), if is_in_place { b"new" } else { b"old" });
+        assert_eq!(fs::read(&path).unwrap(), b"old");
         assert!(names(folder.path()).iter().all(|n| !n.ends_with(TEMPORARY)), "{:?}", names(folder.path()));
     }
 }
@@ -61,7 +61,7 @@ fn the_one_before_is_kept_also_where_names_can_not_be_exchanged_and_there_are_no
     assert!(!previous.exists());
     replace_keeping(&path, &previous, &[b"2"]).unwrap();
     assert_eq!(both(), (b"2".to_vec(), b"1".to_vec()));
-    plan(1, Some("rename"), Fault::Errno(nix::libc::EINVAL));
+    plan(1, Some("keep"), Fault::Errno(nix::libc::EINVAL));
     replace_keeping(&path, &previous, &[b"3"]).unwrap();
     assert_eq!(both(), (b"3".to_vec(), b"2".to_vec()));
     plan(1, Some("keep"), Fault::Errno(nix::libc::EPERM));
@@ -127,8 +127,12 @@ fn a_failed_step_leaves_nothing_over() {
             .fold(None, |spare, content| replace_reusing(&path, &previous, &[&content], spare).unwrap());
         plan(1, Some(step), Fault::Errno(nix::libc::EIO));
         replace_reusing(&path, &previous, &[b"new"], spare).unwrap_err();
-        let present = fs::read(&path).unwrap();
-        assert!(present == b"new" || Some(present) == contents().last());
+        let is_in_place = step == "sync folder";
+        let (present, before) = (fs::read(&path).unwrap(), fs::read(&previous).unwrap());
+        let all: Vec<_> = contents().collect();
+        let last = |back: usize| all[all.len() - 1 - back].clone();
+        assert_eq!(present, if is_in_place { b"new".to_vec() } else { last(0) });
+        assert_eq!(before, if is_in_place { last(0) } else { last(1) });
         assert_eq!(names(folder.path()), ["a", "a.previous"]);
     }
 }
@@ -157,7 +161,10 @@ fn a_kill_before_any_step_leaves_two_whole_files_also_when_one_is_written_over()
         };
         let (newest, before) = (which(&path), which(&path.with_extension("previous")));
         assert!(newest.map_or(0, |newest| newest + 1) >= seen, "{newest:?} after {seen}");
-        assert!(before < newest || newest.is_none(), "{before:?} before {newest:?}");
+        // Between the exchanges the newer one has the name of the one before; without a one before, both names are of
+        // one file for a moment.
+        let between = newest.map(|newest| newest + 1);
+        assert!(before <= newest || before == between, "{before:?} before {newest:?}");
         seen = newest.map_or(0, |newest| newest + 1);
         sweep(folder.path()).unwrap();
         assert!(names(folder.path()).len() <= 2, "{:?}", names(folder.path()));
@@ -191,7 +198,9 @@ fn a_kill_before_any_step_leaves_the_old_file_or_the_new_one_whole() {
         let now = fs::read(&path).unwrap();
         let kept = fs::read(folder.path().join("a.previous")).unwrap();
         assert!(now == b"old" || now == b"new", "{now:?}");
-        assert!(kept == b"older" || kept == b"old", "{kept:?}");
+        // Between the exchanges the newer one has the name of the one before.
+        let is_between = now == b"old" && kept == b"new";
+        assert!(kept == b"older" || kept == b"old" || is_between, "{kept:?}");
         if !killed {
             assert_eq!((now, kept), (b"new".to_vec(), b"old".to_vec()));
             break;
@@ -203,6 +212,36 @@ fn a_kill_before_any_step_leaves_the_old_file_or_the_new_one_whole() {
     }
     assert_eq!(
         steps, 7,
-        "create, write, sync, exchange, exchange of the one before, sync of the folder, the end"
+        "create, write, sync, exchange with the one before, exchange, sync of the folder, the end"
     );
+}
+
+#[test]
+fn done_again_after_a_kill_in_between_the_one_before_is_still_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, previous) = (folder.path().join("a"), folder.path().join("a.previous"));
+    for content in [b"1", b"2"] {
+        replace_keeping(&path, &previous, &[content]).unwrap();
+    }
+    // As the kill leaves it, and the sweep after it.
+    fs::write(&previous, b"3").unwrap();
+    replace_keeping(&path, &previous, &[b"3"]).unwrap();
+    assert_eq!((fs::read(&path).unwrap(), fs::read(&previous).unwrap()), (b"3".to_vec(), b"2".to_vec()));
+}
+
+#[test]
+fn what_is_not_as_it_would_be_made_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, previous) = (folder.path().join("a"), folder.path().join("a.previous"));
+    let other = folder.path().join("other");
+    fs::write(&path, b"1").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&other, b"other").unwrap();
+    std::os::unix::fs::symlink(&other, &previous).unwrap();
+    contents().fold(None, |spare, content| replace_reusing(&path, &previous, &[&content], spare).unwrap());
+    assert_eq!(fs::read(&other).unwrap(), b"other");
+    for path in [&path, &previous] {
+        let found = fs::symlink_metadata(path).unwrap();
+        assert!(found.is_file() && found.mode() & 0o777 == 0o600, "{found:?}");
+    }
 }

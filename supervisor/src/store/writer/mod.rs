@@ -181,6 +181,14 @@ impl Writer {
         }
     }
 
+    /// No further content of the file is expected: what its last one left over goes. Not needed behind
+    /// [`settle`](Self::settle) or [`close`](Self::close).
+    pub fn leave_nothing_over(&mut self, path: &Path) {
+        if self.spares.contains_key(path) {
+            self.settle(path);
+        }
+    }
+
     /// Has every file get what the journal has of it, and leaves a journal that holds no content.
     pub fn close(&mut self) {
         if !self.is_closed {

@@ -151,19 +151,23 @@ async fn the_one_before_is_kept_whichever_way_each_of_them_went() {
 #[tokio::test]
 async fn a_file_is_left_over_for_the_next_long_content_until_it_is_settled_or_all_is_closed() {
     let kept = ["a", "a.previous"];
-    for is_closed in [false, true] {
+    for how in ["settled", "closed", "closed while it is written"] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let mut writer = writer(folder.path());
-        for byte in 0..5 {
+        for byte in 0..4 {
             writer.put(&path, put(&vec![byte; DIRECT + 1]));
             change(&mut writer).await.outcome.unwrap();
         }
         assert_eq!(names(folder.path()).len(), kept.len() + 1);
-        if is_closed {
-            writer.close();
-        } else {
+        writer.put(&path, put(&[4; DIRECT + 1]));
+        if how != "closed while it is written" {
+            change(&mut writer).await.outcome.unwrap();
+        }
+        if how == "settled" {
             writer.settle(&path);
+        } else {
+            writer.close();
         }
         idle(&mut writer).await;
         assert_eq!(names(folder.path()), kept);
