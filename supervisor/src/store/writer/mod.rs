@@ -430,7 +430,12 @@ impl Writer {
             }
             JobEnd::Direct { path, number, outcome, was_in_journal } => {
                 self.on_files -= 1;
-                let outcome = outcome.map(|left| self.spares.extend(left.map(|spare| (path.clone(), spare))));
+                let outcome = outcome.map(|left| {
+                    self.spares.extend(left.map(|spare| (path.clone(), spare)));
+                    if self.is_closed {
+                        self.leave_nothing_over(&path);
+                    }
+                });
                 match (outcome, name(&self.folder, &path)) {
                     (Ok(()), Some(file)) if was_in_journal => {
                         // Not before the journal knows it: a new core would take what it has for the newest.

@@ -170,7 +170,7 @@ async fn a_file_is_left_over_for_the_next_long_content_until_it_is_settled_or_al
             writer.close();
         }
         idle(&mut writer).await;
-        assert_eq!(names(folder.path()), kept);
+        assert_eq!(names(folder.path()), kept, "{how}");
         assert_eq!(fs::read(&path).unwrap(), state(&[4; DIRECT + 1]));
         assert_eq!(fs::read(folder.path().join("a.previous")).unwrap(), state(&[3; DIRECT + 1]));
     }
