@@ -124,11 +124,6 @@ fn a_core_killed_at_any_rename_loses_nothing_acknowledged() {
     a_core_killed_at_any("rename", 1);
 }
 
-#[test]
-fn a_core_killed_at_any_exchange_of_names_loses_nothing_acknowledged() {
-    a_core_killed_at_any("renameat2", 1);
-}
-
 /// Set and save while the disk fails, and after it. So many changes may still be kept then.
 fn a_disk_that_fails<T>(wd: &TestWatchdog, kept: u64, fail: impl FnOnce() -> T) {
     wd.until("it is ready", Seen::all_ready);
