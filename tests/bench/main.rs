@@ -22,6 +22,7 @@
 
 mod ask;
 mod asker;
+mod bare_saves;
 mod capture;
 mod cores;
 mod fleet;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         ["drain"] => tell::drain(),
         ["scribe", path] => log::scribe(path),
         ["resting"] => pairs::resting(),
+        ["saving"] => bare_saves::saving(),
         ["floor", program, count] => floor::supervise(program, count.parse().expect("a count")),
         _ => {
             eprintln!(

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::asker::Askers;
+use crate::bare_saves::BareSaves;
 use crate::ratio::Rounds;
 
 const ROUNDS: usize = 21;
 const AT_ONCE: usize = 100;
 
-/// One service with 1 KiB and with 1 MiB, and a hundred at once with 1 KiB.
+/// One service with 1 KiB and with 1 MiB, and a hundred at once with 1 KiB. What bare processes take for the last, against
+/// the same floor, says how much of it is the machine's.
 pub(crate) fn run() {
     let mut one = Askers::savers(1);
     let mut append = Append::new();
@@ -39,7 +41,17 @@ pub(crate) fn run() {
     all();
     folder.in_turn(1024);
     Rounds::measure("save_100", ROUNDS, &mut all, || folder.in_turn(1024)).report();
-    Rounds::measure("save_100_threads", ROUNDS, all, || folder.at_once(1024)).report();
+    Rounds::measure("save_100_threads", ROUNDS, &mut all, || folder.at_once(1024)).report();
+    drop(many);
+
+    let mut bare = BareSaves::start(AT_ONCE);
+    let mut bare = || {
+        let begin = Instant::now();
+        bare.save();
+        begin.elapsed()
+    };
+    bare();
+    Rounds::measure("save_100_bare", ROUNDS, bare, || folder.in_turn(1024)).report();
 }
 
 /// The floor of a small save: bytes appended to one file, each time with fdatasync.
