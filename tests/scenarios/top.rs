@@ -160,6 +160,23 @@ fn another_size_is_another_frame() {
     assert!(top.ended().success());
 }
 
+/// A key and a new size may reach it at the same moment: neither waits for another key.
+#[test]
+fn keys_are_heard_while_the_size_changes() {
+    let wd = TestWatchdog::run(&[sleeper("a")]);
+    wd.until("it is ready", Seen::all_ready);
+    let mut top = Terminal::run(&wd.operator(), &["top", "--interval=200ms"], SIZE);
+    top.until("it shows it", |seen| shows(seen, "a"));
+    for round in 0..500 {
+        let is_help = round % 2 == 0;
+        top.resize((SIZE.0 + round % 7, SIZE.1));
+        top.keys(if is_help { "?" } else { "x" });
+        top.until("help comes and goes", |seen| seen.contains("choose      Up Down") == is_help);
+    }
+    top.keys("q");
+    assert!(top.ended().success());
+}
+
 #[test]
 fn the_terminal_is_given_back_whatever_ends_it() {
     let wd = TestWatchdog::run(&[sleeper("a")]);
