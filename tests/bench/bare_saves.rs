@@ -1,10 +1,10 @@
 //! What the machine itself takes for the saves of many: as many bare processes, and one thread that appends for them.
 //!
 //! ```text
-//! bench ── how many ─▶ process ── 1 KiB ─▶ journal: one write and one fdatasync for all that came
-//!       ◀─── done ───         ◀─ done ──
+//! bench ── a byte ─▶ process ── 1 KiB ─▶ journal: one write and one fdatasync for all that came
+//!       ◀─ a byte ──         ◀─ a byte ──
 //! ```
-//! Nothing is checked, framed or kept apart. No watchdog whose services wait in `save` is faster.
+//! Nothing is checked, framed or kept apart.
 
 use std::env;
 use std::fs::{File, OpenOptions};
@@ -17,7 +17,8 @@ use std::thread::{self, JoinHandle};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use rustix::event::epoll;
 
-const DONE: &[u8] = b"y";
+/// What there is to say beside a state: save, or that it is saved.
+const WORD: &[u8] = b"y";
 
 /// Bytes of one save.
 const SIZE: usize = 1024;
@@ -50,10 +51,10 @@ impl BareSaves {
         Self { processes, journal: Some(journal) }
     }
 
-    /// Has each save so often, all at once.
-    pub(crate) fn save(&mut self, count: u32) {
+    /// Has each save once, all at once.
+    pub(crate) fn save(&mut self) {
         for (_, driver) in &self.processes {
-            say(driver.as_fd(), &count.to_le_bytes());
+            say(driver.as_fd(), WORD);
         }
         for (_, driver) in &self.processes {
             assert_eq!(hear(driver.as_fd(), &mut [0; 8]), 1, "it says that it has saved");
@@ -77,15 +78,13 @@ impl Drop for BareSaves {
 pub(crate) fn saving() {
     let (driver, session) = (io::stdin(), io::stdout());
     let (driver, session) = (driver.as_fd(), session.as_fd());
-    let (state, mut count) = ([7; SIZE], [0; 4]);
-    while hear(driver, &mut count) > 0 {
-        for _ in 0..u32::from_le_bytes(count) {
-            say(session, &state);
-            if hear(session, &mut [0; 8]) == 0 {
-                return;
-            }
+    let state = [7; SIZE];
+    while hear(driver, &mut [0; 8]) > 0 {
+        say(session, &state);
+        if hear(session, &mut [0; 8]) == 0 {
+            return;
         }
-        say(driver, DONE);
+        say(driver, WORD);
     }
 }
 
@@ -134,7 +133,7 @@ impl Journal {
             }
             self.append(&bytes[..length]);
             for session in saved {
-                say(session.as_fd(), DONE);
+                say(session.as_fd(), WORD);
             }
         }
     }

@@ -16,13 +16,9 @@ use crate::ratio::Rounds;
 
 const ROUNDS: usize = 21;
 const AT_ONCE: usize = 100;
-/// Saves of each of them in a row.
-const IN_A_ROW: u32 = 10;
 
-/// One service with 1 KiB and with 1 MiB, and a hundred at once with 1 KiB.
-///
-/// As many bare processes against the same floor say how much of a figure is the machine's. `save_100_woken` is of a hundred
-/// that sleep until each is told to save once: to wake them for it counts there, and in the others does not.
+/// One service with 1 KiB and with 1 MiB, and a hundred at once with 1 KiB. What as many bare processes take for the last,
+/// against the same floor, says how much of it is the machine's.
 pub(crate) fn run() {
     let mut one = Askers::savers(1);
     let mut append = Append::new();
@@ -37,27 +33,25 @@ pub(crate) fn run() {
     drop(one);
 
     let mut many = Askers::savers(AT_ONCE);
-    let mut all = |count| {
+    let mut all = || {
         let begin = Instant::now();
-        many.each("save", 1024, count);
-        begin.elapsed() / count
+        many.each("save", 1024, 1);
+        begin.elapsed()
     };
-    all(1);
+    all();
     folder.in_turn(1024);
-    Rounds::measure("save_100", ROUNDS, || all(IN_A_ROW), || folder.in_turn(1024)).report();
-    Rounds::measure("save_100_threads", ROUNDS, || all(IN_A_ROW), || folder.at_once(1024)).report();
-    Rounds::measure("save_100_woken", ROUNDS, || all(1), || folder.in_turn(1024)).report();
+    Rounds::measure("save_100", ROUNDS, &mut all, || folder.in_turn(1024)).report();
+    Rounds::measure("save_100_threads", ROUNDS, all, || folder.at_once(1024)).report();
     drop(many);
 
     let mut bare = BareSaves::start(AT_ONCE);
-    let mut all = |count| {
+    let mut all = || {
         let begin = Instant::now();
-        bare.save(count);
-        begin.elapsed() / count
+        bare.save();
+        begin.elapsed()
     };
-    all(1);
-    Rounds::measure("save_100_bare", ROUNDS, || all(IN_A_ROW), || folder.in_turn(1024)).report();
-    Rounds::measure("save_100_woken_bare", ROUNDS, || all(1), || folder.in_turn(1024)).report();
+    all();
+    Rounds::measure("save_100_bare", ROUNDS, all, || folder.in_turn(1024)).report();
 }
 
 /// The floor of a small save: bytes appended to one file, each time with fdatasync.
