@@ -32,6 +32,11 @@ fn line<'s>(screen: &'s str, service: &str) -> Option<&'s str> {
     table.lines().find(|line| line.split_whitespace().next() == Some(service))
 }
 
+/// What the table says of this service's status; the rest of its line tells what was last done to it.
+fn status_of<'s>(screen: &'s str, service: &str) -> Option<&'s str> {
+    line(screen, service)?.split_whitespace().nth(1)
+}
+
 /// The names in the table, from above.
 fn order(screen: &str) -> Vec<String> {
     let table = screen.split("── events").next().unwrap_or_default();
@@ -67,10 +72,10 @@ fn an_operator_sorts_raises_freezes_and_restarts_without_leaving_it() {
     assert_eq!(wd.cli(&["get", MANAGER, "services.calm.priority"]).ok().stdout.trim(), "40");
 
     top.keys("f");
-    top.until("it is frozen", |seen| line(seen, "calm").is_some_and(|line| line.contains("frozen")));
+    top.until("it is frozen", |seen| status_of(seen, "calm") == Some("frozen"));
     assert!(wd.status().of("calm").frozen);
     top.keys("f");
-    top.until("it goes on", |seen| line(seen, "calm").is_some_and(|line| line.contains("ready")));
+    top.until("it goes on", |seen| status_of(seen, "calm") == Some("ready"));
 
     let before = wd.status().of("calm").incarnation;
     top.keys("R");

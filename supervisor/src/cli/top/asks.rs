@@ -192,7 +192,9 @@ impl Asks {
             }
             Answer::Why(..) => {}
             Answer::Acted(action, _) => {
-                (self.status.is_stale, self.limits.is_stale) = (true, true);
+                self.limits.is_stale = true;
+                // At once: the next key may be about what this one did.
+                self.status.asked = None;
                 if let Action::Priority { .. } = action {
                     self.standings.is_stale = true;
                     self.is_setting = false;
