@@ -139,6 +139,16 @@ impl AsyncSeqpacket {
         self.0.async_io(Interest::READABLE, |socket| socket.recv(buffer, wanted)).await
     }
 
+    /// Takes the packet at the head in one call, waiting for one.
+    ///
+    /// Cancel safe: a dropped call has taken nothing.
+    ///
+    /// # Errors
+    /// As [`Seqpacket::take`], except `WouldBlock`.
+    pub async fn take(&self, buffer: &mut [u8], wanted: usize) -> io::Result<Received> {
+        self.0.async_io(Interest::READABLE, |socket| socket.take(buffer, wanted)).await
+    }
+
     /// Reads the packet at the head and leaves it there, waiting for one.
     ///
     /// Cancel safe: a dropped call has made no descriptor.

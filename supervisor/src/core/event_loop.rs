@@ -46,6 +46,9 @@ pub(super) struct Inputs {
 /// and is tried again at once as it was configured, never ends, and must not make the core deaf.
 const FACTS_A_TURN: usize = 32;
 
+/// Messages of the keeper taken in one turn, if they are there: others have to say something too.
+const MESSAGES_A_TURN: usize = 16;
+
 /// How long a turn that asked for a start may leave undone what is owed after it.
 const DEBT: Duration = Duration::from_millis(1);
 
@@ -103,7 +106,7 @@ impl Core {
         tokio::select! {
             // Whoever has something to say has the same chance: a service that dies all the time makes neither the
             // others nor an operator wait.
-            message = self.keeper.recv() => Ok(Input::Keeper(message.map_err(CoreError::Keeper)?.0)),
+            message = self.keeper.next() => Ok(Input::Keeper(message.map_err(CoreError::Keeper)?)),
             Some(told) = inputs.sessions.recv() => Ok(Input::Session(told)),
             Some(notified) = inputs.notifications.recv() => Ok(Input::Notified(notified)),
             Some(sign) = inputs.signs.recv() => Ok(Input::Sign(sign)),
@@ -137,7 +140,7 @@ impl Core {
     async fn take(&mut self, input: Input) -> Result<(), CoreError> {
         self.look_at_clock().await?;
         match input {
-            Input::Keeper(message) => self.keeper_said(message).await,
+            Input::Keeper(message) => self.keeper_says(message).await,
             Input::Session(told) => self.session_said(told).await,
             Input::Call(call) => {
                 self.call(call).await?;
@@ -191,6 +194,21 @@ impl Core {
                 Ok(())
             }
         }
+    }
+
+    /// What the keeper says, and what it has said behind that. The ends of many at once, as at a shutdown, are
+    /// decided on one after the other all the same; what is owed after a turn is done once for all of them.
+    async fn keeper_says(&mut self, message: FromKeeper) -> Result<(), CoreError> {
+        self.keeper_said(message).await?;
+        for _ in 1..MESSAGES_A_TURN {
+            self.decide().await?;
+            if self.is_starting || !self.pending.is_empty() || self.shutdown_asked.is_some() {
+                break;
+            }
+            let Some(message) = self.keeper.try_next().map_err(CoreError::Keeper)? else { break };
+            self.keeper_said(message).await?;
+        }
+        Ok(())
     }
 
     /// When to wake if nothing happens.

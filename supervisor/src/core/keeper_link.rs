@@ -44,19 +44,50 @@ impl KeeperLink {
     /// The next message with its descriptors. Cancel safe.
     pub(crate) async fn recv(&mut self) -> Result<(FromKeeper, Vec<OwnedFd>), LinkError> {
         loop {
-            match self.socket.recv(&mut self.buffer, MAX_DESCRIPTORS).await {
-                Ok(Received::Packet(packet)) => {
-                    let mut beside = packet.descriptors;
-                    let message = FromKeeper::decode(&self.buffer[..packet.length], &mut beside)
-                        .map_err(|err| LinkError::Nonsense(err.to_string()))?;
-                    return Ok((message, beside));
-                }
-                Ok(Received::End) => return Err(LinkError::Gone),
-                Ok(other) => return Err(LinkError::Nonsense(format!("{other:?}"))),
-                // What was queued before the keeper went is still there.
-                Err(err) if err.kind() == io::ErrorKind::ConnectionReset => {}
-                Err(err) => return Err(LinkError::Io(err)),
+            let received = self.socket.recv(&mut self.buffer, MAX_DESCRIPTORS).await;
+            if let Some(message) = message(received, &self.buffer)? {
+                return Ok(message);
             }
         }
+    }
+
+    /// The next message without its descriptors, which are closed: in one call. Cancel safe.
+    ///
+    /// A long message that this process has no number left for is an error, as it is for [`recv`](Self::recv).
+    pub(crate) async fn next(&mut self) -> Result<FromKeeper, LinkError> {
+        loop {
+            let received = self.socket.take(&mut self.buffer, MAX_DESCRIPTORS).await;
+            if let Some((message, _)) = message(received, &self.buffer)? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// As [`next`](Self::next), if it is there already.
+    pub(crate) fn try_next(&mut self) -> Result<Option<FromKeeper>, LinkError> {
+        match self.socket.try_take(&mut self.buffer, MAX_DESCRIPTORS) {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            received => Ok(message(received, &self.buffer)?.map(|(message, _)| message)),
+        }
+    }
+}
+
+/// `None`: nothing was received, and there may be something.
+fn message(
+    received: io::Result<Received>,
+    buffer: &[u8],
+) -> Result<Option<(FromKeeper, Vec<OwnedFd>)>, LinkError> {
+    match received {
+        Ok(Received::Packet(packet)) => {
+            let mut beside = packet.descriptors;
+            let message = FromKeeper::decode(&buffer[..packet.length], &mut beside)
+                .map_err(|err| LinkError::Nonsense(err.to_string()))?;
+            Ok(Some((message, beside)))
+        }
+        Ok(Received::End) => Err(LinkError::Gone),
+        Ok(other) => Err(LinkError::Nonsense(format!("{other:?}"))),
+        // What was queued before the keeper went is still there.
+        Err(err) if err.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(err) => Err(LinkError::Io(err)),
     }
 }

@@ -277,10 +277,13 @@ impl Task {
                 _ = over.changed() => return,
                 () = self.shared.flush() => {}
                 () = self.shared.drain.notified() => return self.read_rest(&mut buffer).await,
-                received = self.shared.socket.recv(&mut buffer, FROM_SERVICE_FDS) => {
+                // Of one that comes without its descriptor, for this process can have no more, the session ends.
+                received = self.shared.socket.take(&mut buffer, FROM_SERVICE_FDS) => {
                     if !self.pass_on(received, &buffer).await {
                         return;
                     }
+                    // Mostly there was but one: the event loop need not wait until this is known.
+                    tokio::task::yield_now().await;
                 }
             }
         }
@@ -289,7 +292,7 @@ impl Task {
     /// All that is queued, then the end: nobody writes any more.
     async fn read_rest(&self, buffer: &mut [u8]) {
         loop {
-            match self.shared.socket.socket().recv(buffer, FROM_SERVICE_FDS) {
+            match self.shared.socket.socket().take(buffer, FROM_SERVICE_FDS) {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     self.tell(SessionEvent::Ended).await;
                     return;
