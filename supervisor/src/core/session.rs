@@ -34,6 +34,10 @@ const ANSWERS_UNREAD: usize = 256;
 /// Descriptors a service may send beside one packet: the content of a state.
 const FROM_SERVICE_FDS: usize = 1;
 
+/// A packet comes without its descriptor in both cases.
+const MISSING: &str =
+    "a content did not come with its message: it was not sent, or the core can open no more files";
+
 /// Between two tries to send descriptors when too many of this user are in flight.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -277,7 +281,6 @@ impl Task {
                 _ = over.changed() => return,
                 () = self.shared.flush() => {}
                 () = self.shared.drain.notified() => return self.read_rest(&mut buffer).await,
-                // Of one that comes without its descriptor, for this process can have no more, the session ends.
                 received = self.shared.socket.take(&mut buffer, FROM_SERVICE_FDS) => {
                     if !self.pass_on(received, &buffer).await {
                         return;
@@ -348,7 +351,7 @@ fn message(bytes: &[u8], beside: &[OwnedFd]) -> Result<FromService, String> {
     if let Some(content) = content
         && let Content::Beside { length } = content
     {
-        let fd = beside.first().ok_or("it sent a message whose content is missing")?;
+        let fd = beside.first().ok_or(MISSING)?;
         let bytes = payload::read(fd.as_fd(), *length, MAX_FRAME).map_err(|err| format!("it sent {err}"))?;
         *content = Content::Inline(bytes);
     }
